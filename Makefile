@@ -1,0 +1,46 @@
+# make demo | make test | make test-addons | make venv. Each builds the environment it needs, once.
+
+PYTHON ?= python3
+PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+RUN = runs/demo
+
+.PHONY: demo test test-addons venv venv-addons clean-demo
+.DELETE_ON_ERROR:
+
+venv: .venv/complete
+venv-addons: .venv-addons/complete
+
+.venv/complete: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.10 to 3.13 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "This Python cannot make environments. On Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+.venv-addons/complete: setup.py constraints-addons.txt
+	@test -n "$(PYTHON_ADDONS)" || \
+		{ echo "tensorflow-addons needs Python 3.10 or 3.11: make PYTHON_ADDONS=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON_ADDONS) -m venv --clear .venv-addons
+	.venv-addons/bin/python -m pip install --quiet --constraint constraints-addons.txt --editable '.[addons,test]'
+	@touch $@
+
+# the whole way on drawn product photos: learn, export, index, search, report
+demo: venv
+	.venv/bin/python train/main.py --strategy=mirrored --model_dir=$(RUN) --flagfile=train/flagfiles/demo.flags
+	.venv/bin/python export/main.py --model=$(RUN) --output_dir=$(RUN)/serving
+	.venv/bin/python export/build_index.py --saved_model=$(RUN)/serving --dataset=synthetic --split=test \
+		--output_dir=$(RUN)/index
+	.venv/bin/python export/search.py --index_dir=$(RUN)/index --query=$(RUN)/query.jpg --k=5
+	.venv/bin/python export/report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
+
+test: venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python -m pytest
+
+# the second supported set of versions: losses, embedder, learner, and three steps under MirroredStrategy
+test-addons: venv-addons
+	.venv-addons/bin/python -m pytest -m addons

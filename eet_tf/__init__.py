@@ -1,0 +1,21 @@
+"""Visual product search for TensorFlow: learn the embedding, export it, find the neighbours."""
+
+from eet_tf._lazy import lazy_names
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "EETLoss": "eet_tf.losses.eet",
+    "MetricLearner": "eet_tf.learner",
+    "RetrievalEvaluation": "eet_tf.evaluation",
+    "TripletLoss": "eet_tf.losses.triplet",
+    "build_embedder": "eet_tf.embedder",
+    "eet_loss": "eet_tf.losses.eet",
+    "evaluate_retrieval": "eet_tf.metrics",
+    "export_embedder": "eet_tf.serving",
+    "load_embedder": "eet_tf.embedder",
+    "make_strategy": "eet_tf.replicas",
+    "triplet_loss": "eet_tf.losses.triplet",
+}
+__all__ = sorted(_NAMES)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -1,0 +1,66 @@
+"""Where Keras 2 (TensorFlow 2.15) and Keras 3 differ: one named function for each difference, and nowhere else."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+KERAS_2 = keras.__version__.startswith("2.")
+
+
+class Loss(keras.losses.Loss):
+    """`keras.losses.Loss` with Keras 3's constructor under both; Keras 2 losses have no dtype and ignore it."""
+
+    def __init__(self, reduction: str, name: str, dtype):
+        if KERAS_2:
+            super().__init__(reduction=reduction, name=name)
+        else:
+            super().__init__(reduction=reduction, name=name, dtype=dtype)
+
+    def get_config(self) -> dict:
+        """The three arguments every loss has."""
+        config = super().get_config()
+        return {"reduction": config["reduction"], "name": config["name"], "dtype": config.get("dtype")}
+
+
+def number_classes(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Dense class numbers of a batch: (`[B]` int32 in `[0, num_classes)`, the scalar `num_classes`).
+
+    XLA in TensorFlow 2.15 cannot carry a number of classes it learns at run time, so there `num_classes` is the
+    batch size: an upper bound, with the classes past the last one empty.
+    """
+    if not KERAS_2:
+        distinct, numbers = tf.unique(labels)
+        return numbers, tf.size(distinct)
+    order = tf.argsort(labels, stable=True)
+    sorted_labels = tf.gather(labels, order)
+    is_first = tf.concat([[False], tf.not_equal(sorted_labels[1:], sorted_labels[:-1])], axis=0)
+    sorted_numbers = tf.cumsum(tf.cast(is_first, tf.int32))
+    numbers = tf.gather(sorted_numbers, tf.argsort(order))
+    return numbers, tf.shape(labels)[0]
+
+
+def raw_variables(model: keras.Model) -> list[tf.Variable]:
+    """The `tf.Variable`s that hold a model's weights (Keras 3 wraps them)."""
+    if KERAS_2:
+        return list(model.variables)
+    return [variable.value for variable in model.variables]
+
+
+def jit_compile_argument(jit_compile):
+    """What `compile` takes for `jit_compile`: Keras 2 says "decide yourself" with None, not with "auto"."""
+    return None if KERAS_2 and jit_compile == "auto" else jit_compile
+
+
+def scale_loss(optimizer, loss: tf.Tensor) -> tf.Tensor:
+    """The loss times the loss scale, where mixed float16 needs one."""
+    if not KERAS_2:
+        return optimizer.scale_loss(loss)
+    return optimizer.get_scaled_loss(loss) if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) else loss
+
+
+def apply_gradients(optimizer, gradients, variables) -> None:
+    """Updates `variables`, undoing `scale_loss`; gradients of None are passed over."""
+    if KERAS_2 and isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+        gradients = optimizer.get_unscaled_gradients(gradients)
+    optimizer.apply_gradients(zip(gradients, variables))

@@ -1,0 +1,148 @@
+"""From encoded bytes to pixels: the one way a photo is decoded, in training and in serving."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+RULES_VERSION = 1  # goes up when the same bytes become other pixels
+
+_PNG_MAGIC = b"\x89PNG"
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_EXIF_SEARCH_BYTES = 4096
+
+
+def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Decodes one photo and squashes it to a square, whatever its aspect ratio.
+
+    - JPEG (grey, RGB, CMYK), PNG (grey, palette, alpha, 16 bits), BMP, GIF (first frame) and, with TensorFlow 2.20,
+      WebP. All become RGB; a PNG's transparent pixels become white.
+    - A JPEG with an EXIF orientation is turned upright, as every photo viewer does. Other formats: as stored.
+    - Bilinear resizing with antialiasing.
+
+    Args:
+        image_bytes: scalar string, an encoded image file.
+        image_size: side of the result in pixels.
+
+    Returns:
+        `[image_size, image_size, 3]` float32 in [0, 255].
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the bytes are no image of these formats, or cut off.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> photo = tf.io.encode_png(tf.zeros([40, 30, 3], tf.uint8))
+    >>> decode_and_resize(photo, 32).shape.as_list()
+    [32, 32, 3]
+    """
+    image = tf.image.resize(decode(image_bytes), [image_size, image_size], antialias=True)
+    return tf.ensure_shape(tf.clip_by_value(image, 0.0, 255.0), [image_size, image_size, 3])
+
+
+def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes encoded photos in parallel, as `decode_and_resize` does; one that is no image harms no other.
+
+    Args:
+        image_bytes: `[B]` strings.
+        image_size: S.
+
+    Returns:
+        `[B, S, S, 3]` float32 in [0, 255], black where the bytes are no image, and `[B]` bool, false there.
+    """
+    count = tf.size(image_bytes, out_type=tf.int64)
+    rows = tf.data.Dataset.range(count)
+    decoded = rows.map(lambda row: (row, decode_and_resize(image_bytes[row], image_size)), tf.data.AUTOTUNE)
+    decoded = decoded.ignore_errors(log_warning=False)
+    # one row more, so that the batch below exists even if nothing could be decoded
+    filler = tf.data.Dataset.from_tensors((count, tf.zeros([image_size, image_size, 3])))
+    found, pixels = decoded.concatenate(filler).batch(count + 1).get_single_element()
+    batch = tf.scatter_nd(found[:, tf.newaxis], pixels, [count + 1, image_size, image_size, 3])
+    is_image = tf.scatter_nd(found[:, tf.newaxis], tf.ones_like(found, tf.bool), [count + 1])
+    return batch[:count], is_image[:count]
+
+
+def decode(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Decodes one photo upright, by the rules of `decode_and_resize`: `[height, width, 3]` float32 in [0, 255]."""
+    return tf.cond(
+        _may_have_alpha(image_bytes),
+        lambda: _on_white(tf.io.decode_png(image_bytes, channels=4)),
+        lambda: _decode_opaque(image_bytes),
+    )
+
+
+def _decode_opaque(image_bytes: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    image = tf.cast(tf.ensure_shape(image, [None, None, 3]), tf.float32)
+    return tf.cond(_starts_with(image_bytes, _JPEG_MAGIC), lambda: _upright(image, image_bytes), lambda: image)
+
+
+def _starts_with(image_bytes: tf.Tensor, magic: bytes) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
+
+
+def _may_have_alpha(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Whether it is a PNG, other than grey in 1, 2 or 4 bits: to those the decoder adds a wrong alpha channel."""
+    return tf.cond(
+        _starts_with(image_bytes, _PNG_MAGIC) & (tf.strings.length(image_bytes) > 25),
+        lambda: tf.logical_not(_is_small_grey(image_bytes)),
+        lambda: False,
+    )
+
+
+def _is_small_grey(png_bytes: tf.Tensor) -> tf.Tensor:
+    bit_depth, color_type = tf.strings.substr(png_bytes, 24, 1), tf.strings.substr(png_bytes, 25, 1)
+    return tf.equal(color_type, b"\x00") & tf.reduce_any(tf.equal(bit_depth, [b"\x01", b"\x02", b"\x04"]))
+
+
+def _on_white(rgba: tf.Tensor) -> tf.Tensor:
+    rgba = tf.cast(rgba, tf.float32)
+    alpha = rgba[..., 3:] / 255.0
+    return rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)
+
+
+def _upright(image: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
+    """Undoes an EXIF orientation of 2 to 8 (TIFF tag 0x0112); 1 and unknown values leave the image alone."""
+    orientation = exif_orientation(image_bytes)
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    flip_rows = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
+    flip_columns = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
+    image = tf.cond(flip_rows, lambda: tf.reverse(image, [0]), lambda: image)
+    return tf.cond(flip_columns, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def exif_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation of a JPEG, 1 to 8, as a scalar int32; 1 where it has none or it is malformed.
+
+    The EXIF block is looked for in the first 4 KiB, where cameras put it.
+    """
+    head = tf.io.decode_raw(tf.strings.substr(image_bytes, 0, _EXIF_SEARCH_BYTES), tf.uint8)
+    head = tf.concat([tf.cast(head, tf.int32), tf.zeros([16], tf.int32)], axis=0)
+    marker = _find(head, b"Exif\x00\x00")
+    return tf.cond(marker >= 0, lambda: _orientation_of_tiff(head[marker + 6 :]), lambda: 1)
+
+
+def _find(data: tf.Tensor, pattern: bytes) -> tf.Tensor:
+    """Where `pattern` first stands in an int32 vector of bytes, or -1."""
+    length = tf.size(data) - len(pattern) + 1
+    matches = tf.reduce_all(
+        tf.stack([tf.equal(data[shift : shift + length], byte) for shift, byte in enumerate(pattern)]), axis=0
+    )
+    return tf.where(tf.reduce_any(matches), tf.argmax(matches, output_type=tf.int32), -1)
+
+
+def _orientation_of_tiff(tiff: tf.Tensor) -> tf.Tensor:
+    """Reads tag 0x0112 from the first directory of a TIFF block; `tiff` is an int32 vector of bytes."""
+    is_big_endian = tf.equal(tiff[0], ord("M"))
+
+    def number16(offsets):
+        first, second = tf.gather(tiff, offsets), tf.gather(tiff, offsets + 1)
+        return tf.where(is_big_endian, first * 256 + second, second * 256 + first)
+
+    last = tf.size(tiff) - 12
+    directory = tf.clip_by_value(number16(tf.where(is_big_endian, 6, 4)), 0, last)
+    entries = directory + 2 + 12 * tf.range(tf.minimum(number16(directory), 64))
+    entries = tf.boolean_mask(entries, entries <= last)
+    found = tf.boolean_mask(entries, tf.equal(number16(entries), 0x0112))
+    value = tf.cond(tf.size(found) > 0, lambda: number16(found[0] + 8), lambda: 1)
+    return tf.where((value >= 1) & (value <= 8), value, 1)

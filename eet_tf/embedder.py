@@ -1,0 +1,220 @@
+"""The network that turns a photo into a unit vector: a backbone, pooling, one linear layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+_APPLICATIONS = {
+    **{f"efficientnet_b{i}": (f"EfficientNetB{i}", "none") for i in range(8)},
+    **{f"efficientnet_v2_b{i}": (f"EfficientNetV2B{i}", "none") for i in range(4)},
+    "efficientnet_v2_s": ("EfficientNetV2S", "none"),
+    "efficientnet_v2_m": ("EfficientNetV2M", "none"),
+    "efficientnet_v2_l": ("EfficientNetV2L", "none"),
+    **{f"resnet{depth}": (f"ResNet{depth}", "caffe") for depth in (50, 101, 152)},
+    **{f"resnet{depth}_v2": (f"ResNet{depth}V2", "tf") for depth in (50, 101, 152)},
+    "mobilenet_v2": ("MobileNetV2", "tf"),
+}
+_BASIC_RESNETS = {"resnet18_v2": (2, 2, 2, 2), "resnet34_v2": (3, 4, 6, 3)}
+BACKBONES = tuple(sorted([*_APPLICATIONS, *_BASIC_RESNETS, "small_cnn"]))
+
+
+def build_embedder(
+    backbone: str = "resnet50",
+    embedding_dim: int = 512,
+    image_size: int = 224,
+    weights: str | None = None,
+    pooling: str = "gem",
+    freeze_batch_norm: bool = False,
+) -> keras.Model:
+    """Builds a `keras.Model` from photos to unit vectors.
+
+    The scaling of pixels that the backbone was made for is part of the model.
+
+    Args:
+        backbone: one of `BACKBONES`: `"efficientnet_b0"` to `"b7"`, `"efficientnet_v2_b0"` to `"b3"`, `"_s"`, `"_m"`,
+            `"_l"`, `"resnet50"`, `"101"`, `"152"` and their `"_v2"`, `"mobilenet_v2"`, `"resnet18_v2"`,
+            `"resnet34_v2"`, or `"small_cnn"`, which trains on a CPU in minutes.
+        embedding_dim: D, default 512 as in arXiv 1810.04652.
+        image_size: side of the square input in pixels.
+        weights: None (random), `"imagenet"` (downloaded by keras.applications) or the path of a weights file for the
+            backbone without its top.
+        pooling: `"gem"` (generalised mean with a learnt exponent, arXiv 1711.02512) or `"avg"`.
+        freeze_batch_norm: keep the backbone's batch normalisation at the statistics it was loaded with. Needs weights
+            with real ones.
+
+    Returns:
+        A model `[B, image_size, image_size, 3]` in [0, 255] -> `[B, embedding_dim]` float32 of unit length.
+
+    Raises:
+        ValueError: for an unknown backbone or pooling, or weights that cannot be had.
+
+    Example:
+
+    >>> embedder = build_embedder("small_cnn", embedding_dim=64, image_size=32)
+    >>> embedder.output_shape
+    (None, 64)
+    """
+    if pooling not in ("gem", "avg"):
+        raise ValueError(f"`pooling` must be 'gem' or 'avg'. Received: pooling={pooling!r}.")
+    if embedding_dim < 1 or image_size < 32:
+        raise ValueError(
+            "`embedding_dim` must be at least 1 and `image_size` at least 32. "
+            f"Received: embedding_dim={embedding_dim}, image_size={image_size}."
+        )
+    network, mode = _build_backbone(backbone, image_size, weights)
+    if freeze_batch_norm:
+        _freeze_batch_norm(network)
+    images = keras.Input([image_size, image_size, 3], name="images", dtype="float32")
+    x = network(PixelScaling(mode, name="pixel_scaling")(images))
+    x = GeMPooling(name="pooling")(x) if pooling == "gem" else keras.layers.GlobalAveragePooling2D(name="pooling")(x)
+    x = keras.layers.Dense(embedding_dim, name="projection")(x)
+    embeddings = UnitLength(dtype="float32", name="embedding")(x)
+    return keras.Model(images, embeddings, name=f"{backbone}_embedder")
+
+
+def load_embedder(path: str) -> keras.Model:
+    """Loads an embedder that was saved by `model.save`.
+
+    Args:
+        path: a `.keras` file, or a training run's folder with `model.keras` in it.
+
+    Raises:
+        ValueError: if there is none at `path`.
+    """
+    file = os.path.join(path, "model.keras") if os.path.isdir(path) else path
+    if not os.path.isfile(file):
+        raise ValueError(
+            f"`path` must be a .keras file or a training run's folder with model.keras in it. Received: path={path!r}."
+        )
+    return keras.models.load_model(file, compile=False)
+
+
+def _build_backbone(name: str, image_size: int, weights: str | None) -> tuple[keras.Model, str]:
+    """The backbone as a model from scaled pixels to a feature map, and the mode of `PixelScaling` it wants."""
+    if name in _APPLICATIONS:
+        function, mode = _APPLICATIONS[name]
+        return _with_weights_error(lambda: _application(function, image_size, weights), name, weights), mode
+    builders = {"small_cnn": _small_cnn, **{known: _basic_resnet(blocks) for known, blocks in _BASIC_RESNETS.items()}}
+    if name not in builders:
+        raise ValueError(f"`backbone` must be one of {', '.join(BACKBONES)}. Received: backbone={name!r}.")
+    if weights == "imagenet":
+        raise ValueError(f"`weights` must be None or a path for {name}, which has no ImageNet weights in Keras.")
+    network = builders[name](image_size)
+    if weights is not None:
+        _with_weights_error(lambda: network.load_weights(weights), name, weights)
+    return network, "unit"
+
+
+def _application(function: str, image_size: int, weights: str | None) -> keras.Model:
+    build = getattr(keras.applications, function)
+    return build(include_top=False, weights=weights, input_shape=(image_size, image_size, 3))
+
+
+def _with_weights_error(build: Callable, backbone: str, weights: str | None):
+    if weights not in (None, "imagenet") and not os.path.isfile(weights):
+        raise ValueError(f"`weights` must be None, 'imagenet' or an existing file. Received: weights={weights!r}.")
+    try:
+        return build()
+    except Exception as error:
+        if weights is None:
+            raise
+        raise ValueError(
+            f"`weights` could not be loaded into {backbone}. Received: weights={weights!r}: {error}"
+        ) from error
+
+
+def _basic_resnet(blocks: tuple[int, ...]) -> Callable[[int], keras.Model]:
+    def build(image_size: int) -> keras.Model:
+        from keras_cv.models import ResNetV2Backbone  # takes seconds to import, and only these backbones need it
+
+        network = ResNetV2Backbone(
+            stackwise_filters=[64, 128, 256, 512],
+            stackwise_blocks=list(blocks),
+            stackwise_strides=[1, 2, 2, 2],
+            include_rescaling=False,
+            block_type="basic_block",
+            input_shape=(image_size, image_size, 3),
+        )
+        return keras.Model(network.input, network.output, name="basic_resnet")
+
+    return build
+
+
+def _small_cnn(image_size: int) -> keras.Model:
+    """Four stages of convolution, batch norm and ReLU, halving the size at each: 64 to 256 channels wide."""
+    images = keras.Input([image_size, image_size, 3])
+    x = images
+    for stage, filters in enumerate((32, 64, 128, 256)):
+        x = _convolution(x, filters, strides=2 if stage else 1)
+        x = keras.layers.MaxPooling2D()(x) if stage == 0 else x
+    return keras.Model(images, x, name="small_cnn")
+
+
+def _convolution(x, filters: int, strides: int = 1):
+    x = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+
+
+def _freeze_batch_norm(network: keras.Model) -> None:
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class PixelScaling(keras.layers.Layer):
+    """Pixels in [0, 255] -> what a family of backbones expects.
+
+    Args:
+        mode: `"none"` as they are; `"unit"` [0, 1]; `"tf"` [-1, 1]; `"caffe"` BGR minus the ImageNet mean.
+    """
+
+    def __init__(self, mode: str, **kwargs):
+        super().__init__(**kwargs)
+        self.mode = mode
+
+    def call(self, images):
+        """`[B, H, W, 3]` -> the same shape."""
+        if self.mode == "unit":
+            return images / 255.0
+        if self.mode == "tf":
+            return images / 127.5 - 1.0
+        if self.mode == "caffe":
+            return images[..., ::-1] - tf.constant([103.939, 116.779, 123.68], dtype=images.dtype)
+        return images
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class GeMPooling(keras.layers.Layer):
+    """Generalised mean over places, `mean(x^p)^(1/p)`, with a learnt p that starts at 3: between average and maximum.
+
+    Reference: Radenovic, Tolias, Chum, arXiv 1711.02512, eq. 1.
+    """
+
+    def build(self, input_shape):
+        """Makes the exponent."""
+        self.exponent = self.add_weight(name="exponent", shape=(), initializer=keras.initializers.Constant(3.0))
+
+    def call(self, features):
+        """`[B, H, W, C]` -> `[B, C]`, in float32 inside: powers do not survive half precision."""
+        exponent = tf.maximum(tf.cast(self.exponent, tf.float32), 1.0)
+        positive = tf.maximum(tf.cast(features, tf.float32), 1e-6)
+        pooled = tf.pow(tf.reduce_mean(tf.pow(positive, exponent), axis=[1, 2]), 1.0 / exponent)
+        return tf.cast(pooled, features.dtype)
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class UnitLength(keras.layers.Layer):
+    """Vectors brought to Euclidean length 1."""
+
+    def call(self, vectors):
+        """`[B, D]` -> `[B, D]`."""
+        return tf.math.l2_normalize(vectors, axis=-1)

@@ -1,0 +1,62 @@
+"""The public names of the index room, and the class of each saved kind. ScaNN itself is imported when first used."""
+
+from __future__ import annotations
+
+import os
+
+from eet_tf.index.base import CatalogIndex
+from eet_tf.index.checks import CatalogIndexError, Neighbors
+from eet_tf.index.exact import ExactIndex
+from eet_tf.index.folder import check_replaceable, read_manifest
+from eet_tf.index.scann import ScannConfiguration, ScannIndex
+
+__all__ = [
+    "CatalogIndexError",
+    "ExactIndex",
+    "Neighbors",
+    "ScannConfiguration",
+    "ScannIndex",
+    "check_replaceable",
+    "load_index",
+]
+
+
+def load_index(folder: str | os.PathLike) -> CatalogIndex:
+    """Loads an index of any kind that `index.save(folder)` wrote. Nothing is written, so the folder may be read-only.
+
+    Every file is compared with the size that the manifest lists, and up to 1 GiB with its SHA-256 too (larger files
+    would make a server wait). If the folder is saved again while it is being read, the new index is read instead.
+
+    Args:
+        folder: the folder given to `save`, or a copy of it anywhere.
+
+    Returns:
+        An `ExactIndex` or a `ScannIndex`, whichever was saved.
+
+    Raises:
+        CatalogIndexError: if a file is missing, truncated or changed, or the format is newer than this code.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> folder = os.path.join(tempfile.mkdtemp(), "index")
+    >>> ExactIndex.build(np.eye(2, dtype="float32"), skus=["mug", "cup"]).save(folder)
+    >>> load_index(folder).search([0.0, 1.0], k=1).skus.tolist()
+    [['cup']]
+    """
+    kinds = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
+    manifest = read_manifest(folder)
+    while True:
+        try:
+            if manifest.kind not in kinds:
+                raise CatalogIndexError(
+                    f"`folder` must hold an index of kind {' or '.join(kinds)}. Received: folder='{folder}', kind="
+                    f"'{manifest.kind}' in its manifest.json. Use the eet_tf that wrote it, or run build_index again."
+                )
+            return kinds[manifest.kind]._load(folder, manifest)
+        except CatalogIndexError:
+            current = read_manifest(folder)
+            if current == manifest:
+                raise
+            manifest = current  # somebody saved between our two reads

@@ -1,0 +1,182 @@
+"""What an index accepts and returns: rows, queries and answers, each refused whole or taken whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+
+UNIT_LENGTH_TOLERANCE = 1e-3  # float16 embeddings are within 5e-4; an embedder without its normalisation is far outside
+
+
+class CatalogIndexError(ValueError):
+    """An index that cannot be built, searched, saved or loaded as asked; the message says why and how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Neighbors:
+    """What a search found, best first. Row `i` answers query `i`; a row is shorter than `k` only if the index is.
+
+    Attributes:
+        skus: `[num_queries, k]` strings, the product of each neighbour. Photos of one product may repeat it.
+        scores: `[num_queries, k]` float32, cosine similarity in [-1, 1], larger is closer.
+        photos: `[num_queries, k]` strings, the id of the catalogue photo that matched.
+    """
+
+    skus: np.ndarray
+    scores: np.ndarray
+    photos: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Content:
+    """What every kind of index holds: one row per photo, and where the rows came from."""
+
+    vectors: np.ndarray
+    skus: np.ndarray
+    photos: np.ndarray
+    fingerprint: str | None
+    metadata: dict
+
+
+def check_content(embeddings, skus, photos, fingerprint, metadata) -> Content:
+    """Checks everything that `build` was given and copies it, so that a caller's later edits cannot reach the index."""
+    vectors = np.array(check_unit_vectors("embeddings", embeddings), order="C")  # always a copy
+    if len(vectors) == 0:
+        raise CatalogIndexError(
+            f"`embeddings` must be at least one row. Received: embeddings={_describe(vectors)}. "
+            "Embed a catalogue of at least one photo first."
+        )
+    skus = _check_strings("skus", skus, len(vectors))
+    photos = _check_strings("photos", np.arange(len(vectors)) if photos is None else photos, len(vectors))
+    _check_unique(photos)
+    return Content(vectors, skus, photos, check_fingerprint(fingerprint), _check_metadata(metadata))
+
+
+def check_unit_vectors(argument: str, values) -> np.ndarray:
+    """Returns `values` as contiguous float32 `[N, D]`, or says which row is not a finite vector of length 1."""
+    array = np.asarray(values)
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+        raise CatalogIndexError(
+            f"`{argument}` must be 2-D floating-point numbers, one row per photo. "
+            f"Received: {argument}={_describe(array)}. Pass the embedder's output, cast to float32."
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", array, array))
+    wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= UNIT_LENGTH_TOLERANCE))  # NaN is wrong too
+    if wrong.size:
+        raise CatalogIndexError(_unit_length_message(argument, array, wrong, lengths[wrong[0]]))
+    return array
+
+
+def _unit_length_message(argument: str, array: np.ndarray, wrong: np.ndarray, length: float) -> str:
+    what = f"Received: {argument}={_describe(array)}, of which {wrong.size} are not, first row {wrong[0]}"
+    if not np.isfinite(array[wrong[0]]).all():
+        return f"`{argument}` must be finite. {what} (NaN or infinity). Look at that photo and the embedder's weights."
+    return (
+        f"`{argument}` must be rows of length 1 (within {UNIT_LENGTH_TOLERANCE}). {what} (length {length:.6g}). "
+        "Divide each row by its length; an embedder from build_embedder already does."
+    )
+
+
+def check_queries(queries, dim: int) -> np.ndarray:
+    """Returns queries `[Q, D]` or `[D]` as float32 `[Q, D]`, having compared D with the index."""
+    array = np.asarray(queries)
+    array = array[np.newaxis] if array.ndim == 1 else array
+    if array.ndim == 2 and array.shape[1] != dim:
+        raise CatalogIndexError(
+            f"`queries` must be of the index's {dim} dimensions. Received: queries={_describe(array)}, "
+            f"{array.shape[1]} dimensions. Was the query embedded by another model? Use the embedder that embedded the "
+            "catalogue."
+        )
+    return check_unit_vectors("queries", array)
+
+
+def check_k(k) -> int:
+    """Returns `k`, or refuses what is not a count of neighbours."""
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        raise CatalogIndexError(f"`k` must be a positive integer. Received: k={k!r}. Ask for at least one neighbour.")
+    return int(k)
+
+
+def check_fingerprint(fingerprint) -> str | None:
+    """Returns the embedder's fingerprint, or refuses what could never match one."""
+    if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
+        raise CatalogIndexError(
+            f"`fingerprint` must be a non-empty string or None. Received: fingerprint={fingerprint!r}. "
+            "Pass the embedder's fingerprint, or leave it out."
+        )
+    return fingerprint
+
+
+def check_same_embedder(fingerprint: str | None, index_fingerprint: str | None) -> None:
+    """Refuses queries of one embedder against rows of another; unknown on either side is not refused."""
+    known = check_fingerprint(fingerprint) is not None and index_fingerprint is not None
+    if known and fingerprint != index_fingerprint:
+        raise CatalogIndexError(
+            f"`fingerprint` must be the index's '{index_fingerprint}'. Received: fingerprint='{fingerprint}'. "
+            "The query and the catalogue were embedded by different models, so no score means anything. Rebuild the "
+            "index with build_index, or embed the query with the index's model."
+        )
+
+
+def _check_strings(argument: str, values, num_rows: int) -> np.ndarray:
+    array = np.asarray(values) if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
+    if array.shape != (num_rows,):
+        raise CatalogIndexError(
+            f"`{argument}` must be one per embedding, {num_rows}. Received: {argument}={_describe(array)}. "
+            "Keep both in the catalogue's order."
+        )
+    for row, value in enumerate(array if array.dtype.kind not in "Ui" else ()):
+        if not isinstance(value, (str, int, np.integer)):
+            raise CatalogIndexError(_strings_message(argument, row, value))
+    strings = (array if array.dtype.kind == "U" else array.astype(object)).astype(
+        np.str_
+    )  # a copy, no wider than needed
+    empty = np.flatnonzero(strings == "")
+    if empty.size:
+        raise CatalogIndexError(_strings_message(argument, empty[0], ""))
+    return strings
+
+
+def _strings_message(argument: str, row: int, value) -> str:
+    return (
+        f"`{argument}` must be non-empty strings or integers. Received: {argument}[{row}]={value!r}. "
+        "Name that photo's value in the catalogue, or leave the photo out."
+    )
+
+
+def _check_unique(photos: np.ndarray) -> None:
+    names, first, counts = np.unique(photos, return_index=True, return_counts=True)
+    if len(names) == len(photos):
+        return
+    name = photos[first[counts > 1].min()]
+    rows = np.flatnonzero(photos == name)[:2].tolist()
+    raise CatalogIndexError(
+        f"`photos` must be unique. Received: photos={_describe(photos)} with '{name}' in rows {rows[0]} and {rows[1]}. "
+        "Drop the repeated photo, or give each row an id of its own."
+    )
+
+
+def _check_metadata(metadata) -> dict:
+    if metadata is None:
+        return {}
+    try:
+        if isinstance(metadata, dict):
+            return json.loads(json.dumps(metadata, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise CatalogIndexError(_metadata_message(metadata) + f" ({error})") from error
+    raise CatalogIndexError(_metadata_message(metadata))
+
+
+def _metadata_message(metadata) -> str:
+    return (
+        f"`metadata` must be a dict that JSON can hold. Received: metadata={metadata!r}. "
+        "Turn paths and NumPy values into plain strings and numbers."
+    )
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"array of shape {array.shape} and dtype {array.dtype}"

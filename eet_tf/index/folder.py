@@ -1,0 +1,169 @@
+"""How an index lies on disk, and why a crash at any moment leaves either the old index or the new one.
+
+    folder/
+        manifest.json               what this is, and which contents are current
+        contents-<12 hex digits>/   vectors.npy, skus.npy, photos.npy and what the kind adds; put nothing else here
+
+A save writes new contents beside the current ones, flushes them to the disk, and then replaces `manifest.json`. That
+one rename is the whole change: before it the old index is loaded, after it the new one, and there is no moment between.
+The old contents are removed afterwards; what a killed save left behind is removed by the next. Other files in the
+folder are left alone. Paths are relative, so the folder can be copied anywhere. One process at a time may save to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from eet_tf.index.checks import CatalogIndexError
+
+FORMAT = "eet_tf.index"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+LARGEST_HASHED_FILE = 2**30  # bytes; larger files are compared by size only, which keeps a load at a few seconds
+
+_COPY_AGAIN = "Copy the folder again, or run build_index again."
+_UNFINISHED_MANIFEST = "manifest.json.unfinished"
+_CONTENTS = re.compile(r"contents-[0-9a-f]{12}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The fields of `manifest.json`. `files` maps each path in `contents` to its `bytes` and `sha256`."""
+
+    format: str
+    format_version: int
+    kind: str
+    dim: int
+    size: int
+    fingerprint: str | None
+    metadata: dict
+    settings: dict
+    contents: str
+    files: dict
+
+
+def save_contents(folder: str | os.PathLike, description: dict, write: Callable[[Path], None]) -> None:
+    """Makes what `write(path)` writes, with `description`, the index in `folder`: wholly, or not at all.
+
+    Args:
+        folder: a folder that is absent, empty or holds an index, which is then replaced.
+        description: the manifest's `kind`, `dim`, `size`, `fingerprint`, `metadata` and `settings`.
+        write: writes the files of the index into the empty folder that it is given.
+
+    Raises:
+        CatalogIndexError: if `folder` holds something that is not an index.
+    """
+    folder = Path(folder)
+    current = check_replaceable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_contents(folder, keep=current)
+    contents = folder / f"contents-{secrets.token_hex(6)}"
+    contents.mkdir()
+    write(contents)
+    manifest = Manifest(FORMAT, FORMAT_VERSION, contents=contents.name, files=_list_files(contents), **description)
+    unfinished = folder / _UNFINISHED_MANIFEST
+    unfinished.write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    for path in (*sorted(contents.rglob("*")), contents, unfinished, folder, folder.parent):
+        _flush(path)
+    os.replace(unfinished, folder / MANIFEST)  # the commit
+    _flush(folder)
+    _remove_contents(folder, keep=contents.name)
+
+
+def read_manifest(folder: str | os.PathLike) -> Manifest:
+    """Reads `folder/manifest.json`, or says why `folder` is no index that this code can read."""
+    path = Path(folder) / MANIFEST
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _refusal(folder, "is missing: this is no index, or its first save was interrupted") from error
+    except ValueError as error:
+        raise _refusal(folder, f"is not readable as JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise _refusal(folder, "is not one of an index")
+    version = fields.get("format_version")
+    if version != FORMAT_VERSION:
+        problem = f"has format version {version}, and this eet_tf reads {FORMAT_VERSION}"
+        raise _refusal(folder, problem, mend="Upgrade eet_tf, or run build_index again.")
+    names = {field.name for field in dataclasses.fields(Manifest)}
+    if set(fields) != names or not _CONTENTS.fullmatch(str(fields["contents"])):
+        raise _refusal(folder, f"must list {sorted(names)}, but lists {sorted(fields)}")
+    return Manifest(**fields)
+
+
+def check_files(folder: str | os.PathLike, manifest: Manifest) -> Path:
+    """Compares every file with the manifest, and returns the folder that holds them."""
+    contents = Path(folder) / manifest.contents
+    for name, expected in manifest.files.items():
+        path = contents / name
+        if not path.is_file():
+            raise _refusal(folder, "is missing", name=f"{manifest.contents}/{name}")
+        if path.stat().st_size != expected["bytes"]:
+            problem = f"has {path.stat().st_size} bytes, {expected['bytes']} were saved: truncated, or a partial copy"
+            raise _refusal(folder, problem, name=f"{manifest.contents}/{name}")
+        if expected["bytes"] <= LARGEST_HASHED_FILE and _sha256(path) != expected["sha256"]:
+            raise _refusal(folder, "has another checksum than when it was saved", name=f"{manifest.contents}/{name}")
+    return contents
+
+
+def _refusal(folder, problem: str, name: str = MANIFEST, mend: str = _COPY_AGAIN) -> CatalogIndexError:
+    return CatalogIndexError(
+        f"`folder` must be a whole saved index. Received: folder='{os.fspath(folder)}', where {name} {problem}. {mend}"
+    )
+
+
+def check_replaceable(folder: Path) -> str | None:
+    """Returns the name of the current contents, None if there are none yet; refuses a folder of somebody else's."""
+    try:
+        return read_manifest(folder).contents
+    except CatalogIndexError as error:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name] * folder.exists()
+        strangers = sorted(name for name in names if not _is_leftover(name))
+        if strangers:
+            raise CatalogIndexError(
+                f"`folder` must be new, empty or a saved index. Received: folder='{folder}', which holds "
+                f"'{strangers[0]}' and no index that this eet_tf reads. Nothing was written. Choose another folder."
+            ) from error
+    return None
+
+
+def _is_leftover(name: str) -> bool:
+    return name == _UNFINISHED_MANIFEST or _CONTENTS.fullmatch(name) is not None
+
+
+def _remove_contents(folder: Path, keep: str | None) -> None:
+    for path in folder.glob("contents-*"):
+        if _CONTENTS.fullmatch(path.name) and path.name != keep:
+            shutil.rmtree(path, ignore_errors=True)  # what another process holds open goes with the next save
+
+
+def _list_files(contents: Path) -> dict:
+    paths = sorted(path for path in contents.rglob("*") if path.is_file())
+    return {
+        path.relative_to(contents).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Waits until the file, or the folder's list of names, is on the disk: no rename may arrive before its data."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

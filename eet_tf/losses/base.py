@@ -1,0 +1,75 @@
+"""What every metric loss shares: a batch seen whole from any replica, named terms, and a vector out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from eet_tf import compat, replicas
+
+
+class Batch(NamedTuple):
+    """One replica's rows as anchors, all replicas' rows as references. Float32; labels flat."""
+
+    anchors: tf.Tensor
+    anchor_labels: tf.Tensor
+    anchor_rows: tf.Tensor
+    references: tf.Tensor
+    reference_labels: tf.Tensor
+
+
+def make_batch(labels, embeddings, from_normalized: bool) -> Batch:
+    """Checks shapes, brings embeddings to unit length and float32, and gathers across replicas.
+
+    Raises:
+        ValueError: if `embeddings` is not `[B, D]` or `labels` not `[B]` or `[B, 1]`.
+    """
+    embeddings = tf.convert_to_tensor(embeddings)
+    labels = tf.convert_to_tensor(labels)
+    _check_shapes(labels.shape, embeddings.shape)
+    labels = tf.reshape(labels, [-1])
+    embeddings = tf.cast(embeddings, tf.float32)
+    if not from_normalized:
+        embeddings = tf.math.l2_normalize(embeddings, axis=-1)
+    rows = replicas.global_rows(tf.shape(embeddings)[0])
+    return Batch(embeddings, labels, rows, replicas.gather(embeddings), replicas.gather(labels))
+
+
+def _check_shapes(labels: tf.TensorShape, embeddings: tf.TensorShape) -> None:
+    if embeddings.rank != 2:
+        raise ValueError(
+            f"`y_pred` must be embeddings of shape [batch, dim]. Received: shape {tuple(embeddings)}. "
+            "End the model in one vector per photo, e.g. by pooling."
+        )
+    if labels.rank not in (1, 2) or (labels.rank == 2 and labels[1] != 1):
+        raise ValueError(
+            f"`y_true` must be integer labels of shape [batch] or [batch, 1]. Received: shape {tuple(labels)}. "
+            "Give class numbers, not one-hot rows."
+        )
+    if None not in (labels[0], embeddings[0]) and labels[0] != embeddings[0]:
+        raise ValueError(
+            "`y_true` and `y_pred` must have the same batch size. "
+            f"Received: {labels[0]} labels, {embeddings[0]} embeddings."
+        )
+
+
+class MetricLoss(compat.Loss):
+    """A loss over pairs within a batch, the sum of named terms.
+
+    A subclass has `terms(labels, embeddings)`, the weighted terms by name, each of shape `[B]`. `MetricLearner` logs
+    them one by one; in any other Keras model only their sum is seen.
+    """
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The names that `terms` returns."""
+        raise TypeError(f"{type(self).__name__} must define `term_names`.")
+
+    def terms(self, labels, embeddings) -> dict[str, tf.Tensor]:
+        """The weighted terms by name, each `[B]`; the loss is their sum."""
+        raise TypeError(f"{type(self).__name__} must define `terms`.")
+
+    def call(self, y_true, y_pred) -> tf.Tensor:
+        """Labels `[B]` or `[B, 1]`, embeddings `[B, D]` -> the loss of each anchor `[B]`."""
+        return tf.add_n(list(self.terms(y_true, y_pred).values()))

@@ -1,0 +1,195 @@
+"""A training run as a folder: what it was asked, how far it got, the best embedder so far, and how to go on."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import math
+import os
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from eet_tf import files
+
+
+class RunError(RuntimeError):
+    """A run that cannot start, go on, or has failed; the message names the culprit and the mend."""
+
+
+class RunFolder:
+    """The folder of one training run, safe to kill at any moment: the same command goes on from the last epoch.
+
+    ```
+    flags.txt      what it was asked            history.csv    one row for each epoch
+    model.keras    the best embedder so far     checkpoints/   everything needed to go on
+    ```
+
+    An epoch counts once its checkpoint is complete; whatever was written for later ones is written anew.
+
+    Args:
+        folder: made if it is missing.
+        settings: `{name: text}` of everything that shapes the run, kept in `flags.txt` as `--name=text`. Going on with
+            others is refused.
+        may_change: names of settings that may differ when a run goes on, e.g. the number of epochs.
+
+    Raises:
+        RunError: if the folder is in use by another process or holds a run with other settings.
+    """
+
+    def __init__(self, folder: str, settings: Mapping[str, str], may_change: frozenset[str] = frozenset()):
+        os.makedirs(folder, exist_ok=True)
+        self.folder = folder
+        self._lock = _locked(os.path.join(folder, ".lock"))
+        known = self._read_settings()
+        if known is not None:
+            _check_same(folder, known, dict(settings), may_change)
+        with files.replaced(self.path("flags.txt")) as aside, open(aside, "w", encoding="utf-8") as file:
+            file.writelines(f"--{name}={text}\n" for name, text in settings.items())
+
+    def path(self, name: str) -> str:
+        """The path of a file in the folder."""
+        return os.path.join(self.folder, name)
+
+    def _read_settings(self) -> dict[str, str] | None:
+        if not os.path.isdir(self.path("checkpoints")) or not os.path.isfile(self.path("flags.txt")):
+            return None
+        with open(self.path("flags.txt"), encoding="utf-8") as file:
+            return dict(line.rstrip("\n")[2:].split("=", 1) for line in file)
+
+    def write_json(self, name: str, content: Mapping) -> None:
+        """Replaces a JSON file of the folder."""
+        with files.replaced(self.path(name)) as aside, open(aside, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+
+    def read_json(self, name: str) -> dict | None:
+        """Reads a JSON file of the folder, or None if it is not there."""
+        if not os.path.isfile(self.path(name)):
+            return None
+        with open(self.path(name), encoding="utf-8") as file:
+            return json.load(file)
+
+    def read_history(self) -> list[dict[str, float]]:
+        """The epochs so far, as `{"epoch": 1, "loss": ..., ...}`."""
+        if not os.path.isfile(self.path("history.csv")):
+            return []
+        with open(self.path("history.csv"), encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [{name: float(text) for name, text in row.items()} for row in rows]
+
+    def write_history(self, history: list[dict[str, float]]) -> None:
+        """Replaces `history.csv`."""
+        with files.replaced(self.path("history.csv")) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(history[0]))
+            writer.writeheader()
+            writer.writerows({**row, "epoch": int(row["epoch"])} for row in history)
+
+
+def _locked(path: str):
+    """Holds `path` for this process until it ends; a killed one lets go by itself."""
+    lock = open(path, "a")  # noqa: SIM115 (it stays open as long as the run lives)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        folder = os.path.dirname(path)
+        raise RunError(
+            f"{folder!r} is in use by another training. Wait for it, or give another --model_dir."
+        ) from error
+    return lock
+
+
+def _check_same(folder: str, known: dict[str, str], settings: dict[str, str], may_change: frozenset[str]) -> None:
+    names = (known.keys() | settings.keys()) - may_change
+    differing = sorted(name for name in names if known.get(name) != settings.get(name))
+    if differing:
+        changes = ", ".join(f"--{name} was {known.get(name)!r}, is {settings.get(name)!r}" for name in differing)
+        raise RunError(
+            f"{folder!r} holds a run with other settings: {changes}. Go on with the old ones "
+            f"(--flagfile={os.path.join(folder, 'flags.txt')}) or give another --model_dir."
+        )
+
+
+class Progress(keras.callbacks.Callback):
+    """Keeps a `RunFolder` up to date after every epoch, and takes a run up where its folder says it stopped.
+
+    Args:
+        run: the folder.
+        learner: the model in training, compiled.
+        monitor: name of the log that the best embedder has the highest value of; None keeps the last one.
+    """
+
+    def __init__(self, run: RunFolder, learner: keras.Model, monitor: str | None = None):
+        super().__init__()
+        self._run = run
+        self._learner = learner
+        self._monitor = monitor
+        self._epoch = tf.Variable(0, dtype=tf.int64, name="epoch", trainable=False)
+        learner.optimizer.build(learner.embedder.trainable_variables)
+        state = tf.train.Checkpoint(embedder=learner.embedder, optimizer=learner.optimizer, epoch=self._epoch)
+        self._manager = tf.train.CheckpointManager(state, run.path("checkpoints"), max_to_keep=2)
+        self._history: list[dict[str, float]] = []
+
+    def restore(self) -> int:
+        """Restores the last complete epoch and returns how many are done; 0 if there is none.
+
+        Raises:
+            RunError: if the checkpoint does not fit the model.
+        """
+        latest = self._manager.latest_checkpoint
+        if latest is None:
+            return 0
+        try:
+            self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise RunError(f"{latest!r} does not fit this model: {error}. Give another --model_dir.") from error
+        done = int(self._epoch.numpy())
+        self._history = [row for row in self._run.read_history() if row["epoch"] <= done]
+        return done
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the best embedder, the history and, last, the checkpoint."""
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        if self._is_best(row):
+            with files.replaced(self._run.path("model.keras")) as aside:
+                self._learner.embedder.save(aside)
+        self._history.append(row)
+        self._run.write_history(self._history)
+        self._epoch.assign(epoch + 1)
+        self._manager.save(checkpoint_number=epoch + 1)
+
+    def _is_best(self, row: dict[str, float]) -> bool:
+        if self._monitor is None:
+            return True
+        return all(row[self._monitor] > old[self._monitor] for old in self._history)
+
+    def best_epoch(self) -> int:
+        """The epoch whose embedder is in `model.keras`; 0 before the first."""
+        if not self._history:
+            return 0
+        if self._monitor is None:
+            return int(self._history[-1]["epoch"])
+        return int(max(self._history, key=lambda row: row[self._monitor])["epoch"])
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends a training whose loss is no longer a number, naming the step."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch."""
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the running loss, which stays NaN once a step's is.
+
+        Raises:
+            RunError: if it is NaN or infinite.
+        """
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise RunError(
+                f"The loss is {loss} at epoch {self._epoch}, step {batch + 1}. Lower --learning_rate, or look at the "
+                "photos of that step. The last good epoch is kept; the same command goes on from there."
+            )

@@ -1,0 +1,171 @@
+"""The SavedModel: encoded photos in, embeddings out, on a server that has neither this package nor Keras."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from eet_tf import compat
+from eet_tf.data import images
+
+MANIFEST = os.path.join("assets.extra", "eet_tf.json")
+
+
+class SavedModelError(ValueError):
+    """A SavedModel that cannot be written or read; the message names the folder and the mend."""
+
+
+def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | None = None) -> str:
+    """Writes an embedder as the next version for TF Serving, `<output_dir>/<version>/`.
+
+    A version appears whole or not at all; older ones stay. Its signature `serving_default` takes `image_bytes`
+    (string `[None]`, encoded photos) and gives `embedding` (float32 `[None, D]`, unit length) and `ok` (bool `[None]`).
+    Bytes that are no image get `ok` false and a zero vector, and change nothing for the other rows.
+
+    Args:
+        embedder: a model `[B, S, S, 3]` in [0, 255] -> `[B, D]`, as `build_embedder` makes it.
+        output_dir: the model's base path on the server.
+        metadata: JSON-able facts to keep with it, e.g. the training run's figures.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        SavedModelError: if `output_dir` is a file or the embedder's input is no square of a fixed size.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = export_embedder(build_embedder("small_cnn", 8, image_size=32), tempfile.mkdtemp())
+    >>> os.path.basename(folder)
+    '1'
+    """
+    shape = embedder.input_shape
+    if len(shape) != 4 or shape[1] is None or shape[1] != shape[2]:
+        raise SavedModelError(f"`embedder` must take images [B, S, S, 3] with a fixed S. Received: input shape {shape}.")
+    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
+        raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir={output_dir!r}, which is a file.")
+    os.makedirs(output_dir, exist_ok=True)
+    version = max(_versions(output_dir), default=0) + 1
+    aside = os.path.join(output_dir, f".{version}.{os.getpid()}")
+    try:
+        module = _ServingModule(embedder)
+        tf.saved_model.save(module, aside, signatures={"serving_default": module.embed_bytes})
+        _write_manifest(aside, embedder, metadata or {})
+        target = os.path.join(output_dir, str(version))
+        os.rename(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+class _ServingModule(tf.Module):
+    """What is saved: the embedder's variables and one function from bytes to embeddings."""
+
+    def __init__(self, embedder: keras.Model):
+        super().__init__()
+        self.weights = compat.raw_variables(embedder)
+        image_size = embedder.input_shape[1]
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def embed_bytes(image_bytes):
+            batch, is_image = images.decode_batch(image_bytes, image_size)
+            embedding = tf.cast(embedder(batch, training=False), tf.float32)
+            embedding = tf.where(is_image[:, tf.newaxis], embedding, tf.zeros_like(embedding))
+            return {"embedding": embedding, "ok": is_image}
+
+        self.embed_bytes = embed_bytes
+
+
+def embedder_fingerprint(embedder: keras.Model) -> str:
+    """A short name of the function from photo to vector: its weights, its layers and the rules of decoding.
+
+    Vectors of two embedders can be compared only if their fingerprints are equal.
+    """
+    digest = hashlib.sha256()
+    digest.update(f"decoding {images.RULES_VERSION}, input {embedder.input_shape[1:]}".encode())
+    for layer in embedder.layers:
+        digest.update(type(layer).__name__.encode())
+    for weight in embedder.get_weights():
+        digest.update(str((weight.shape, weight.dtype)).encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping) -> None:
+    manifest = {
+        "format": 1,
+        "fingerprint": embedder_fingerprint(embedder),
+        "image_size": embedder.input_shape[1],
+        "embedding_dim": embedder.output_shape[-1],
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "metadata": dict(metadata),
+    }
+    os.makedirs(os.path.join(folder, os.path.dirname(MANIFEST)), exist_ok=True)
+    with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=2)
+        file.write("\n")
+
+
+def _versions(output_dir: str) -> list[int]:
+    return [int(entry.name) for entry in os.scandir(output_dir) if entry.name.isdecimal() and entry.is_dir()]
+
+
+def newest_version(path: str) -> str:
+    """The folder of a SavedModel: `path` itself, or the version with the largest number in it.
+
+    Raises:
+        SavedModelError: if there is none.
+    """
+    if os.path.isfile(os.path.join(path, "saved_model.pb")):
+        return path
+    versions = _versions(path) if os.path.isdir(path) else []
+    if not versions:
+        raise SavedModelError(
+            f"`path` must be a SavedModel or a folder of numbered versions of one. Received: path={path!r}. "
+            "Make one with export/main.py."
+        )
+    return os.path.join(path, str(max(versions)))
+
+
+class ServedEmbedder:
+    """A SavedModel written by `export_embedder`, loaded to embed photos as a server would.
+
+    Args:
+        path: the version's folder, or the base path, of which the newest version is taken.
+
+    Attributes:
+        folder: the version's folder.
+        fingerprint: which embedder it is.
+        embedding_dim: D.
+
+    Raises:
+        SavedModelError: if there is none, or it is not one of this package.
+    """
+
+    def __init__(self, path: str):
+        self.folder = newest_version(path)
+        try:
+            with open(os.path.join(self.folder, MANIFEST), encoding="utf-8") as file:
+                manifest = json.load(file)
+            self.fingerprint = manifest["fingerprint"]
+            self.embedding_dim = manifest["embedding_dim"]
+            self._model = tf.saved_model.load(self.folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise SavedModelError(
+                f"{self.folder!r} is no complete SavedModel of this package ({error}). Write it again with export/main.py."
+            ) from error
+        self._embed = self._model.signatures["serving_default"]
+
+    def embed(self, photos: Iterable[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds encoded photos: (`[N, D]` float32, `[N]` bool, false where bytes are no image)."""
+        outputs = self._embed(image_bytes=tf.constant(list(photos), dtype=tf.string, shape=[len(photos)]))
+        return outputs["embedding"].numpy(), outputs["ok"].numpy()

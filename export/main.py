@@ -1,0 +1,34 @@
+"""Writes a trained embedder as a SavedModel for TF Serving.
+
+    python export/main.py --model=runs/mine --output_dir=runs/mine/serving
+
+makes the next version, `<output_dir>/<version>/`, whole or not at all.
+"""
+
+import os
+import sys
+
+from absl import app, flags
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings; its errors still show
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "A .keras file, or the folder that training wrote.", required=True)
+flags.DEFINE_string("output_dir", None, "The model's base path on the server.", required=True)
+
+
+def main(argv):
+    """Loads, exports, says where."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    import eet_tf
+
+    try:
+        folder = eet_tf.export_embedder(eet_tf.load_embedder(FLAGS.model), FLAGS.output_dir)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"The SavedModel is {folder}.")
+
+
+if __name__ == "__main__":
+    app.run(main)

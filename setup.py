@@ -1,0 +1,49 @@
+"""Package metadata. Two sets of versions are supported; `pip install eet-tf` takes the newer one."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "eet_tf" / "__init__.py").read_text())[1]
+
+setup(
+    name="eet-tf",
+    version=VERSION,
+    description="Visual product search for TensorFlow: learn the embedding, export it, find the neighbours",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["eet_tf", "eet_tf.*"]),
+    package_data={"eet_tf": ["report_template.html"]},
+    install_requires=[
+        # TF 2.20 with Keras 3 and scann 1.4.2 is the default; TF 2.15 is there for the extra [addons] alone. An extra
+        # can narrow a range but not replace a pin, so both sets stand in it and pip takes the newest.
+        "tensorflow>=2.15.1,<2.21,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*",
+        "keras>=2.15,<4",
+        "keras-cv>=0.9,<0.10",
+        "scann[tf]>=1.3.0,<1.5",
+        "absl-py>=2",
+        "numpy>=1.26",
+        "pillow>=10",
+        "matplotlib>=3.7",
+    ],
+    extras_require={
+        # the last versions with which tensorflow-addons works; Python 3.10 and 3.11
+        "addons": [
+            "tensorflow==2.15.1",
+            "keras==2.15.*",
+            "scann==1.3.0",
+            "tensorflow-addons==0.23.0",
+            "tensorflow-metadata<1.16",
+        ],
+        "test": ["pytest", "hypothesis", "ruff"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

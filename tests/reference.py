@@ -1,0 +1,92 @@
+"""The oracles: losses and metrics as plain NumPy loops, too simple to be wrong, sharing no code with their subject."""
+
+import numpy as np
+
+
+def unit(x):
+    """Rows brought to unit length."""
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def distance(u, v):
+    """Euclidean distance of two vectors."""
+    return float(np.sqrt(np.sum((u - v) ** 2)))
+
+
+def hardest(labels, f, a):
+    """(farthest positive, nearest negative) of anchor a; None where there is none."""
+    p, n = None, None
+    for j in range(len(f)):
+        if j != a and labels[j] == labels[a] and (p is None or distance(f[a], f[j]) > distance(f[a], f[p])):
+            p = j
+        if labels[j] != labels[a] and (n is None or distance(f[a], f[j]) < distance(f[a], f[n])):
+            n = j
+    return p, n
+
+
+def class_distance(labels, f, c, other):
+    """Smallest distance between a sample of class c and one of class `other`."""
+    return min(
+        distance(f[u], f[v]) for u in range(len(f)) for v in range(len(f)) if labels[u] == c and labels[v] == other
+    )
+
+
+def eet(labels, embeddings, margin=0.3):
+    """The unweighted means of EET: margin, symmetric, equidistant, max_min, equal_minima."""
+    f = unit(np.asarray(embeddings, np.float64))
+    total = {"margin": 0.0, "symmetric": 0.0, "equidistant": 0.0}
+    for a in range(len(f)):
+        p, n = hardest(labels, f, a)
+        if p is None or n is None:
+            continue
+        total["margin"] += max(distance(f[a], f[p]) - distance(f[a], f[n]) + margin, 0.0)
+        total["symmetric"] += max(distance(f[a], f[p]) - distance(f[p], f[n]) + margin, 0.0)
+        total["equidistant"] += abs(distance(f[a], f[n]) - distance(f[p], f[n]))
+    means = {name: value / len(f) for name, value in total.items()}
+    means["max_min"], means["equal_minima"] = _equidistributed(labels, f)
+    return means
+
+
+def _equidistributed(labels, f):
+    classes = sorted(set(labels))
+    if len(classes) < 2:
+        return 0.0, 0.0
+    table = {(c, o): class_distance(labels, f, c, o) for c in classes for o in classes if c != o}
+    max_min = sum(np.exp(-d) for d in table.values()) / len(table)
+    nearest = {c: min((o for o in classes if o != c), key=lambda o: table[c, o]) for c in classes}
+    minima = {c: table[c, nearest[c]] for c in classes}
+    return max_min, sum(abs(minima[c] - minima[nearest[c]]) for c in classes) / len(classes)
+
+
+def numeric_gradient(function, x, step=1e-5):
+    """Central differences of a scalar function."""
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += step
+        down[index] -= step
+        gradient[index] = (function(up) - function(down)) / (2 * step)
+    return gradient
+
+
+def retrieval(embeddings, labels, k, gallery=None, gallery_labels=None):
+    """Recall@k, mAP@R and R-precision by sorting, ties against us; (None where no query has a right answer)."""
+    alone = gallery is None
+    gallery, gallery_labels = (embeddings, labels) if alone else (gallery, gallery_labels)
+    hits, average_precisions, r_precisions = [], [], []
+    for q in range(len(embeddings)):
+        rows = [j for j in range(len(gallery)) if not (alone and j == q)]
+        scores = {j: float(np.dot(embeddings[q], gallery[j])) for j in rows}
+        right = {j: gallery_labels[j] == labels[q] for j in rows}
+        num_right = sum(right.values())
+        if num_right == 0:
+            continue
+        ranked = sorted(rows, key=lambda j: (-scores[j], right[j]))
+        hits.append(any(right[j] for j in ranked[:k]))
+        found, precision = 0, 0.0
+        for position, j in enumerate(ranked[:num_right], start=1):
+            found += right[j]
+            precision += right[j] * found / position
+        average_precisions.append(precision / num_right)
+        r_precisions.append(found / num_right)
+    return np.mean(hits), np.mean(average_precisions), np.mean(r_precisions), len(hits)

@@ -1,0 +1,222 @@
+"""Trains an embedder: flags in, a folder with the best model, its history and its figures out.
+
+    python train/main.py --strategy=mirrored
+    python train/main.py --dataset=csv --data_dir=photos/catalog.csv --model_dir=runs/mine --backbone=resnet50
+
+Killed at any moment, the same command goes on from the last epoch.
+"""
+
+import os
+import sys
+import time
+
+from absl import app, flags, logging
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings; its errors still show
+
+FLAGS = flags.FLAGS
+_DATASETS = ["synthetic", "csv", "folder", "sop"]
+_STRATEGIES = ["default", "one_device", "mirrored", "multi_worker"]
+_MAY_CHANGE = frozenset({"epochs", "strategy", "virtual_devices", "model_dir", "data_dir", "check_photos"})
+
+flags.DEFINE_enum("dataset", "synthetic", _DATASETS, "Layout of the photos; synthetic draws its own.")
+flags.DEFINE_string("data_dir", None, "Where the photos are; synthetic: where they are drawn to.")
+flags.DEFINE_bool("drop_singles", False, "Leave out products with one photo instead of refusing them.")
+flags.DEFINE_bool("check_photos", True, "Decode every photo once before training.")
+flags.DEFINE_float("hold_out", 0.1, "Share of the training products kept aside to choose the best epoch; 0: none.")
+flags.DEFINE_string("model_dir", "runs/synthetic", "What training writes: model.keras, history.csv, metrics.json, ...")
+
+flags.DEFINE_enum("loss", "eet", ["eet", "triplet"], "eet, or triplet: batch-hard alone.")
+flags.DEFINE_float("margin", 0.3, "Margin of the loss, in Euclidean distance of unit vectors.", lower_bound=0.0)
+flags.DEFINE_float("equidistant_weight", 1.0, "EET: weight of the equidistant term.", lower_bound=0.0)
+flags.DEFINE_float("equidistributed_weight", 1.0, "EET: weight of the class terms.", lower_bound=0.0)
+flags.DEFINE_bool("symmetric_margin", False, "EET: add the margin seen from the positive.")
+
+flags.DEFINE_string("backbone", "small_cnn", "resnet50, efficientnet_b0, mobilenet_v2, ... or small_cnn for CPUs.")
+flags.DEFINE_string("weights", None, "imagenet, or the path of a backbone's weights.")
+flags.DEFINE_integer("image_size", 64, "Side of the square input in pixels.")
+flags.DEFINE_integer("embedding_dim", 128, "Length of the embedding.")
+flags.DEFINE_enum("pooling", "gem", ["gem", "avg"], "How the feature map becomes a vector.")
+flags.DEFINE_bool("freeze_batch_norm", False, "Keep the backbone's batch normalisation as loaded.")
+
+flags.DEFINE_integer("classes_per_batch", 16, "Products in a batch.")
+flags.DEFINE_integer("examples_per_class", 4, "Photos of each product in a batch.")
+flags.DEFINE_float("crop", 0.6, "Smallest share of the area that a random crop keeps; 1: no crops.")
+flags.DEFINE_float("color", 0.05, "Strength of random brightness, contrast and saturation; 0: none.")
+flags.DEFINE_float("cutout", 0.0, "Largest side of a blanked rectangle as a share of the image's; 0: none.")
+
+flags.DEFINE_integer("epochs", 10, "Epochs to train.", lower_bound=1)
+flags.DEFINE_integer("steps_per_epoch", None, "Batches in an epoch; by default as many as show every photo once.")
+flags.DEFINE_enum("optimizer", "adam", ["adam", "adamw", "sgd"], "sgd is with Nesterov momentum 0.9.")
+flags.DEFINE_float("learning_rate", 1e-3, "Highest learning rate; it falls to 1 % of that along a cosine.")
+flags.DEFINE_integer("warmup_steps", 0, "Steps over which the learning rate rises from 0.")
+flags.DEFINE_float("weight_decay", 0.0, "Decoupled weight decay, for adamw.")
+flags.DEFINE_integer("seed", 0, "Of the weights, the batches and what is held out.")
+
+flags.DEFINE_enum("strategy", "default", _STRATEGIES, "How training is shared among devices (tf.distribute).")
+flags.DEFINE_integer("virtual_devices", 0, "Split the CPU into this many devices, to try a strategy without GPUs.")
+
+
+def _catalogs():
+    """What to learn from, what chooses the best epoch, what the final figures come from; the last two may be None."""
+    from eet_tf import data
+
+    catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir)
+    splits = set() if catalog.splits is None else set(catalog.splits.tolist())
+    test = catalog.split("test") if "test" in splits else None
+    train = catalog.split("train") if "train" in splits else catalog
+    if FLAGS.drop_singles:
+        train = train.without_singles()
+    train.check_trainable()
+    validation = None
+    if FLAGS.hold_out:
+        train, validation = train.hold_out(FLAGS.hold_out, FLAGS.seed)
+    if FLAGS.check_photos:
+        for part in filter(None, [train, validation, test]):
+            data.check_photos(part, _every_seconds(lambda done: logging.info("checked %d photos", done)))
+    return train, validation, test
+
+
+def _every_seconds(report, seconds: float = 5.0):
+    """`report`, called through only when that long has passed since the last time."""
+    last = time.monotonic()
+
+    def throttled(*args):
+        nonlocal last
+        if time.monotonic() - last > seconds:
+            last = time.monotonic()
+            report(*args)
+
+    return throttled
+
+
+def _loss():
+    import eet_tf
+
+    if FLAGS.loss == "triplet":
+        return eet_tf.TripletLoss(FLAGS.margin)
+    return eet_tf.EETLoss(FLAGS.margin, FLAGS.equidistant_weight, FLAGS.equidistributed_weight, FLAGS.symmetric_margin)
+
+
+def _optimizer(num_steps: int):
+    import keras
+
+    warmup = {"warmup_target": FLAGS.learning_rate, "warmup_steps": FLAGS.warmup_steps} if FLAGS.warmup_steps else {}
+    first = 0.0 if warmup else FLAGS.learning_rate
+    rate = keras.optimizers.schedules.CosineDecay(first, max(num_steps - FLAGS.warmup_steps, 1), alpha=0.01, **warmup)
+    if FLAGS.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+    if FLAGS.optimizer == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay)
+    return keras.optimizers.Adam(rate)
+
+
+def _learner(num_steps: int):
+    import eet_tf
+
+    embedder = eet_tf.build_embedder(
+        FLAGS.backbone,
+        FLAGS.embedding_dim,
+        FLAGS.image_size,
+        FLAGS.weights,
+        FLAGS.pooling,
+        FLAGS.freeze_batch_norm,
+    )
+    learner = eet_tf.MetricLearner(embedder)
+    learner.compile(optimizer=_optimizer(num_steps), loss=_loss())
+    return learner
+
+
+def _settings() -> dict[str, str]:
+    """Every flag of this script that is set, as text: what `flags.txt` holds."""
+    own = FLAGS.flags_by_module_dict()[sys.argv[0]]
+    return {flag.name: str(flag.value) for flag in own if flag.value is not None}
+
+
+def _measure(embedder, catalog) -> dict[str, float]:
+    import eet_tf
+    from eet_tf import data
+    from eet_tf.evaluation import embed
+
+    embeddings = embed(embedder, data.gallery_dataset(catalog, FLAGS.image_size), verbose=1)
+    return eet_tf.evaluate_retrieval(embeddings, catalog.labels, ks=(1, 10, 100))
+
+
+def _train(run, train, validation, test) -> None:
+    """Trains, or goes on training, and writes the figures."""
+    import keras
+
+    import eet_tf
+    from eet_tf import data, replicas
+    from eet_tf.report import plot_curves
+    from eet_tf.run import Progress, StopOnNaN
+
+    keras.utils.set_random_seed(FLAGS.seed)
+    sampler = data.PKSampler(train.labels, FLAGS.classes_per_batch, FLAGS.examples_per_class, FLAGS.seed)
+    strategy = eet_tf.make_strategy(FLAGS.strategy)
+    replicas.check_batch_size(sampler.batch_size, strategy)
+    steps = FLAGS.steps_per_epoch or sampler.steps_per_epoch
+    logging.info("%d photos of %d products, %d steps an epoch", len(train), train.num_classes, steps)
+
+    with strategy.scope():
+        learner = _learner(steps * FLAGS.epochs)
+        progress = Progress(run, learner, monitor="val_recall@1" if validation else None)
+    done = progress.restore()
+    measured_on = test or validation
+    if measured_on and run.read_json("before.json") is None:
+        logging.info("measuring the untrained embedder on %d photos", len(measured_on))
+        run.write_json("before.json", _measure(learner.embedder, measured_on))
+    if done:
+        logging.info("going on after epoch %d of %d", done, FLAGS.epochs)
+
+    callbacks = [StopOnNaN()]
+    if validation:
+        gallery = data.gallery_dataset(validation, FLAGS.image_size)
+        callbacks.append(eet_tf.RetrievalEvaluation(gallery, validation.labels))
+    callbacks.append(keras.callbacks.TensorBoard(run.path("logs"), write_graph=False))
+    callbacks.append(progress)
+    augment = data.augmentation(FLAGS.image_size, FLAGS.crop, FLAGS.color, FLAGS.cutout, FLAGS.seed)
+    dataset = data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps)
+    started = time.monotonic()
+    learner.fit(
+        dataset, epochs=FLAGS.epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=callbacks, shuffle=False
+    )
+
+    figures = {"best_epoch": progress.best_epoch(), "epochs": FLAGS.epochs, "seconds": time.monotonic() - started}
+    if measured_on:
+        after = _measure(eet_tf.load_embedder(run.folder), measured_on)
+        figures.update(measured_on="test" if test else "validation", before=run.read_json("before.json"), after=after)
+    run.write_json("metrics.json", figures)
+    plot_curves(run.read_history(), run.path("curves.png"))
+    if measured_on:
+        before, after = (100 * figures[when]["recall@1"] for when in ("before", "after"))
+        print(f"R@1 on {figures['measured_on']} products: {before:.1f} % before training, {after:.1f} % after.")
+    print(f"The embedder is {run.path('model.keras')}.")
+
+
+def main(argv):
+    """Refuses what cannot work in one line, then trains."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    import tensorflow as tf
+
+    from eet_tf import replicas
+    from eet_tf.run import RunError, RunFolder
+
+    logging.set_verbosity(logging.INFO)
+    tf.get_logger().setLevel("WARNING")
+    try:
+        if FLAGS.virtual_devices:
+            replicas.split_cpu(FLAGS.virtual_devices)
+        train, validation, test = _catalogs()
+        run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE)
+    except (ValueError, RunError) as error:
+        sys.exit(f"error: {error}")
+    try:
+        _train(run, train, validation, test)
+    except RunError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
