@@ -49,7 +49,7 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
     """
     shape = embedder.input_shape
     if len(shape) != 4 or shape[1] is None or shape[1] != shape[2]:
-        raise SavedModelError(f"`embedder` must take images [B, S, S, 3] with a fixed S. Received: input shape {shape}.")
+        raise SavedModelError(f"`embedder` must take images [B, S, S, 3], S fixed. Received: input shape {shape}.")
     if os.path.exists(output_dir) and not os.path.isdir(output_dir):
         raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir={output_dir!r}, which is a file.")
     os.makedirs(output_dir, exist_ok=True)
@@ -161,7 +161,8 @@ class ServedEmbedder:
             self._model = tf.saved_model.load(self.folder)
         except (OSError, ValueError, KeyError) as error:
             raise SavedModelError(
-                f"{self.folder!r} is no complete SavedModel of this package ({error}). Write it again with export/main.py."
+                f"{self.folder!r} is no complete SavedModel of this package: {error}. "
+                "Write it again with export/main.py."
             ) from error
         self._embed = self._model.signatures["serving_default"]
 

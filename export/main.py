@@ -10,7 +10,7 @@ import sys
 
 from absl import app, flags
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings; its errors still show
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, or the folder that training wrote.", required=True)

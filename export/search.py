@@ -8,7 +8,7 @@ import sys
 
 from absl import app, flags
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings; its errors still show
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("index_dir", None, "An index that build_index.py wrote.", required=True)

@@ -120,8 +120,15 @@ def _refusal(folder, problem: str, name: str = MANIFEST, mend: str = _COPY_AGAIN
     )
 
 
-def check_replaceable(folder: Path) -> str | None:
-    """Returns the name of the current contents, None if there are none yet; refuses a folder of somebody else's."""
+def check_replaceable(folder: str | os.PathLike) -> str | None:
+    """Returns the name of the current contents, None if there are none yet; refuses a folder of somebody else's.
+
+    Call it before the long work whose result goes there.
+
+    Raises:
+        CatalogIndexError: if `folder` holds something that is not an index.
+    """
+    folder = Path(folder)
     try:
         return read_manifest(folder).contents
     except CatalogIndexError as error:
