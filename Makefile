@@ -34,7 +34,7 @@ demo: venv
 	.venv/bin/python export/build_index.py --saved_model=$(RUN)/serving --dataset=synthetic --split=test \
 		--output_dir=$(RUN)/index
 	.venv/bin/python export/search.py --index_dir=$(RUN)/index --query=$(RUN)/query.jpg --k=5
-	.venv/bin/python export/report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
+	.venv/bin/python export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
 
 test: venv
 	.venv/bin/ruff check .

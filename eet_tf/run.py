@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import fcntl
 import json
 import math
@@ -43,21 +44,14 @@ class RunFolder:
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
         self._lock = _locked(os.path.join(folder, ".lock"))
-        known = self._read_settings()
-        if known is not None:
-            _check_same(folder, known, dict(settings), may_change)
+        if os.path.isdir(self.path("checkpoints")):
+            _check_same(folder, _read_settings(folder), dict(settings), may_change)
         with files.replaced(self.path("flags.txt")) as aside, open(aside, "w", encoding="utf-8") as file:
             file.writelines(f"--{name}={text}\n" for name, text in settings.items())
 
     def path(self, name: str) -> str:
         """The path of a file in the folder."""
         return os.path.join(self.folder, name)
-
-    def _read_settings(self) -> dict[str, str] | None:
-        if not os.path.isdir(self.path("checkpoints")) or not os.path.isfile(self.path("flags.txt")):
-            return None
-        with open(self.path("flags.txt"), encoding="utf-8") as file:
-            return dict(line.rstrip("\n")[2:].split("=", 1) for line in file)
 
     def write_json(self, name: str, content: Mapping) -> None:
         """Replaces a JSON file of the folder."""
@@ -67,18 +61,11 @@ class RunFolder:
 
     def read_json(self, name: str) -> dict | None:
         """Reads a JSON file of the folder, or None if it is not there."""
-        if not os.path.isfile(self.path(name)):
-            return None
-        with open(self.path(name), encoding="utf-8") as file:
-            return json.load(file)
+        return _read_json(self.path(name))
 
     def read_history(self) -> list[dict[str, float]]:
         """The epochs so far, as `{"epoch": 1, "loss": ..., ...}`."""
-        if not os.path.isfile(self.path("history.csv")):
-            return []
-        with open(self.path("history.csv"), encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [{name: float(text) for name, text in row.items()} for row in rows]
+        return _read_history(self.path("history.csv"))
 
     def write_history(self, history: list[dict[str, float]]) -> None:
         """Replaces `history.csv`."""
@@ -86,6 +73,46 @@ class RunFolder:
             writer = csv.DictWriter(file, fieldnames=list(history[0]))
             writer.writeheader()
             writer.writerows({**row, "epoch": int(row["epoch"])} for row in history)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a training run left: its flags as text, its epochs, and its figures (empty before it ended)."""
+
+    settings: Mapping[str, str]
+    history: list[dict[str, float]]
+    metrics: Mapping
+
+
+def read_run(folder: str) -> RunRecord:
+    """Reads a run's folder, also while it is being trained.
+
+    Raises:
+        RunError: if no run has been there.
+    """
+    if not os.path.isfile(os.path.join(folder, "flags.txt")):
+        raise RunError(f"{folder!r} is not the folder of a training run: it has no flags.txt. Run train/main.py first.")
+    history = _read_history(os.path.join(folder, "history.csv"))
+    return RunRecord(_read_settings(folder), history, _read_json(os.path.join(folder, "metrics.json")) or {})
+
+
+def _read_settings(folder: str) -> dict[str, str]:
+    with open(os.path.join(folder, "flags.txt"), encoding="utf-8") as file:
+        return dict(line.rstrip("\n")[2:].split("=", 1) for line in file)
+
+
+def _read_json(path: str) -> dict | None:
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _read_history(path: str) -> list[dict[str, float]]:
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def _locked(path: str):

@@ -1,6 +1,6 @@
 """Finds the products of a catalogue that look like a photo.
 
-    python export/search.py --index_dir=runs/mine/index --query=photo.jpg --k=10 --report=found.html
+python export/search.py --index_dir=runs/mine/index --query=photo.jpg --k=10 --report=found.html
 """
 
 import os

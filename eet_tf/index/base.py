@@ -137,6 +137,21 @@ class CatalogIndex(abc.ABC):
         """Whether every answer is the true one; if not, report the recall beside any number measured through it."""
 
     @property
+    def embeddings(self) -> np.ndarray:
+        """`[size, dim]` unit vectors, one row per photo; not to be written to."""
+        return self._content.vectors
+
+    @property
+    def skus(self) -> np.ndarray:
+        """`[size]` the product on each photo."""
+        return self._content.skus
+
+    @property
+    def photos(self) -> np.ndarray:
+        """`[size]` the photos' unique ids."""
+        return self._content.photos
+
+    @property
     def fingerprint(self) -> str | None:
         """The fingerprint of the embedder that embedded the rows, if it was given."""
         return self._content.fingerprint
