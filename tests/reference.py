@@ -31,9 +31,10 @@ def class_distance(labels, f, c, other):
     )
 
 
-def eet(labels, embeddings, margin=0.3):
+def eet(labels, embeddings, margin=0.3, normalize=True):
     """The unweighted means of EET: margin, symmetric, equidistant, max_min, equal_minima."""
-    f = unit(np.asarray(embeddings, np.float64))
+    f = np.asarray(embeddings, np.float64)
+    f = unit(f) if normalize else f
     total = {"margin": 0.0, "symmetric": 0.0, "equidistant": 0.0}
     for a in range(len(f)):
         p, n = hardest(labels, f, a)
@@ -59,8 +60,9 @@ def _equidistributed(labels, f):
 
 
 def numeric_gradient(function, x, step=1e-5):
-    """Central differences of a scalar function."""
-    gradient = np.zeros_like(x)
+    """Central differences of a scalar function, or of several scalars at once: `x.shape` and theirs behind it."""
+    x = np.asarray(x, np.float64)
+    gradient = np.zeros(x.shape + np.shape(function(x)))
     for index in np.ndindex(*x.shape):
         up, down = x.copy(), x.copy()
         up[index] += step

@@ -71,10 +71,11 @@ def _catalogs():
     validation = None
     if FLAGS.hold_out:
         train, validation = train.hold_out(FLAGS.hold_out, FLAGS.seed)
-    if FLAGS.check_photos:
-        for part in filter(None, [train, validation, test]):
-            data.check_photos(part, _every_seconds(lambda done: logging.info("checked %d photos", done)))
     return train, validation, test
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _every_seconds(report, seconds: float = 5.0):
@@ -127,6 +128,10 @@ def _learner(num_steps: int):
     return learner
 
 
+def _steps_per_epoch(sampler) -> int:
+    return FLAGS.steps_per_epoch or sampler.steps_per_epoch
+
+
 def _settings() -> dict[str, str]:
     """Every flag of this script that is set, as text: what `flags.txt` holds."""
     own = FLAGS.flags_by_module_dict()[sys.argv[0]]
@@ -142,44 +147,48 @@ def _measure(embedder, catalog) -> dict[str, float]:
     return eet_tf.evaluate_retrieval(embeddings, catalog.labels, ks=(1, 10, 100))
 
 
-def _train(run, train, validation, test) -> None:
-    """Trains, or goes on training, and writes the figures."""
+def _callbacks(run, progress, validation) -> list:
     import keras
 
     import eet_tf
-    from eet_tf import data, replicas
-    from eet_tf.report import plot_curves
-    from eet_tf.run import Progress, StopOnNaN
-
-    keras.utils.set_random_seed(FLAGS.seed)
-    sampler = data.PKSampler(train.labels, FLAGS.classes_per_batch, FLAGS.examples_per_class, FLAGS.seed)
-    strategy = eet_tf.make_strategy(FLAGS.strategy)
-    replicas.check_batch_size(sampler.batch_size, strategy)
-    steps = FLAGS.steps_per_epoch or sampler.steps_per_epoch
-    logging.info("%d photos of %d products, %d steps an epoch", len(train), train.num_classes, steps)
-
-    with strategy.scope():
-        learner = _learner(steps * FLAGS.epochs)
-        progress = Progress(run, learner, monitor="val_recall@1" if validation else None)
-    done = progress.restore()
-    measured_on = test or validation
-    if measured_on and run.read_json("before.json") is None:
-        logging.info("measuring the untrained embedder on %d photos", len(measured_on))
-        run.write_json("before.json", _measure(learner.embedder, measured_on))
-    if done:
-        logging.info("going on after epoch %d of %d", done, FLAGS.epochs)
+    from eet_tf import data
+    from eet_tf.run import StopOnNaN
 
     callbacks = [StopOnNaN()]
     if validation:
         gallery = data.gallery_dataset(validation, FLAGS.image_size)
         callbacks.append(eet_tf.RetrievalEvaluation(gallery, validation.labels))
-    callbacks.append(keras.callbacks.TensorBoard(run.path("logs"), write_graph=False))
-    callbacks.append(progress)
+    return [*callbacks, keras.callbacks.TensorBoard(run.path("logs"), write_graph=False), progress]
+
+
+def _train(run, learner, sampler, train, validation, test) -> None:
+    """Trains, or goes on training, and writes the figures."""
+    import eet_tf
+    from eet_tf import data
+    from eet_tf.report import plot_curves
+    from eet_tf.run import Progress
+
+    progress = Progress(run, learner, monitor="val_recall@1" if validation else None)
+    done = progress.restore()
+    if done:
+        _say(f"Going on after epoch {done} of {FLAGS.epochs}.")
+    measured_on = test or validation
+    if measured_on and run.read_json("before.json") is None:
+        _say(f"Measuring the untrained embedder on {len(measured_on):,} photos.")
+        run.write_json("before.json", _measure(learner.embedder, measured_on))
+
+    steps = _steps_per_epoch(sampler)
+    _say(f"Training on {len(train):,} photos of {train.num_classes:,} products, {steps} steps an epoch.")
     augment = data.augmentation(FLAGS.image_size, FLAGS.crop, FLAGS.color, FLAGS.cutout, FLAGS.seed)
     dataset = data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps)
     started = time.monotonic()
     learner.fit(
-        dataset, epochs=FLAGS.epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=callbacks, shuffle=False
+        dataset,
+        epochs=FLAGS.epochs,
+        initial_epoch=done,
+        steps_per_epoch=steps,
+        callbacks=_callbacks(run, progress, validation),
+        shuffle=False,
     )
 
     figures = {"best_epoch": progress.best_epoch(), "epochs": FLAGS.epochs, "seconds": time.monotonic() - started}
@@ -189,31 +198,43 @@ def _train(run, train, validation, test) -> None:
     run.write_json("metrics.json", figures)
     plot_curves(run.read_history(), run.path("curves.png"))
     if measured_on:
-        before, after = (100 * figures[when]["recall@1"] for when in ("before", "after"))
-        print(f"R@1 on {figures['measured_on']} products: {before:.1f} % before training, {after:.1f} % after.")
-    print(f"The embedder is {run.path('model.keras')}.")
+        shares = [100 * figures[when]["recall@1"] for when in ("before", "after")]
+        _say(f"R@1 on unseen {figures['measured_on']} products: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
+    _say(f"The embedder is {run.path('model.keras')}.")
 
 
 def main(argv):
-    """Refuses what cannot work in one line, then trains."""
+    """Refuses in one line what cannot work, before long work starts; then trains."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    import keras
     import tensorflow as tf
 
-    from eet_tf import replicas
+    import eet_tf
+    from eet_tf import data, replicas
     from eet_tf.run import RunError, RunFolder
 
-    logging.set_verbosity(logging.INFO)
-    tf.get_logger().setLevel("WARNING")
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    keras.utils.set_random_seed(FLAGS.seed)
     try:
         if FLAGS.virtual_devices:
             replicas.split_cpu(FLAGS.virtual_devices)
         train, validation, test = _catalogs()
+        sampler = data.PKSampler(train.labels, FLAGS.classes_per_batch, FLAGS.examples_per_class, FLAGS.seed)
+        strategy = eet_tf.make_strategy(FLAGS.strategy)
+        replicas.check_batch_size(sampler.batch_size, strategy)
+        with strategy.scope():
+            learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs)
         run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE)
+        if FLAGS.check_photos:
+            for catalog in filter(None, [train, validation, test]):
+                data.check_photos(catalog, _every_seconds(lambda done: _say(f"Checked {done:,} photos.")))
     except (ValueError, RunError) as error:
         sys.exit(f"error: {error}")
     try:
-        _train(run, train, validation, test)
+        with strategy.scope():
+            _train(run, learner, sampler, train, validation, test)
     except RunError as error:
         sys.exit(f"error: {error}")
 

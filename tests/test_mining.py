@@ -1,0 +1,125 @@
+"""The miners against plain loops: who is chosen, who may not be, and that nothing flows back through the choice."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eet_tf import mining, pairwise
+from tests import reference
+
+pytestmark = pytest.mark.addons
+
+SIZES = {3: 4, 40: 2, 7: 1, 12: 3, 0: 1}  # label -> photos; in no order, two classes with one photo
+
+
+def make_batch(seed):
+    """Asymmetric: labels neither dense, sorted nor contiguous, classes of 1 to 4 photos."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(list(SIZES), list(SIZES.values())))
+    return labels, rng.normal(size=[len(labels), 5]).astype(np.float32)
+
+
+def batch_hard(labels, embeddings):
+    rows = np.arange(len(labels), dtype=np.int32)
+    return mining.batch_hard(tf.constant(embeddings), labels, rows, tf.constant(embeddings), labels)
+
+
+def in_blocks_of(monkeypatch, block_rows):
+    monkeypatch.setattr(pairwise, "map_row_blocks", functools.partial(pairwise.map_row_blocks, block_rows=block_rows))
+
+
+@pytest.mark.parametrize("block_rows", [1, 4, 512])
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_hard_chooses_what_loops_choose(seed, block_rows, monkeypatch):
+    in_blocks_of(monkeypatch, block_rows)
+    labels, embeddings = make_batch(seed)
+    triplets = batch_hard(labels, embeddings)
+    for a in range(len(labels)):
+        positive, negative = reference.hardest(labels, embeddings.astype(np.float64), a)
+        assert bool(triplets.is_valid[a]) == (positive is not None)
+        if positive is not None:
+            assert (int(triplets.positives[a]), int(triplets.negatives[a])) == (positive, negative)
+
+
+def test_batch_hard_never_takes_the_anchor_for_its_own_positive():
+    """Both photos of each class are identical: anchor and positive are equally far, 0, and the anchor comes first."""
+    labels, embeddings = np.array([0, 0, 1, 1]), np.repeat(np.eye(2, dtype=np.float32), 2, axis=0)
+    np.testing.assert_array_equal(batch_hard(labels, embeddings).positives, [1, 0, 3, 2])
+
+
+def test_anchors_may_be_some_rows_of_the_references():
+    """As on the second of two replicas: anchors are the references' rows from 4 on."""
+    labels, embeddings = make_batch(0)
+    rows = np.arange(4, len(labels), dtype=np.int32)
+    some = mining.batch_hard(tf.constant(embeddings[4:]), labels[4:], rows, tf.constant(embeddings), labels)
+    for field, whole_field in zip(some, batch_hard(labels, embeddings)):
+        np.testing.assert_array_equal(field, whole_field[4:])
+
+
+@pytest.mark.parametrize("labels", [[5, 5, 5], [5, 6, 7], [5]], ids=["one_class", "all_different", "one_photo"])
+def test_a_batch_without_triplets_has_no_valid_anchor(labels):
+    triplets = batch_hard(np.array(labels), make_batch(0)[1][: len(labels)])
+    assert not np.any(triplets.is_valid)
+
+
+@pytest.mark.parametrize("block_rows", [1, 4, 512])
+@pytest.mark.parametrize("seed", range(3))
+def test_class_pairs_are_the_nearest_rows(seed, block_rows, monkeypatch):
+    in_blocks_of(monkeypatch, block_rows)
+    labels, embeddings = make_batch(seed)
+    pairs = mining.nearest_class_pairs(tf.constant(embeddings), labels)
+    numbers = dict(zip(labels.tolist(), np.asarray(pairs.class_of_row).tolist()))
+    for c, number in numbers.items():
+        for other, other_number in numbers.items():
+            assert bool(pairs.is_valid[number, other_number]) == (c != other)
+            u, v = int(pairs.rows[number, other_number]), int(pairs.other_rows[number, other_number])
+            assert (labels[u], labels[v]) == (c, other)
+            if c != other:
+                expected = reference.class_distance(labels, embeddings, c, other)
+                assert reference.distance(embeddings[u], embeddings[v]) == pytest.approx(expected)
+
+
+def test_class_sizes_and_numbers_describe_the_batch():
+    """Keras 2 may add empty classes; they have size 0 and no valid pair."""
+    labels, embeddings = make_batch(0)
+    pairs = mining.nearest_class_pairs(tf.constant(embeddings), labels)
+    sizes = np.asarray(pairs.class_sizes)
+    for row, number in enumerate(np.asarray(pairs.class_of_row)):
+        assert sizes[number] == SIZES[labels[row]]
+    assert sizes.sum() == len(labels)
+    assert not np.any(np.asarray(pairs.is_valid)[sizes == 0])
+    assert np.sum(pairs.is_valid) == len(SIZES) * (len(SIZES) - 1)
+
+
+def test_class_pairs_among_identical_photos_are_still_of_the_two_classes():
+    labels = np.array([1, 0, 1, 0])
+    pairs = mining.nearest_class_pairs(tf.ones([4, 3]), labels)
+    for number, other in np.argwhere(pairs.is_valid):
+        assert int(pairs.class_of_row[int(pairs.rows[number, other])]) == number
+        assert int(pairs.class_of_row[int(pairs.other_rows[number, other])]) == other
+
+
+def test_nothing_flows_back_through_a_choice():
+    labels, embeddings = make_batch(0)
+    x = tf.constant(embeddings)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        rows = tf.range(len(labels))
+        triplets = mining.batch_hard(x, labels, rows, x, labels)
+        pairs = mining.nearest_class_pairs(x, labels)
+        chosen = tf.add_n(
+            [tf.reduce_sum(tf.cast(field, tf.float32)) for field in (*triplets, pairs.rows, pairs.other_rows)]
+        )
+    assert tape.gradient(chosen, x) is None
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+def test_labels_of_any_number_type_choose_the_same(dtype):
+    labels, embeddings = make_batch(1)
+    for field, expected in zip(batch_hard(labels.astype(dtype), embeddings), batch_hard(labels, embeddings)):
+        np.testing.assert_array_equal(field, expected)
+    pairs, expected = (mining.nearest_class_pairs(embeddings, each) for each in (labels.astype(dtype), labels))
+    for field, expected_field in zip(pairs, expected):
+        np.testing.assert_array_equal(field, expected_field)
