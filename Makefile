@@ -3,9 +3,11 @@
 PYTHON ?= python3
 PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
-RUN = runs/demo
+PY ?= .venv/bin/python
+RUN ?= runs/demo
+PHOTOS ?= runs/synthetic_photos
 
-.PHONY: demo test test-addons venv venv-addons clean-demo
+.PHONY: demo test test-addons venv venv-addons
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
@@ -29,12 +31,14 @@ venv-addons: .venv-addons/complete
 
 # the whole way on drawn product photos: learn, export, index, search, report
 demo: venv
-	.venv/bin/python train/main.py --strategy=mirrored --model_dir=$(RUN) --flagfile=train/flagfiles/demo.flags
-	.venv/bin/python export/main.py --model=$(RUN) --output_dir=$(RUN)/serving
-	.venv/bin/python export/build_index.py --saved_model=$(RUN)/serving --dataset=synthetic --split=test \
+	$(PY) train/main.py --strategy=mirrored --flagfile=train/flagfiles/demo.flags --data_dir=$(PHOTOS) \
+		--model_dir=$(RUN) $(DEMO_FLAGS)
+	$(PY) export/main.py --model=$(RUN) --output_dir=$(RUN)/serving
+	$(PY) export/build_index.py --saved_model=$(RUN)/serving --dataset=synthetic --data_dir=$(PHOTOS) --split=test \
 		--output_dir=$(RUN)/index
-	.venv/bin/python export/search.py --index_dir=$(RUN)/index --query=$(RUN)/query.jpg --k=5
-	.venv/bin/python export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
+	$(PY) export/search.py --index_dir=$(RUN)/index --k=5 \
+		--query=$(PHOTOS)/$$(awk -F, '$$4 == "test" { print $$1; exit }' $(PHOTOS)/catalog.csv)
+	$(PY) export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
 
 test: venv
 	.venv/bin/ruff check .

@@ -38,6 +38,12 @@ def _local_devices() -> list[str]:
     return [device.name for device in devices]
 
 
+def num_workers() -> int:
+    """How many machines `TF_CONFIG` names; 1 without it."""
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    return max(1, len(cluster.get("worker", ())) + len(cluster.get("chief", ())))
+
+
 def split_cpu(num_devices: int) -> None:
     """Makes the CPU appear as several devices, so that `"mirrored"` is real without GPUs. Call it first of all.
 

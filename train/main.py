@@ -222,6 +222,11 @@ def main(argv):
             replicas.split_cpu(FLAGS.virtual_devices)
         train, validation, test = _catalogs()
         sampler = data.PKSampler(train.labels, FLAGS.classes_per_batch, FLAGS.examples_per_class, FLAGS.seed)
+        if replicas.num_workers() > 1:
+            raise ValueError(
+                "TF_CONFIG names several workers, and this tool trains on one machine: Keras 3's fit cannot share a "
+                "batch among several. Unset TF_CONFIG, and use all GPUs of one machine with --strategy=mirrored."
+            )
         strategy = eet_tf.make_strategy(FLAGS.strategy)
         replicas.check_batch_size(sampler.batch_size, strategy)
         with strategy.scope():
