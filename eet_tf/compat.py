@@ -16,11 +16,12 @@ class Loss(keras.losses.Loss):
             super().__init__(reduction=reduction, name=name)
         else:
             super().__init__(reduction=reduction, name=name, dtype=dtype)
+        self._dtype_argument = dtype
 
     def get_config(self) -> dict:
         """The three arguments every loss has."""
         config = super().get_config()
-        return {"reduction": config["reduction"], "name": config["name"], "dtype": config.get("dtype")}
+        return {"reduction": config["reduction"], "name": config["name"], "dtype": self._dtype_argument}
 
 
 def number_classes(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,3 +65,14 @@ def apply_gradients(optimizer, gradients, variables) -> None:
     if KERAS_2 and isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
         gradients = optimizer.get_unscaled_gradients(gradients)
     optimizer.apply_gradients(zip(gradients, variables))
+
+
+def mean_loss(loss: keras.losses.Loss, labels: tf.Tensor, embeddings: tf.Tensor, num_replicas: int) -> tf.Tensor:
+    """A Keras loss averaged over this replica's batch.
+
+    Keras 3 averages by calling the loss, which knows which anchors count, and divides by the number of replicas. A
+    loss of Keras 2 refuses to be called in a training step of one's own.
+    """
+    if KERAS_2:
+        return tf.reduce_mean(loss.call(labels, embeddings))
+    return loss(labels, embeddings) * num_replicas

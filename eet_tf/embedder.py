@@ -202,6 +202,7 @@ class GeMPooling(keras.layers.Layer):
     def build(self, input_shape):
         """Makes the exponent."""
         self.exponent = self.add_weight(name="exponent", shape=(), initializer=keras.initializers.Constant(3.0))
+        super().build(input_shape)
 
     def call(self, features):
         """`[B, H, W, C]` -> `[B, C]`, in float32 inside: powers do not survive half precision."""

@@ -47,7 +47,7 @@ class MetricLearner(keras.Model):
         """
         if not isinstance(loss, keras.losses.Loss):
             raise ValueError(f"`loss` must be a Keras loss, e.g. eet_tf.EETLoss(). Received: loss={loss!r}.")
-        if isinstance(loss, MetricLoss) and loss.reduction != "sum_over_batch_size":
+        if loss.reduction not in ("sum_over_batch_size", "auto"):  # "auto" is Keras 2's name for it
             raise ValueError(
                 "`loss` must have reduction='sum_over_batch_size', so that the update does not depend on the number of "
                 f"replicas. Received: reduction={loss.reduction!r}."
@@ -88,9 +88,11 @@ class MetricLearner(keras.Model):
             terms = self._metric_loss.terms(labels, embeddings)
             per_anchor = tf.add_n(list(terms.values()))
         else:
-            terms, per_anchor = {}, tf.convert_to_tensor(self._metric_loss.call(labels, embeddings))
-        for name, values in {"loss": per_anchor, **terms}.items():
-            (self._total if name == "loss" else self._means[name]).update_state(values)
+            terms = {}
+            per_anchor = compat.mean_loss(self._metric_loss, labels, embeddings, replicas.num_replicas())
+        self._total.update_state(per_anchor)
+        for name, values in terms.items():
+            self._means[name].update_state(values)
         return tf.reduce_mean(per_anchor) + tf.add_n([tf.zeros([]), *self.embedder.losses])
 
 

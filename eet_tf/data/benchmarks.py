@@ -28,7 +28,7 @@ def load_sop(data_dir: str) -> Catalog:
         CatalogError: names the file and line of what is wrong.
     """
     rows = [row for split in ("train", "test") for row in _sop_rows(os.path.join(data_dir, f"Ebay_{split}.txt"), split)]
-    paths, skus, categories, splits, places = zip(*rows)
+    paths, skus, categories, splits, places = zip(*rows) if rows else [()] * 5
     _check_listed_files(data_dir, paths, places)
     return Catalog(paths, skus, categories, splits=splits, root=data_dir, source=f"{data_dir}/Ebay_*.txt")
 

@@ -131,7 +131,10 @@ class EETLoss(MetricLoss):
         from_normalized: whether `y_pred` already has unit length; otherwise it is normalised here.
         reduction: as in every Keras loss.
         name: name of the loss.
-        dtype: as in every Keras loss; the arithmetic is float32 whatever it is.
+        dtype: as in every Keras loss; the arithmetic is float32 whatever it is. Keras casts labels to it, so half
+            precision would make class numbers collide.
+
+    A compiled model that was saved with this loss loads once the class has been imported, without `custom_objects`.
 
     Raises:
         ValueError: if `margin` or a weight is negative, or shapes are not `[B]` and `[B, D]`.
@@ -141,7 +144,7 @@ class EETLoss(MetricLoss):
     >>> import keras
     >>> model = keras.Sequential([keras.Input([8]), keras.layers.Dense(4)])
     >>> model.compile(optimizer="sgd", loss=EETLoss())
-    >>> history = model.fit(np.eye(8), [0, 0, 1, 1, 2, 2, 3, 3], batch_size=8, verbose=0)
+    >>> history = model.fit(np.eye(8), np.array([0, 0, 1, 1, 2, 2, 3, 3]), batch_size=8, verbose=0)
 
     Reference: Xu, Zhang, Cheng, Chu, "Beyond the Margin: equidistant and equidistributed triplet loss", The Web
         Conference 2020, doi 10.1145/3366423.3380094. The margin and equidistant terms follow the authors' code

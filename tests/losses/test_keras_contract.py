@@ -1,0 +1,200 @@
+"""What Keras asks of a loss: one line in `compile`, and then fit, evaluate, save, load, half precision and XLA."""
+
+import inspect
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import eet_tf
+from eet_tf import EETLoss, TripletLoss
+from eet_tf.losses.base import MetricLoss
+
+pytestmark = pytest.mark.addons
+
+# Every public loss with a value other than the default for each argument. A new loss must be added here.
+OTHER_ARGUMENTS = {
+    "EETLoss": {
+        "margin": 0.45,
+        "equidistant_weight": 0.5,
+        "equidistributed_weight": 2.0,
+        "symmetric_margin": True,
+        "from_normalized": True,
+        "reduction": "sum",
+        "name": "other",
+        "dtype": "float64",
+    },
+    "TripletLoss": {
+        "margin": 0.45,
+        "from_normalized": True,
+        "reduction": "sum",
+        "name": "other",
+        "dtype": "float64",
+    },
+}
+every_loss = pytest.mark.parametrize("loss_class", [getattr(eet_tf, name) for name in OTHER_ARGUMENTS])
+
+LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9] * 2)
+IMAGES = np.random.default_rng(0).normal(size=[16, 6]).astype(np.float32)
+
+
+def make_model(loss, **compile_arguments):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input([6]), keras.layers.Dense(7, activation="tanh"), keras.layers.Dense(4)])
+    model.compile(optimizer=keras.optimizers.SGD(0.05), loss=loss, **compile_arguments)
+    return model
+
+
+def mean_over_batches(loss, embeddings):
+    return np.mean([loss(LABELS[start : start + 8], embeddings[start : start + 8]) for start in (0, 8)])
+
+
+def test_every_public_loss_is_held_to_the_contract():
+    losses = {name for name in eet_tf.__all__ if isinstance(getattr(eet_tf, name), type)}
+    assert {name for name in losses if issubclass(getattr(eet_tf, name), MetricLoss)} == set(OTHER_ARGUMENTS)
+
+
+@every_loss
+def test_fit_learns_and_evaluate_measures(loss_class):
+    model = make_model(loss_class())
+    before = model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0)
+    assert before == pytest.approx(mean_over_batches(loss_class(), model(IMAGES).numpy()), rel=1e-5)
+    history = model.fit(IMAGES, LABELS, batch_size=8, epochs=4, shuffle=False, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    assert model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0) < before
+
+
+@every_loss
+def test_fit_takes_a_last_batch_that_is_smaller(loss_class):
+    model = make_model(loss_class())
+    history = model.fit(IMAGES[:11], LABELS[:11], batch_size=8, verbose=0).history
+    assert np.isfinite(history["loss"][0])
+
+
+@every_loss
+def test_one_step_is_plain_gradient_descent_on_the_mean(loss_class):
+    model, same = make_model(loss_class()), make_model(loss_class())
+    model.fit(IMAGES[:8], LABELS[:8], batch_size=8, shuffle=False, verbose=0)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(loss_class().call(LABELS[:8], same(IMAGES[:8], training=True)))
+    gradients = tape.gradient(loss, same.trainable_variables)
+    for weight, start, gradient in zip(model.get_weights(), same.get_weights(), gradients):
+        np.testing.assert_allclose(weight, start - 0.05 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@every_loss
+def test_reductions_are_keras(loss_class):
+    embeddings = IMAGES[:8]
+    vector = np.asarray(loss_class(reduction="none")(LABELS[:8], embeddings))
+    assert vector.shape == (8,)
+    assert float(loss_class()(LABELS[:8], embeddings)) == pytest.approx(vector.mean(), rel=1e-5)
+    assert float(loss_class(reduction="sum")(LABELS[:8], embeddings)) == pytest.approx(vector.sum(), rel=1e-5)
+
+
+@every_loss
+def test_sample_weights_weigh_anchors(loss_class):
+    weights = np.linspace(0.0, 2.0, 8).astype(np.float32)
+    vector = np.asarray(loss_class(reduction="none")(LABELS[:8], IMAGES[:8]))
+    found = float(loss_class()(LABELS[:8], IMAGES[:8], sample_weight=weights))
+    assert found == pytest.approx(np.sum(vector * weights) / 8, rel=1e-5)
+
+
+@every_loss
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_fit_in_half_precision(loss_class, policy, set_policy):
+    set_policy(policy)
+    model = make_model(loss_class())
+    assert model(IMAGES).dtype == policy.removeprefix("mixed_")
+    history = model.fit(IMAGES, LABELS, batch_size=8, epochs=4, shuffle=False, verbose=0).history["loss"]
+    assert np.all(np.isfinite(history))
+    assert history[-1] < history[0]
+    assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
+
+
+@every_loss
+def test_fit_compiled_by_xla_is_the_same(loss_class):
+    plain, compiled = make_model(loss_class(), jit_compile=False), make_model(loss_class(), jit_compile=True)
+    for model in (plain, compiled):
+        model.fit(IMAGES, LABELS, batch_size=8, shuffle=False, verbose=0)
+    for weight, expected in zip(compiled.get_weights(), plain.get_weights()):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+@every_loss
+def test_config_lists_every_argument(loss_class):
+    parameters = inspect.signature(loss_class.__init__).parameters
+    assert set(loss_class().get_config()) == set(parameters) - {"self"}
+    assert list(parameters)[-3:] == ["reduction", "name", "dtype"]
+    assert set(OTHER_ARGUMENTS[loss_class.__name__]) == set(parameters) - {"self"}
+
+
+@every_loss
+def test_config_brings_back_every_argument(loss_class):
+    arguments = OTHER_ARGUMENTS[loss_class.__name__]
+    loss = loss_class(**arguments)
+    assert loss.get_config() == arguments
+    assert loss_class.from_config(loss.get_config()).get_config() == arguments
+
+
+@every_loss
+def test_defaults_come_back_as_defaults(loss_class):
+    parameters = inspect.signature(loss_class.__init__).parameters.items()
+    defaults = {name: parameter.default for name, parameter in parameters if name != "self"}
+    assert loss_class.from_config(loss_class().get_config()).get_config() == loss_class(**defaults).get_config()
+
+
+@every_loss
+def test_keras_serializes_it(loss_class):
+    arguments = OTHER_ARGUMENTS[loss_class.__name__]
+    serialized = keras.saving.serialize_keras_object(loss_class(**arguments))
+    assert serialized["registered_name"] == f"eet_tf>{loss_class.__name__}"
+    again = keras.saving.deserialize_keras_object(serialized)
+    assert type(again) is loss_class
+    assert again.get_config() == loss_class(**arguments).get_config()
+
+
+@every_loss
+def test_a_compiled_model_is_saved_and_loaded_without_custom_objects(loss_class, tmp_path):
+    model = make_model(loss_class(margin=0.45))
+    model.fit(IMAGES, LABELS, batch_size=8, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.loss) is loss_class
+    assert loaded.loss.margin == 0.45
+    expected = model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0)
+    assert loaded.evaluate(IMAGES, LABELS, batch_size=8, verbose=0) == pytest.approx(expected, rel=1e-6)
+    loaded.fit(IMAGES, LABELS, batch_size=8, verbose=0)
+
+
+def test_a_fresh_process_that_imports_the_loss_loads_the_model(tmp_path, run_python):
+    model = make_model(EETLoss(margin=0.45))
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", images=IMAGES, labels=LABELS)
+    code = f"""
+import keras, numpy
+from eet_tf import EETLoss
+model = keras.models.load_model({os.fspath(tmp_path / "model.keras")!r})
+data = numpy.load({os.fspath(tmp_path / "data.npz")!r})
+print(model.loss.margin, model.evaluate(data["images"], data["labels"], batch_size=8, verbose=0))
+"""
+    margin, loss = run_python(code)[0].split()[-2:]
+    assert margin == "0.45"
+    assert float(loss) == pytest.approx(model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0), rel=1e-5)
+
+
+def test_without_its_weights_eet_is_the_triplet_loss():
+    loss = EETLoss(margin=0.2, equidistant_weight=0.0, equidistributed_weight=0.0)
+    eet, triplet = make_model(loss), make_model(TripletLoss(margin=0.2))
+    histories = [
+        model.fit(IMAGES, LABELS, batch_size=8, shuffle=False, epochs=2, verbose=0).history for model in (eet, triplet)
+    ]
+    assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=1e-6)
+
+
+def test_a_model_that_ends_in_a_map_is_told_so():
+    model = keras.Sequential([keras.Input([6]), keras.layers.Reshape([3, 2])])
+    model.compile(optimizer="sgd", loss=EETLoss())
+    with pytest.raises(ValueError, match="End the model in one vector per photo"):
+        model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0)

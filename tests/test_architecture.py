@@ -1,0 +1,186 @@
+"""Who may import whom. A new arrow between rooms, or a forbidden construct, is a failing test."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "eet_tf"
+
+# Level of each module, and all it imports from outside the standard library: modules of eet_tf by their name below it.
+MODULES = {
+    # 0: stands on nothing of ours
+    "_lazy": (0, set()),
+    "compat": (0, {"keras", "tensorflow"}),
+    "embedder": (0, {"keras", "keras_cv", "tensorflow"}),
+    "files": (0, set()),
+    "metrics": (0, {"numpy"}),
+    "pairwise": (0, {"tensorflow"}),
+    "replicas": (0, {"tensorflow"}),
+    "data.catalog": (0, {"numpy"}),
+    "data.drawing": (0, {"PIL", "numpy"}),
+    "data.images": (0, {"tensorflow"}),
+    "data.sampling": (0, {"numpy"}),
+    "index.checks": (0, {"numpy"}),
+    "index.folder": (0, {".index.checks"}),
+    # 1
+    "data": (1, {"._lazy"}),
+    "data.benchmarks": (1, {".data.catalog", ".data.synthetic"}),
+    "data.pipeline": (1, {".data.catalog", ".data.images", ".data.sampling", "keras_cv", "numpy", "tensorflow"}),
+    "data.synthetic": (1, {".data.catalog", ".data.drawing", "PIL", "numpy"}),
+    "evaluation": (1, {".metrics", "keras", "numpy", "tensorflow"}),
+    "index": (1, {".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann"}),
+    "index.base": (1, {".index.checks", ".index.folder", "numpy"}),
+    "index.exact": (1, {".index.base", ".index.checks", "numpy"}),
+    "index.scann": (1, {".index.base", ".index.checks", ".index.exact", "numpy", "scann"}),
+    "mining": (1, {".compat", ".pairwise", "tensorflow"}),
+    "serving": (1, {".compat", ".data.images", "keras", "numpy", "tensorflow"}),
+    # 2
+    "losses": (2, set()),
+    "losses.base": (2, {".compat", ".replicas", "tensorflow"}),
+    "losses.eet": (2, {".losses.base", ".losses.triplet", ".mining", ".pairwise", "keras", "tensorflow"}),
+    "losses.triplet": (2, {".losses.base", ".mining", ".pairwise", "keras", "tensorflow"}),
+    # 3
+    "learner": (3, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
+    "report": (3, {".files", "PIL", "matplotlib"}),
+    "run": (3, {".files", "keras", "tensorflow"}),
+    # 4: the public names, lazily
+    "": (4, {"._lazy"}),
+}
+WITHOUT_TENSORFLOW = ["metrics", "files", "_lazy", "report", "data.catalog", "data.sampling", "data.drawing"]
+WITHOUT_TENSORFLOW += ["data.synthetic", "data.benchmarks", *[name for name in MODULES if name.startswith("index")]]
+
+
+def name_of(file):
+    """`eet_tf/data/images.py` -> `data.images`; `eet_tf/data/__init__.py` -> `data`."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in FILES.items()}
+every_module = pytest.mark.parametrize("name", FILES, ids=lambda name: name or "eet_tf")
+
+
+def imported_names(tree):
+    """Every dotted name that any import statement of a module names, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def arrow(dotted):
+    """What a dotted name stands for in MODULES: `.data.images`, `tensorflow`, or None for the standard library."""
+    top, _, below = dotted.partition(".")
+    if top != "eet_tf":
+        return None if top in sys.stdlib_module_names else top
+    while below not in FILES:
+        below = below.rpartition(".")[0]
+    return f".{below}"
+
+
+def arrows(name):
+    return {arrow(dotted) for dotted in imported_names(TREES[name])} - {None}
+
+
+def room(name):
+    return name.partition(".")[0]
+
+
+def test_every_module_has_its_place():
+    assert set(FILES) == set(MODULES)
+
+
+@every_module
+def test_it_imports_what_the_table_says(name):
+    assert arrows(name) == MODULES[name][1]
+
+
+@every_module
+def test_its_imports_go_down_or_stay_in_the_room(name):
+    level = MODULES[name][0]
+    for target in (target[1:] for target in MODULES[name][1] if target.startswith(".")):
+        assert MODULES[target][0] < level or (room(target) == room(name) and MODULES[target][0] == level), target
+
+
+def test_no_module_imports_itself_by_a_detour():
+    waiting = {
+        name: {target[1:] for target in targets if target.startswith(".")} for name, (_, targets) in MODULES.items()
+    }
+    while waiting:
+        free = [name for name, targets in waiting.items() if not targets & set(waiting)]
+        assert free, f"a circle among {sorted(waiting)}"
+        for name in free:
+            del waiting[name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)
+def test_it_does_without_tensorflow(name):
+    assert not arrows(name) & {"tensorflow", "keras", "keras_cv"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "losses"])
+def test_losses_know_no_photos_no_index_and_no_network(name):
+    assert {room(target[1:]) for target in arrows(name) if target.startswith(".")} <= {
+        "losses",
+        "mining",
+        "pairwise",
+        "replicas",
+        "compat",
+    }
+
+
+@every_module
+def test_lazy_names_are_there(name):
+    """The names that a package offers lazily are arrows too; they must point at modules that define them."""
+    for node in ast.walk(TREES[name]):
+        is_table = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_NAMES"
+        for public, module in ast.literal_eval(node.value).items() if is_table else ():
+            assert public in top_level_names(TREES[module.removeprefix("eet_tf.")])
+
+
+def top_level_names(tree):
+    return {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+@every_module
+def test_it_neither_prints_nor_asserts_nor_swallows_errors(name):
+    for node in ast.walk(TREES[name]):
+        assert not isinstance(node, ast.Assert), f"assert in line {node.lineno}"
+        is_bare = isinstance(node, ast.ExceptHandler) and node.type is None
+        assert not is_bare, f"bare except in line {node.lineno}"
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("print", "breakpoint", "eval", "exec"), f"{called} in line {node.lineno}"
+
+
+@every_module
+def test_it_neither_pickles_nor_imports_everything(name):
+    for dotted in imported_names(TREES[name]):
+        assert dotted.partition(".")[0] not in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+        assert not dotted.startswith(".") and not dotted.endswith("*"), dotted
+
+
+@every_module
+def test_keras_is_import_keras(name):
+    """Never `tf.keras`, `keras.src` or `keras.backend`, neither imported nor reached by attribute."""
+    reached = {ast.unparse(node) for node in ast.walk(TREES[name]) if isinstance(node, ast.Attribute)}
+    for dotted in reached | set(imported_names(TREES[name])):
+        for forbidden in ("tf.keras", "tensorflow.keras", "tensorflow.python", "keras.src", "keras.backend"):
+            assert not (dotted + ".").startswith(forbidden + "."), dotted
+
+
+@every_module
+def test_no_module_is_a_drawer_for_everything(name):
+    assert not {"utils", "util", "common", "helpers", "misc"} & set(name.split("."))
+
+
+@every_module
+def test_public_functions_take_no_kwargs(name):
+    """Layers hand Keras's own on, and nothing else may."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            assert node.args.kwarg is None, f"{node.name} in line {node.lineno}"

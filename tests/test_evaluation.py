@@ -1,0 +1,96 @@
+"""Retrieval measured on a model: embeddings in the dataset's order, and the figures in every epoch's logs."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eet_tf import EETLoss, MetricLearner, RetrievalEvaluation, evaluate_retrieval, evaluation
+
+LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9, 0, 5])
+IMAGES = np.random.default_rng(0).normal(size=[10, 6]).astype(np.float32)
+
+
+def make_dataset(batch_size=4):
+    return tf.data.Dataset.from_tensor_slices(IMAGES).batch(batch_size)
+
+
+def make_learner():
+    keras.utils.set_random_seed(3)
+    learner = MetricLearner(keras.Sequential([keras.Input([6]), keras.layers.Dense(3)]))
+    learner.compile(optimizer=keras.optimizers.SGD(0.2), loss=EETLoss())
+    return learner
+
+
+def fit(learner, *callbacks, epochs=2):
+    return learner.fit(
+        IMAGES, LABELS, batch_size=10, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0
+    ).history
+
+
+class KeepEmbeddings(keras.callbacks.Callback):
+    """Embeddings after every epoch, by calling the model directly."""
+
+    def on_train_begin(self, logs=None):
+        self.embeddings = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.embeddings.append(self.model(IMAGES, training=False).numpy())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_embeddings_come_in_the_datasets_order(batch_size):
+    learner = make_learner()
+    embeddings = evaluation.embed(learner.embedder, make_dataset(batch_size))
+    assert (embeddings.shape, embeddings.dtype) == ((10, 3), np.float32)
+    np.testing.assert_allclose(embeddings, learner.embedder(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+def test_embeddings_of_a_half_precision_model_are_float32(set_policy):
+    set_policy("mixed_bfloat16")
+    embedder = keras.Sequential([keras.Input([6]), keras.layers.Dense(3)])
+    assert evaluation.embed(embedder, make_dataset()).dtype == np.float32
+
+
+def test_callback_adds_what_evaluate_retrieval_finds_after_each_epoch():
+    kept = KeepEmbeddings()
+    history = fit(make_learner(), RetrievalEvaluation(make_dataset(), LABELS, ks=(1, 2)), kept, epochs=3)
+    names = ("recall@1", "recall@2", "map@r", "r_precision")
+    assert {name for name in history if name.startswith("val_")} == {f"val_{name}" for name in names}
+    expected = [evaluate_retrieval(embeddings, LABELS, ks=(1, 2)) for embeddings in kept.embeddings]
+    for name in names:
+        assert history[f"val_{name}"] == pytest.approx([result[name] for result in expected])
+    assert len(set(history["val_map@r"])) > 1
+
+
+def test_callback_measures_a_plain_keras_model_too():
+    model = keras.Sequential([keras.Input([6]), keras.layers.Dense(3)])
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=EETLoss())
+    history = fit(model, RetrievalEvaluation(make_dataset(), LABELS), epochs=1)
+    expected = evaluate_retrieval(model(IMAGES).numpy(), LABELS, ks=(1, 10))
+    assert history["val_recall@1"] == [pytest.approx(expected["recall@1"])]
+    assert history["val_recall@10"] == [1.0]
+
+
+def test_prefix_is_put_before_each_name():
+    history = fit(make_learner(), RetrievalEvaluation(make_dataset(), LABELS, ks=[3], prefix="held_out_"), epochs=1)
+    assert {"held_out_recall@3", "held_out_map@r", "held_out_r_precision"} <= set(history)
+
+
+def test_callbacks_after_it_see_its_figures():
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["val_recall@1"])
+
+    history = fit(make_learner(), RetrievalEvaluation(make_dataset(), LABELS), Watch())
+    assert seen == history["val_recall@1"]
+
+
+def test_measuring_moves_nothing():
+    with_it, without = make_learner(), make_learner()
+    fit(with_it, RetrievalEvaluation(make_dataset(), LABELS))
+    fit(without)
+    for weight, expected in zip(with_it.embedder.get_weights(), without.embedder.get_weights()):
+        np.testing.assert_array_equal(weight, expected)

@@ -1,0 +1,235 @@
+"""The training step: what it logs, what moves the weights, which losses it takes and which it refuses."""
+
+import doctest
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eet_tf import EETLoss, MetricLearner, TripletLoss, learner
+
+pytestmark = pytest.mark.addons
+
+LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9] * 2)
+IMAGES = np.random.default_rng(0).normal(size=[16, 6]).astype(np.float32)
+ANCHOR_TERMS = ["margin", "symmetric", "equidistant", "max_min", "equal_minima"]
+
+
+class MeanLength(keras.losses.Loss):
+    """A Keras loss that knows nothing of this package: the squared length of each embedding."""
+
+    def call(self, y_true, y_pred):
+        return tf.reduce_sum(tf.square(y_pred), axis=-1)
+
+
+def make_embedder(regularizer=None):
+    keras.utils.set_random_seed(1)
+    hidden = keras.layers.Dense(7, activation="tanh", kernel_regularizer=regularizer)
+    return keras.Sequential([keras.Input([6]), hidden, keras.layers.Dense(4)])
+
+
+def make_learner(loss, embedder=None, rate=0.05, **compile_arguments):
+    made = MetricLearner(embedder or make_embedder())
+    made.compile(optimizer=keras.optimizers.SGD(rate), loss=loss, **compile_arguments)
+    return made
+
+
+def fit(model, epochs=1, rows=16):
+    return model.fit(IMAGES[:rows], LABELS[:rows], batch_size=8, epochs=epochs, shuffle=False, verbose=0).history
+
+
+def test_docstrings_run():
+    names = {"np": np, "EETLoss": EETLoss}
+    assert doctest.testmod(learner, extraglobs=names).failed == 0
+
+
+def test_it_logs_the_loss_and_each_of_its_terms():
+    history = fit(make_learner(EETLoss(symmetric_margin=True)), epochs=2)
+    assert set(history) == {"loss", *ANCHOR_TERMS}
+    assert history["loss"] == pytest.approx(sum(np.array(history[term]) for term in ANCHOR_TERMS), rel=1e-5)
+
+
+def test_terms_left_out_of_the_loss_are_not_logged():
+    assert set(fit(make_learner(EETLoss(equidistributed_weight=0.0)))) == {"loss", "margin", "equidistant"}
+
+
+def test_what_it_logs_is_the_mean_over_the_epochs_anchors():
+    """Of 12 photos the first batch has 8, the second 4: each anchor counts once. With rate 0 nothing moves."""
+    model, loss = make_learner(EETLoss(), rate=0.0), EETLoss()
+    embeddings = model.embedder(IMAGES[:12]).numpy()
+    batches = [loss.terms(LABELS[part], embeddings[part]) for part in (slice(0, 8), slice(8, 12))]
+    history = fit(model, rows=12)
+    for term in loss.term_names:
+        expected = np.mean(np.concatenate([batch[term] for batch in batches]))
+        assert history[term] == pytest.approx([expected], rel=1e-5, abs=1e-6)
+
+
+def test_every_epoch_starts_its_means_anew():
+    history = fit(make_learner(EETLoss(), rate=0.0), epochs=2)
+    for values in history.values():
+        assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [EETLoss(), TripletLoss(), MeanLength()], ids=lambda loss: type(loss).__name__)
+def test_its_update_is_that_of_a_plain_keras_model(loss):
+    regularizer = keras.regularizers.L2(0.02)
+    model, plain = make_learner(loss, make_embedder(regularizer)), make_embedder(regularizer)
+    plain.compile(optimizer=keras.optimizers.SGD(0.05), loss=loss)
+    start = plain.get_weights()
+    fit(model)
+    fit(plain)
+    for weight, expected, before in zip(model.embedder.get_weights(), plain.get_weights(), start):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-6)
+        assert not np.array_equal(weight, before)
+
+
+def test_regularisation_enters_the_update_but_not_the_log():
+    """All labels differ, so the triplet loss and its gradient are 0. One step of rate 0.1 on the regularisation
+    0.5 |w|^2, whose gradient is w, leaves 0.9 w of the first kernel and all of the rest."""
+    embedder = make_embedder(keras.regularizers.L2(0.5))
+    before = embedder.get_weights()
+    model = make_learner(TripletLoss(), embedder, rate=0.1)
+    history = model.fit(IMAGES[:8], np.arange(8), batch_size=8, verbose=0).history
+    assert history["loss"] == [0.0]
+    np.testing.assert_allclose(embedder.get_weights()[0], 0.9 * before[0], rtol=1e-5)
+    for weight, start in zip(embedder.get_weights()[1:], before[1:]):
+        np.testing.assert_array_equal(weight, start)
+
+
+def test_evaluate_measures_without_an_update():
+    model, loss = make_learner(EETLoss()), EETLoss()
+    before = model.embedder.get_weights()
+    found = model.evaluate(IMAGES[:8], LABELS[:8], batch_size=8, verbose=0, return_dict=True)
+    terms = loss.terms(LABELS[:8], model.embedder(IMAGES[:8]))
+    expected = {name: float(np.mean(values)) for name, values in terms.items()}
+    assert found == pytest.approx({"loss": sum(expected.values()), **expected}, rel=1e-5, abs=1e-6)
+    for weight, start in zip(model.embedder.get_weights(), before):
+        np.testing.assert_array_equal(weight, start)
+
+
+def test_validation_data_is_logged_under_its_own_names():
+    model = make_learner(TripletLoss())
+    data = (IMAGES[:8], LABELS[:8])
+    history = model.fit(*data, batch_size=8, validation_data=data, verbose=0).history
+    assert set(history) == {"loss", "margin", "val_loss", "val_margin"}
+
+
+def test_predict_gives_embeddings():
+    model = make_learner(EETLoss())
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), model.embedder(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(keras.losses, "Circle"), reason="Keras 2 has no Circle loss")
+def test_keras_own_metric_loss_works():
+    """Every anchor has a positive here: Keras leaves the others out of its mean, the learner counts them with 0."""
+    labels = np.array([5, 5, 0, 2, 2, 2, 0, 5])
+    model = make_learner(keras.losses.Circle(), rate=0.0)
+    expected = float(keras.losses.Circle()(labels, model.embedder(IMAGES[:8])))
+    history = model.fit(IMAGES[:8], labels, batch_size=8, verbose=0).history
+    assert set(history) == {"loss"}
+    assert history["loss"] == pytest.approx([expected], rel=1e-4)
+
+
+def test_batch_normalisation_learns_its_statistics_in_fit_only():
+    embedder = keras.Sequential([keras.Input([6]), keras.layers.BatchNormalization(), keras.layers.Dense(4)])
+    model = make_learner(EETLoss(), embedder)
+    mean = embedder.layers[0].moving_mean
+    model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0)
+    np.testing.assert_array_equal(mean, np.zeros(6))
+    fit(model)
+    assert np.all(np.asarray(mean) != 0)
+
+
+def test_layers_that_are_not_trainable_stay():
+    embedder = make_embedder()
+    embedder.layers[0].trainable = False
+    before = embedder.get_weights()
+    fit(make_learner(EETLoss(), embedder))
+    np.testing.assert_array_equal(embedder.get_weights()[0], before[0])
+    assert not np.array_equal(embedder.get_weights()[2], before[2])
+
+
+def test_labels_above_what_float32_can_count_are_told_apart():
+    """2**24 and 2**24 + 1 are the same float32. The learner hands integers on as they are: two photos of two labels
+    have no positive, so the triplet loss is 0; as one label they would have no negative either, so a third is there."""
+    labels = np.array([2**24, 2**24 + 1, 5, 5])
+    model = make_learner(TripletLoss(margin=2.0), rate=0.0)
+    expected = float(TripletLoss(margin=2.0)(np.array([1, 2, 5, 5]), model.embedder(IMAGES[:4])))
+    history = model.fit(IMAGES[:4], labels, batch_size=4, verbose=0).history
+    assert history["loss"] == pytest.approx([expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_takes_nearly_the_same_step(policy, set_policy):
+    """Half precision has 8 (bfloat16) or 11 bits, so a step of size s is met to a few hundredths of s. In float16 the
+    gradient is scaled up and back down by the optimizer; without either, the step would be off by the scale, 256."""
+    exact = make_learner(EETLoss())
+    start = exact.embedder.get_weights()
+    fit(exact, rows=8)
+    set_policy(policy)
+    half = MetricLearner(make_embedder())
+    optimizer = keras.optimizers.SGD(0.05)
+    if policy == "mixed_float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=256.0)
+    half.compile(optimizer=optimizer, loss=EETLoss())
+    fit(half, rows=8)
+    for weight, expected, before in zip(half.embedder.get_weights(), exact.embedder.get_weights(), start):
+        size = np.max(np.abs(expected - before))
+        assert size > 0
+        assert weight.dtype == np.float32
+        np.testing.assert_allclose(weight, expected, rtol=0, atol=0.1 * size + 1e-6)
+
+
+def test_a_step_that_overflows_float16_is_left_out_and_the_scale_lowered(set_policy):
+    set_policy("mixed_float16")
+    optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD(0.05), initial_scale=2.0**30)
+    model = MetricLearner(make_embedder())
+    model.compile(optimizer=optimizer, loss=EETLoss())
+    before = model.embedder.get_weights()
+    fit(model, rows=8)
+    for weight, start in zip(model.embedder.get_weights(), before):
+        np.testing.assert_array_equal(weight, start)
+    fit(model, rows=8, epochs=30)
+    assert not np.array_equal(model.embedder.get_weights()[0], before[0])
+    assert np.all(np.isfinite(model.embedder.get_weights()[0]))
+
+
+def test_compiled_by_xla_it_takes_the_same_step():
+    plain, compiled = make_learner(EETLoss(), jit_compile=False), make_learner(EETLoss(), jit_compile=True)
+    histories = [fit(model, rows=8) for model in (plain, compiled)]
+    assert histories[1] == {name: pytest.approx(values, rel=1e-4, abs=1e-5) for name, values in histories[0].items()}
+    for weight, expected in zip(compiled.embedder.get_weights(), plain.embedder.get_weights()):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_embedder_is_what_was_trained_and_is_saved_alone(tmp_path):
+    model = make_learner(EETLoss())
+    fit(model)
+    model.embedder.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(IMAGES), model(IMAGES), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [None, "mse", lambda labels, embeddings: 0.0, EETLoss])
+def test_what_is_no_keras_loss_is_refused(loss):
+    with pytest.raises(ValueError, match=r"`loss` must be a Keras loss, e.g. eet_tf.EETLoss\(\). Received: loss="):
+        MetricLearner(make_embedder()).compile(loss=loss)
+
+
+@pytest.mark.parametrize("loss_class", [EETLoss, TripletLoss])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_loss_that_does_not_average_is_refused(loss_class, reduction):
+    message = f"`loss` must have reduction='sum_over_batch_size'.* Received: reduction='{reduction}'"
+    with pytest.raises(ValueError, match=message):
+        make_learner(loss_class(reduction=reduction))
+
+
+def test_sample_weights_are_refused():
+    with pytest.raises(ValueError, match="batches of .images, labels., without sample weights"):
+        make_learner(EETLoss()).fit(IMAGES, LABELS, sample_weight=np.ones(16), verbose=0)
+
+
+def test_images_without_labels_are_refused():
+    with pytest.raises(ValueError, match="batches of .images, labels., without sample weights"):
+        make_learner(EETLoss()).fit(tf.data.Dataset.from_tensor_slices(IMAGES).batch(8), shuffle=False, verbose=0)

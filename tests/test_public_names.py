@@ -1,0 +1,96 @@
+"""The public surface as a list to diff, and what importing it costs."""
+
+import eet_tf
+import eet_tf.data
+import eet_tf.index
+
+PUBLIC = {
+    eet_tf: [
+        "EETLoss",
+        "MetricLearner",
+        "RetrievalEvaluation",
+        "TripletLoss",
+        "build_embedder",
+        "eet_loss",
+        "evaluate_retrieval",
+        "export_embedder",
+        "load_embedder",
+        "make_strategy",
+        "triplet_loss",
+    ],
+    eet_tf.data: [
+        "Catalog",
+        "CatalogError",
+        "PKSampler",
+        "augmentation",
+        "check_photos",
+        "decode_and_resize",
+        "gallery_dataset",
+        "load_csv",
+        "load_dataset",
+        "load_folder",
+        "load_sop",
+        "make_synthetic_catalog",
+        "training_dataset",
+    ],
+    eet_tf.index: [
+        "CatalogIndexError",
+        "ExactIndex",
+        "Neighbors",
+        "ScannConfiguration",
+        "ScannIndex",
+        "check_replaceable",
+        "load_index",
+    ],
+}
+
+
+def imported_by(code, run_python):
+    """The top-level packages that are loaded once `code` has run in a fresh process."""
+    report = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    return set(run_python(f"{code}\n{report}")[0].split())
+
+
+def test_exactly_these_names_are_public():
+    assert {package.__name__: package.__all__ for package in PUBLIC} == {
+        package.__name__: names for package, names in PUBLIC.items()
+    }
+
+
+def test_every_public_name_can_be_had():
+    for package, names in PUBLIC.items():
+        for name in names:
+            assert callable(getattr(package, name)), name
+
+
+def test_names_are_offered_for_completion():
+    assert dir(eet_tf) == PUBLIC[eet_tf]
+    assert dir(eet_tf.data) == PUBLIC[eet_tf.data]
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    for package in (eet_tf, eet_tf.data):
+        assert not hasattr(package, "NoSuchName")
+
+
+def test_importing_the_package_does_not_start_tensorflow(run_python):
+    heavy = {"tensorflow", "keras", "numpy", "keras_cv", "scann", "matplotlib", "PIL"}
+    assert not imported_by("import eet_tf, eet_tf.data", run_python) & heavy
+
+
+def test_importing_a_loss_imports_no_augmentation_index_or_plots(run_python):
+    """Keras itself imports matplotlib where it is installed, so what counts is what comes on top of Keras."""
+    loaded = imported_by("from eet_tf import EETLoss", run_python)
+    of_keras = imported_by("import keras, tensorflow", run_python)
+    assert "keras" in loaded
+    assert not loaded & {"keras_cv", "keras_core", "tensorflow_datasets", "scann"}
+    assert not (loaded - of_keras) & {"matplotlib", "PIL"}
+
+
+def test_catalogues_metrics_and_indexes_do_without_tensorflow(run_python):
+    code = """
+import eet_tf.index
+from eet_tf import evaluate_retrieval
+from eet_tf.data import Catalog, PKSampler, load_sop, make_synthetic_catalog
+"""
+    assert not imported_by(code, run_python) & {"tensorflow", "keras", "keras_cv", "scann", "matplotlib"}

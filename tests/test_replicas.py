@@ -1,0 +1,209 @@
+"""One batch, one update, however many replicas share it. Each strategy trains in a process of its own."""
+
+import doctest
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eet_tf import EETLoss, MetricLearner, make_strategy, replicas
+
+pytestmark = pytest.mark.addons
+
+# Three global batches of 8, of which each of two replicas gets one half. The first has its classes whole on one
+# replica; in the second every positive is on the other replica; the third is uneven, with classes of 1 to 3.
+LABELS = np.array([[0, 0, 1, 1, 2, 2, 3, 3], [4, 5, 6, 7, 4, 5, 6, 7], [9, 2, 2, 9, 8, 9, 5, 2]])
+# What each process trains: a kind of model, and the arguments of its loss
+TRAININGS = {
+    "learner": {"symmetric_margin": True},
+    "keras_model": {"symmetric_margin": True},
+    "learner_without_class_terms": {"equidistributed_weight": 0.0},
+}
+
+
+def make_embedder():
+    """Without batch normalisation, which sees one replica's rows only; with regularisation, which has no rows."""
+    regularizer = keras.regularizers.L2(0.05)
+    return keras.Sequential(
+        [
+            keras.Input([6]),
+            keras.layers.Dense(8, activation="tanh", kernel_regularizer=regularizer),
+            keras.layers.Dense(4),
+        ]
+    )
+
+
+def make_dataset():
+    images = np.random.default_rng(3).normal(size=[LABELS.size, 6]).astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices((images, LABELS.reshape(-1))).batch(8, drop_remainder=True)
+
+
+def train(name, strategy):
+    """Three steps of plain gradient descent: the history and every weight."""
+    keras.utils.set_random_seed(7)
+    with strategy.scope():
+        embedder = make_embedder()
+        model = MetricLearner(embedder) if name.startswith("learner") else embedder
+        model.compile(optimizer=keras.optimizers.SGD(0.2), loss=EETLoss(**TRAININGS[name]))
+    before = [weight.tolist() for weight in embedder.get_weights()]
+    history = model.fit(make_dataset(), shuffle=False, verbose=0).history
+    evaluated = model.evaluate(make_dataset(), verbose=0, return_dict=True)
+    after = [weight.tolist() for weight in embedder.get_weights()]
+    return {"history": history, "evaluated": evaluated, "before": before, "after": after}
+
+
+def report_trainings(strategy_name):
+    """Runs in a process of its own: trains under a strategy and prints what came out."""
+    if strategy_name == "mirrored":
+        replicas.split_cpu(2)
+    strategy = make_strategy(strategy_name)
+    result = {name: train(name, strategy) for name in TRAININGS}
+    print(json.dumps({"num_replicas": strategy.num_replicas_in_sync, **result}))
+
+
+def report_gathering():
+    """Runs in a process of its own: what `gather` and `global_rows` give each of two replicas, and gradients."""
+    replicas.split_cpu(2)
+    strategy = make_strategy("mirrored")
+    rows = [np.arange(6, dtype=np.float32).reshape(3, 2), 10 + np.arange(4, dtype=np.float32).reshape(2, 2)]
+
+    def per_replica(arrays):
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(arrays[context.replica_id_in_sync_group])
+        )
+
+    def step(x, factor):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            everything = replicas.gather(x)
+            picked = tf.gather(everything, [0, 0, 4])
+            loss = factor * tf.reduce_sum(picked)
+        return everything, replicas.global_rows(tf.shape(x)[0]), tape.gradient(loss, x), replicas.num_replicas()
+
+    factors = per_replica([np.float32(1.0), np.float32(10.0)])
+    results = strategy.run(tf.function(step), args=(per_replica(rows), factors))
+    values = [[np.asarray(each).tolist() for each in strategy.experimental_local_results(r)] for r in results]
+    print(json.dumps(dict(zip(["everything", "rows", "gradient", "num_replicas"], values))))
+
+
+def call(function):
+    return f"from tests import test_replicas; test_replicas.{function}"
+
+
+@pytest.fixture(scope="module")
+def trainings(run_python):
+    """What was trained on one replica and on two."""
+    printed = run_python(call("report_trainings('default')"), call("report_trainings('mirrored')"))
+    one, two = (json.loads(text.splitlines()[-1]) for text in printed)
+    assert (one.pop("num_replicas"), two.pop("num_replicas")) == (1, 2)
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def gathered(run_python):
+    """What each of two replicas gathered; the first has three rows, the second two."""
+    return json.loads(run_python(call("report_gathering()"))[0].splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_same_update_on_one_and_on_two_replicas(name, trainings):
+    one, two = (each[name] for each in trainings)
+    for first, start, on_one, on_two in zip(one["before"], two["before"], one["after"], two["after"]):
+        np.testing.assert_array_equal(first, start)
+        np.testing.assert_allclose(on_two, on_one, rtol=0, atol=2e-6)
+    assert not np.allclose(one["before"][0], one["after"][0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_same_history_on_one_and_on_two_replicas(name, trainings):
+    one, two = (each[name]["history"] for each in trainings)
+    assert set(one) == set(two) and "loss" in one
+    for logged, values in one.items():
+        np.testing.assert_allclose(two[logged], values, rtol=1e-5, atol=1e-6, err_msg=logged)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_same_evaluation_on_one_and_on_two_replicas(name, trainings):
+    one, two = (each[name]["evaluated"] for each in trainings)
+    assert two == pytest.approx(one, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["one_replica", "two_replicas"])
+def test_learner_and_plain_keras_model_take_the_same_update(number, trainings):
+    learner, plain = (trainings[number][name] for name in ("learner", "keras_model"))
+    for weight, expected in zip(learner["after"], plain["after"]):
+        np.testing.assert_allclose(weight, expected, rtol=0, atol=2e-6)
+
+
+def test_every_replica_gathers_all_rows_in_order(gathered):
+    expected = [[0, 1], [2, 3], [4, 5], [10, 11], [12, 13]]
+    assert gathered["everything"] == [expected, expected]
+    assert gathered["num_replicas"] == [2]
+
+
+def test_every_replica_knows_where_its_rows_stand(gathered):
+    assert gathered["rows"] == [[0, 1, 2], [3, 4]]
+
+
+def test_gradients_come_back_from_every_replica(gathered):
+    """Replica 0 sums rows 0, 0 and 4, replica 1 ten times that: row 0 gets 2 + 20, row 4 (its second) 1 + 10."""
+    first, second = gathered["gradient"]
+    assert first == [[22, 22], [0, 0], [0, 0]]
+    assert second == [[0, 0], [11, 11]]
+
+
+def test_docstrings_run():
+    assert doctest.testmod(replicas).failed == 0
+
+
+def test_on_one_replica_gathering_is_nothing():
+    x = tf.ones([3, 2])
+    assert replicas.gather(x) is x
+    assert replicas.num_replicas() == 1
+    np.testing.assert_array_equal(replicas.global_rows(tf.constant(3)), [0, 1, 2])
+
+
+def test_inside_a_strategy_of_one_device_gathering_is_nothing():
+    strategy = make_strategy("one_device")
+    everything, rows = strategy.run(lambda: (replicas.gather(tf.ones([3, 2])), replicas.global_rows(tf.constant(3))))
+    np.testing.assert_array_equal(everything, np.ones([3, 2]))
+    np.testing.assert_array_equal(rows, [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["default", "one_device"])
+def test_strategies_of_one_replica(name):
+    assert make_strategy(name).num_replicas_in_sync == 1
+
+
+def test_an_unknown_strategy_is_named():
+    with pytest.raises(ValueError, match="`name` must be one of default, .*mirrored.* Received: name='tpu'"):
+        make_strategy("tpu")
+
+
+def test_splitting_the_cpu_too_late_is_refused():
+    tf.ones([1])  # TensorFlow has started
+    with pytest.raises(ValueError, match="`split_cpu` must be called before TensorFlow is used"):
+        replicas.split_cpu(2)
+
+
+@pytest.mark.parametrize("batch_size, advice", [(7, "e.g. to 6"), (1, "e.g. to 2")])
+def test_a_batch_that_replicas_cannot_share_is_refused(batch_size, advice, two_replicas):
+    message = f"`batch_size` must be a multiple of the 2 replicas. Received: batch_size={batch_size}.*{advice}"
+    with pytest.raises(ValueError, match=message):
+        replicas.check_batch_size(batch_size, two_replicas)
+
+
+def test_a_batch_that_replicas_can_share_is_taken(two_replicas):
+    replicas.check_batch_size(8, two_replicas)
+
+
+@pytest.fixture
+def two_replicas():
+    """All that `check_batch_size` asks of a strategy."""
+
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+
+    return TwoReplicas()
