@@ -31,8 +31,7 @@ venv-addons: .venv-addons/complete
 
 # the whole way on drawn product photos: learn, export, index, search, report
 demo: venv
-	$(PY) train/main.py --strategy=mirrored --flagfile=train/flagfiles/demo.flags --data_dir=$(PHOTOS) \
-		--model_dir=$(RUN) $(DEMO_FLAGS)
+	$(PY) train/main.py --strategy=mirrored --data_dir=$(PHOTOS) --model_dir=$(RUN) $(DEMO_FLAGS)
 	$(PY) export/main.py --model=$(RUN) --output_dir=$(RUN)/serving
 	$(PY) export/build_index.py --saved_model=$(RUN)/serving --dataset=synthetic --data_dir=$(PHOTOS) --split=test \
 		--output_dir=$(RUN)/index

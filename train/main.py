@@ -46,7 +46,9 @@ flags.DEFINE_float("color", 0.05, "Strength of random brightness, contrast and s
 flags.DEFINE_float("cutout", 0.0, "Largest side of a blanked rectangle as a share of the image's; 0: none.")
 
 flags.DEFINE_integer("epochs", 10, "Epochs to train.", lower_bound=1)
-flags.DEFINE_integer("steps_per_epoch", None, "Batches in an epoch; by default as many as show every photo once.")
+flags.DEFINE_integer(
+    "steps_per_epoch", None, "Batches in an epoch; by default as many as show every photo once, and at least 100."
+)
 flags.DEFINE_enum("optimizer", "adam", ["adam", "adamw", "sgd"], "sgd is with Nesterov momentum 0.9.")
 flags.DEFINE_float("learning_rate", 1e-3, "Highest learning rate; it falls to 1 % of that along a cosine.")
 flags.DEFINE_integer("warmup_steps", 0, "Steps over which the learning rate rises from 0.")
@@ -129,7 +131,7 @@ def _learner(num_steps: int):
 
 
 def _steps_per_epoch(sampler) -> int:
-    return FLAGS.steps_per_epoch or sampler.steps_per_epoch
+    return FLAGS.steps_per_epoch or max(sampler.steps_per_epoch, 100)
 
 
 def _settings() -> dict[str, str]:

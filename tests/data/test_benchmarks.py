@@ -1,0 +1,274 @@
+"""The readers of lists on disk: what each layout means, and every malformed list refused with its file and line."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from eet_tf.data.benchmarks import load_csv, load_dataset, load_folder, load_sop
+from eet_tf.data.catalog import CatalogError
+
+SHARED = pathlib.Path(__file__).parents[2] / ".." / "shared" / "data"
+SOP_HEADER = "image_id class_id super_class_id path\n"
+
+
+def touch(folder, *names):
+    """Files that are not empty."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def shared(name):
+    """A folder of real photos, which not every machine has."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"no real photos in {SHARED / name}")
+    return str(SHARED / name)
+
+
+# Stanford Online Products
+
+
+@pytest.fixture
+def sop(tmp_path):
+    """Two training photos and three test photos, with the blanks and the empty line that real lists have."""
+    touch(tmp_path, "bicycle_final/1 a.JPG", "bicycle_final/2.JPG", "chair/3.JPG", "chair/4.JPG", "chair/5.JPG")
+    (tmp_path / "Ebay_train.txt").write_text(
+        SOP_HEADER + "1 10 1 bicycle_final/1 a.JPG\n\n2\t11  1 bicycle_final/2.JPG  \n"
+    )
+    (tmp_path / "Ebay_test.txt").write_text(
+        SOP_HEADER + "3 12 2 chair/3.JPG\r\n4 12 2 chair/4.JPG\r\n5 9 2 chair/5.JPG"
+    )
+    return tmp_path
+
+
+def test_sop(sop):
+    catalog = load_sop(str(sop))
+    assert catalog.paths.tolist() == [
+        "bicycle_final/1 a.JPG",
+        "bicycle_final/2.JPG",
+        "chair/3.JPG",
+        "chair/4.JPG",
+        "chair/5.JPG",
+    ]
+    assert catalog.skus.tolist() == ["10", "11", "12", "12", "9"]
+    assert catalog.categories.tolist() == ["1", "1", "2", "2", "2"]
+    assert catalog.splits.tolist() == ["train", "train", "test", "test", "test"]
+    assert catalog.check_files() is catalog
+
+
+def test_sop_without_its_header(sop):
+    (sop / "Ebay_test.txt").write_text("3 12 2 chair/3.JPG\n")
+    with pytest.raises(CatalogError, match=r"Ebay_test\.txt:1: the first line must be 'image_id class_id"):
+        load_sop(str(sop))
+
+
+def test_sop_empty_list(sop):
+    (sop / "Ebay_train.txt").write_text("")
+    with pytest.raises(CatalogError, match=r"Ebay_train\.txt:1: the first line must be"):
+        load_sop(str(sop))
+
+
+def test_sop_lists_without_rows(sop):
+    for name in ("Ebay_train.txt", "Ebay_test.txt"):
+        (sop / name).write_text(SOP_HEADER)
+    with pytest.raises(CatalogError, match="no photos"):
+        load_sop(str(sop))
+
+
+def test_sop_short_row(sop):
+    """Line 5: the header, a row, an empty line, a row, and then the short one."""
+    with open(sop / "Ebay_train.txt", "a") as file:
+        file.write("3 12 chair/3.JPG\n")
+    with pytest.raises(CatalogError, match=r"train\.txt:5: a row must have 4 fields. Received: '3 12 chair/3.JPG'"):
+        load_sop(str(sop))
+
+
+def test_sop_missing_photo_names_the_line(sop):
+    (sop / "chair/4.JPG").unlink()
+    with pytest.raises(CatalogError, match=r"Ebay_test\.txt:3: photo file '.*chair/4\.JPG' does not exist"):
+        load_sop(str(sop))
+
+
+def test_sop_missing_list(sop):
+    (sop / "Ebay_test.txt").unlink()
+    with pytest.raises(CatalogError, match=r"Ebay_test\.txt' does not exist. Check `data_dir`"):
+        load_sop(str(sop))
+
+
+# CSV
+
+
+def write_csv(folder, text, photos=("1.jpg", "2.jpg", "3.jpg")):
+    """A list named catalog.csv and its photos."""
+    touch(folder, *photos)
+    (folder / "catalog.csv").write_bytes(text.encode())
+    return str(folder)
+
+
+def test_csv_with_the_two_columns_it_needs(tmp_path):
+    catalog = load_csv(write_csv(tmp_path, "path,sku\n1.jpg,mug\n2.jpg,cup\n"))
+    assert catalog.paths.tolist() == ["1.jpg", "2.jpg"]
+    assert catalog.skus.tolist() == ["mug", "cup"]
+    assert catalog.categories is None
+    assert catalog.splits is None
+    assert catalog.attributes == {}
+    assert catalog.where(1) == f"{tmp_path}/catalog.csv:3"
+
+
+def test_csv_with_every_column_in_any_order(tmp_path):
+    text = "colour,split,sku,category,path\nred,train,mug,kitchen,1.jpg\nblue,test,cup,table,2.jpg\n"
+    catalog = load_csv(write_csv(tmp_path, text))
+    assert catalog.categories.tolist() == ["kitchen", "table"]
+    assert catalog.splits.tolist() == ["train", "test"]
+    assert {name: column.tolist() for name, column in catalog.attributes.items()} == {"colour": ["red", "blue"]}
+
+
+def test_csv_from_a_spreadsheet(tmp_path):
+    """A byte order mark, Windows line ends, quoted commas and quotes, blanks around fields, an empty last line."""
+    text = '\ufeffpath,sku,title\r\n1.jpg,"mug, ""big""",a\r\n 2.jpg , cup ,b\r\n\r\n'
+    catalog = load_csv(write_csv(tmp_path, text))
+    assert catalog.skus.tolist() == ['mug, "big"', "cup"]
+    assert catalog.paths.tolist() == ["1.jpg", "2.jpg"]
+
+
+def test_csv_line_numbers_count_lines_of_the_file(tmp_path):
+    """The first row's title spans lines 2 and 3, so the photo that is missing is listed on line 4."""
+    text = 'path,sku,title\n1.jpg,mug,"two\nlines"\nmissing.jpg,cup,b\n'
+    with pytest.raises(CatalogError, match=r"catalog\.csv:4: photo file '.*missing\.jpg' does not exist"):
+        load_csv(write_csv(tmp_path, text))
+
+
+def test_csv_may_be_the_file_itself(tmp_path):
+    folder = write_csv(tmp_path, "path,sku\n1.jpg,mug\n2.jpg,cup\n")
+    (tmp_path / "catalog.csv").rename(tmp_path / "other.csv")
+    assert load_csv(f"{folder}/other.csv").files.tolist() == [f"{folder}/1.jpg", f"{folder}/2.jpg"]
+
+
+def test_csv_in_the_working_folder(tmp_path, monkeypatch):
+    write_csv(tmp_path, "path,sku\n1.jpg,mug\n2.jpg,cup\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_csv("catalog.csv").check_files().files.tolist() == ["1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("row", ["2.jpg", "2.jpg,cup,extra"], ids=["short", "long"])
+def test_csv_row_of_another_length(tmp_path, row):
+    with pytest.raises(CatalogError, match=r"catalog\.csv:3: the row has not as many fields as the header, 2"):
+        load_csv(write_csv(tmp_path, f"path,sku\n1.jpg,mug\n{row}\n"))
+
+
+@pytest.mark.parametrize("header", ["path,product", "file,sku", ""])
+def test_csv_without_the_columns_it_needs(tmp_path, header):
+    with pytest.raises(CatalogError, match=r"catalog\.csv:1: the header must name columns 'path' and 'sku'"):
+        load_csv(write_csv(tmp_path, f"{header}\n1.jpg,mug\n"))
+
+
+def test_csv_header_alone(tmp_path):
+    with pytest.raises(CatalogError, match=r"catalog\.csv lists no photos"):
+        load_csv(write_csv(tmp_path, "path,sku\n"))
+
+
+@pytest.mark.parametrize("row", [",cup", "2.jpg,", "2.jpg,  "])
+def test_csv_row_without_path_or_sku(tmp_path, row):
+    with pytest.raises(CatalogError, match=r"catalog\.csv:3: a row has no path or no sku"):
+        load_csv(write_csv(tmp_path, f"path,sku\n1.jpg,mug\n{row}\n"))
+
+
+def test_csv_photo_listed_twice(tmp_path):
+    with pytest.raises(CatalogError, match=r"catalog\.csv:4: photo '1\.jpg' is listed a second time .*catalog\.csv:2"):
+        load_csv(write_csv(tmp_path, "path,sku\n1.jpg,mug\n2.jpg,cup\n1.jpg,cup\n"))
+
+
+def test_csv_in_another_encoding(tmp_path):
+    touch(tmp_path, "1.jpg")
+    (tmp_path / "catalog.csv").write_bytes("path,sku\n1.jpg,caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(CatalogError, match=r"catalog\.csv.*UTF-8"):
+        load_csv(str(tmp_path))
+
+
+def test_csv_with_a_quote_that_is_never_closed(tmp_path):
+    """Read leniently, the quote would swallow every row after it into one field, and nobody would know."""
+    text = 'path,sku,title\n1.jpg,mug,"10" screen\n2.jpg,cup,b\n3.jpg,cup,c\n'
+    with pytest.raises(CatalogError, match=r"catalog\.csv:\d"):
+        load_csv(write_csv(tmp_path, text))
+
+
+def test_csv_that_names_a_column_twice(tmp_path):
+    with pytest.raises(CatalogError, match=r"catalog\.csv:1: .*'sku'"):
+        load_csv(write_csv(tmp_path, "path,sku,sku\n1.jpg,mug,cup\n"))
+
+
+def test_csv_missing(tmp_path):
+    with pytest.raises(CatalogError, match=r"catalog\.csv' does not exist. Check `data_dir`"):
+        load_csv(str(tmp_path))
+
+
+# Folders
+
+
+def test_folder(tmp_path):
+    touch(tmp_path, "mug/b.JPG", "mug/a.png", "cup/a.webp", "cup/notes.txt", "loose.jpg")
+    (tmp_path / "empty").mkdir()
+    catalog = load_folder(str(tmp_path))
+    assert catalog.paths.tolist() == ["cup/a.webp", "mug/a.png", "mug/b.JPG"]
+    assert catalog.skus.tolist() == ["cup", "mug", "mug"]
+
+
+def test_folder_without_photos(tmp_path):
+    touch(tmp_path, "mug/notes.txt")
+    with pytest.raises(CatalogError, match=f"{tmp_path} lists no photos"):
+        load_folder(str(tmp_path))
+
+
+def test_folder_with_an_empty_photo(tmp_path):
+    touch(tmp_path, "mug/a.jpg")
+    (tmp_path / "mug/b.jpg").write_bytes(b"")
+    with pytest.raises(CatalogError, match=r"photo file '.*mug/b\.jpg' is empty"):
+        load_folder(str(tmp_path))
+
+
+def test_folder_missing(tmp_path):
+    with pytest.raises(CatalogError, match="`data_dir` must be a folder with one folder per sku"):
+        load_folder(str(tmp_path / "none"))
+
+
+# By name
+
+
+def test_dataset_by_name(tmp_path):
+    touch(tmp_path, "mug/a.jpg", "cup/b.jpg")
+    assert load_dataset("folder", str(tmp_path)).paths.tolist() == ["cup/b.jpg", "mug/a.jpg"]
+
+
+def test_unknown_dataset_lists_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"one of csv, folder, sop, synthetic\. Received: name='imagenet'"):
+        load_dataset("imagenet", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["csv", "folder", "sop"])
+@pytest.mark.parametrize("data_dir", [None, ""])
+def test_dataset_without_data_dir(name, data_dir):
+    with pytest.raises(ValueError, match=f"`data_dir` must say where the photos of a '{name}' dataset are"):
+        load_dataset(name, data_dir)
+
+
+# Real data, as its README describes it
+
+
+def test_real_grocery():
+    catalog = load_dataset("csv", shared("grocery"))
+    train, test = catalog.split("train"), catalog.split("test")
+    assert len(catalog) == 2936
+    assert (train.num_classes, test.num_classes) == (41, 40)
+    assert not set(train.skus) & set(test.skus)
+    assert len(np.unique(catalog.attributes["department"])) == 3
+    assert train.check_trainable() is train
+
+
+def test_real_fashion():
+    catalog = load_dataset("sop", shared("fashion"))
+    train, test = catalog.split("train"), catalog.split("test")
+    assert (len(train), train.num_classes) == (5989, 1926)
+    assert (len(test), test.num_classes) == (5955, 1927)
+    assert not set(train.skus) & set(test.skus)
+    assert len(np.unique(catalog.categories)) == 30

@@ -1,0 +1,194 @@
+"""What training leaves in its folder, and everything it refuses before it starts, each in one line."""
+
+import concurrent.futures
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eet_tf
+from eet_tf.run import read_run
+
+
+def test_training_leaves_what_it_promises(trained, root):
+    folder, outcome = trained
+    left = {file.name for file in folder.iterdir()}
+    promised = {"model.keras", "history.csv", "metrics.json", "before.json", "curves.png", "flags.txt", "logs"}
+    assert promised <= left
+    assert left - promised == {"checkpoints", ".lock"}
+    assert list(folder.glob("logs/**/events.out.tfevents.*"))
+    with Image.open(folder / "curves.png") as curves:
+        assert curves.format == "PNG"
+    assert f"The embedder is {folder}/model.keras." in outcome.printed
+    assert "Traceback" not in outcome.errors
+
+
+def test_history_has_a_row_for_each_epoch(trained):
+    with open(trained[0] / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "val_recall@1", "val_map@r", "max_min", "equidistant"} <= rows[0].keys()
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+
+
+def test_figures_are_of_unseen_products_before_and_after(trained):
+    """8 test photos of 2 products; one in seven others is a fair guess for R@1 only when all is lost."""
+    folder, outcome = trained
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["measured_on"] == "test"
+    assert metrics["epochs"] == 2
+    assert metrics["best_epoch"] in (1, 2)
+    assert metrics["before"] == json.loads((folder / "before.json").read_text())
+    for when in ("before", "after"):
+        assert 0 <= metrics[when]["recall@1"] <= metrics[when]["recall@10"] == 1
+    after = 100 * metrics["after"]["recall@1"]
+    assert f"{after:.1f} % after" in outcome.printed
+
+
+def test_the_figures_are_those_of_the_saved_embedder(trained, root):
+    """Measured again, in this process, from the file that a person would use."""
+    from eet_tf import data
+    from eet_tf.evaluation import embed
+
+    catalog = data.load_csv(str(root / "photos")).split("test")
+    embedder = eet_tf.load_embedder(str(trained[0]))
+    embeddings = embed(embedder, data.gallery_dataset(catalog, 32))
+    again = eet_tf.evaluate_retrieval(embeddings, catalog.labels, ks=(1, 10, 100))
+    written = read_run(str(trained[0])).metrics["after"]
+    assert again == {name: pytest.approx(value, abs=1e-6) for name, value in written.items()}
+
+
+def test_its_flagfile_runs_it_again(trained, tmp_path, run_script):
+    """And the settings it then keeps are the same but for the folder."""
+    folder, _ = trained
+    run_script("train/main.py", f"--flagfile={folder / 'flags.txt'}", f"--model_dir={tmp_path / 'again'}").succeeded()
+    first, again = read_run(str(folder)), read_run(str(tmp_path / "again"))
+    assert {**first.settings, "model_dir": ""} == {**again.settings, "model_dir": ""}
+    assert [row["epoch"] for row in again.history] == [1, 2]
+    assert (tmp_path / "again" / "model.keras").is_file()
+
+
+def test_a_finished_run_is_left_as_it_is(trained, run_script):
+    """The same command once more trains nothing and says the same figures."""
+    folder, outcome = trained
+    before = {name: (folder / name).read_bytes() for name in ("model.keras", "history.csv", "before.json")}
+    again = run_script("train/main.py", f"--flagfile={folder / 'flags.txt'}").succeeded()
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert outcome.printed.splitlines()[-2:] == again.printed.splitlines()[-2:]
+
+
+# Refusals
+
+
+def listed(folder, root, rows):
+    """A list of (path, sku) over copies of photos of the catalogue; returns the photos' folder."""
+    photos = sorted((root / "photos" / "photos").glob("*.jpg"))
+    folder.mkdir()
+    for number, (path, _) in enumerate(rows):
+        shutil.copy(photos[number], folder / path)
+    with open(folder / "catalog.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "sku"), *rows])
+    return folder
+
+
+def pairs(num_products):
+    """Rows of two photos of each product."""
+    return [(f"{product}-{number}.jpg", f"sku{product}") for product in range(num_products) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def refusals(root, trained, tmp_path_factory, run_script, tiny):
+    """Every run that must be refused, two at a time: {name: how it ended}."""
+    folder = tmp_path_factory.mktemp("bad")
+    spoilt = listed(folder / "spoilt", root, pairs(8))
+    (spoilt / "2-1.jpg").write_bytes(b"<html>Not found</html>")
+    (spoilt / "5-0.jpg").write_bytes((spoilt / "5-0.jpg").read_bytes()[:300])
+    empty = listed(folder / "empty", root, pairs(8))
+    (empty / "3-0.jpg").write_bytes(b"")
+    missing = listed(folder / "missing", root, pairs(8))
+    (missing / "4-1.jpg").unlink()
+    single = listed(folder / "single", root, [*pairs(8), ("lonely.jpg", "lonely")])
+    one = listed(folder / "one", root, [("a.jpg", "mug"), ("b.jpg", "mug")])
+    good = root / "photos"
+    weights = folder / "weights.h5"
+    weights.write_bytes(b"no weights")
+    runs = {
+        "unreadable": (spoilt, "--hold_out=0"),
+        "empty": (empty,),
+        "missing": (missing,),
+        "single": (single,),
+        "one product": (one,),
+        "no folder": (folder / "none",),
+        "replicas": (good, "--strategy=mirrored", "--virtual_devices=3"),
+        "classes": (good, "--classes_per_batch=9"),
+        "backbone": (good, "--backbone=resnet51"),
+        "no weights": (good, f"--weights={folder / 'none.h5'}"),
+        "bad weights": (good, f"--weights={weights}"),
+        "image size": (good, "--image_size=8"),
+        "nan": (good, "--learning_rate=1e30", "--optimizer=sgd", "--epochs=30"),
+        "other settings": (good, "--margin=0.7", f"--model_dir={trained[0]}"),
+        "mended": (single, "--drop_singles", "--epochs=1"),
+    }
+
+    def train(name):
+        data_dir, *flags = runs[name]
+        model_dir = folder / "runs" / name.replace(" ", "_")
+        common = (*tiny, "--dataset=csv", f"--data_dir={data_dir}", f"--model_dir={model_dir}", *flags)
+        return run_script("train/main.py", *common), model_dir
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return dict(zip(runs, pool.map(train, runs)))
+
+
+@pytest.mark.parametrize(
+    "name, patterns",
+    {
+        "unreadable": (
+            "2 of 16 photos cannot be read",
+            r"catalog\.csv:7: '.*/2-1\.jpg': ",
+            r"catalog\.csv:12: '.*/5-0\.jpg': ",
+        ),
+        "empty": (r"catalog\.csv:8: photo file '.*/3-0\.jpg' is empty",),
+        "missing": (r"catalog\.csv:11: photo file '.*/4-1\.jpg' does not exist",),
+        "single": (r"catalog\.csv:18: product 'lonely' has one photo", "--drop_singles"),
+        "one product": (r"catalog\.csv has only one product, 'mug'",),
+        "no folder": (r"bad\d*/none' does not exist",),
+        "replicas": ("multiple of the 3 replicas", "batch_size=8"),
+        "classes": ("`classes_per_batch` must be at most the number of classes, 4", "classes_per_batch=9"),
+        "backbone": (r"`backbone` must be one of .*small_cnn", "backbone='resnet51'"),
+        "no weights": (r"`weights` must be .*existing file", r"none\.h5"),
+        "bad weights": ("`weights` could not be loaded into small_cnn", r"weights\.h5"),
+        "image size": ("`image_size` at least 32", "image_size=8"),
+        "nan": (r"(The loss|A weight) is .* epoch \d+, step \d+", "Lower --learning_rate"),
+        "other settings": ("--margin was '0.3', is '0.7'", "--flagfile="),
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refused_in_one_line_that_names_the_culprit(refusals, name, patterns):
+    outcome, _ = refusals[name]
+    outcome.refused(*patterns)
+
+
+def test_refusals_come_before_training(refusals):
+    for name, (_, model_dir) in refusals.items():
+        if name not in ("nan", "mended"):
+            assert not (model_dir / "checkpoints").exists(), name
+            assert not (model_dir / "history.csv").exists(), name
+            assert not (model_dir / "model.keras").exists(), name
+
+
+def test_after_nan_the_last_good_epoch_is_kept(refusals):
+    _, model_dir = refusals["nan"]
+    history = read_run(str(model_dir)).history
+    assert all(np.isfinite(value) for row in history for value in row.values())
+    assert not (model_dir / "metrics.json").exists()
+
+
+def test_dropping_singles_mends_it(refusals):
+    outcome, model_dir = refusals["mended"]
+    outcome.succeeded()
+    assert (model_dir / "model.keras").is_file()
+    assert read_run(str(model_dir)).metrics["measured_on"] == "validation"
