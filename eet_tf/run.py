@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from eet_tf import files
@@ -45,7 +46,11 @@ class RunFolder:
         self.folder = folder
         self._lock = _locked(os.path.join(folder, ".lock"))
         if os.path.isdir(self.path("checkpoints")):
-            _check_same(folder, _read_settings(folder), dict(settings), may_change)
+            try:
+                _check_same(folder, _read_settings(folder), dict(settings), may_change)
+            except RunError:
+                self._lock.close()
+                raise
         with files.replaced(self.path("flags.txt")) as aside, open(aside, "w", encoding="utf-8") as file:
             file.writelines(f"--{name}={text}\n" for name, text in settings.items())
 
@@ -121,6 +126,7 @@ def _locked(path: str):
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        lock.close()
         folder = os.path.dirname(path)
         raise RunError(
             f"{folder!r} is in use by another training. Wait for it, or give another --model_dir."
@@ -170,7 +176,7 @@ class Progress(keras.callbacks.Callback):
             return 0
         try:
             self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except (AssertionError, IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
             raise RunError(f"{latest!r} does not fit this model: {error}. Give another --model_dir.") from error
         done = int(self._epoch.numpy())
         self._history = [row for row in self._run.read_history() if row["epoch"] <= done]
@@ -214,9 +220,22 @@ class StopOnNaN(keras.callbacks.Callback):
         Raises:
             RunError: if it is NaN or infinite.
         """
+        self._step = batch + 1
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise RunError(
                 f"The loss is {loss} at epoch {self._epoch}, step {batch + 1}. Lower --learning_rate, or look at the "
                 "photos of that step. The last good epoch is kept; the same command goes on from there."
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the weights, which the last update may have spoilt, before they are measured and kept.
+
+        Raises:
+            RunError: if one is NaN or infinite.
+        """
+        if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
+            raise RunError(
+                f"A weight is not a number after epoch {self._epoch}, step {self._step}. Lower --learning_rate. The "
+                "last good epoch is kept; the same command goes on from there."
             )

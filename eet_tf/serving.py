@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -77,7 +77,12 @@ class _ServingModule(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
         def embed_bytes(image_bytes):
             batch, is_image = images.decode_batch(image_bytes, image_size)
-            embedding = tf.cast(embedder(batch, training=False), tf.float32)
+            # not every kernel takes a batch of no rows
+            embedding = tf.cond(
+                tf.size(image_bytes) > 0,
+                lambda: tf.cast(embedder(batch, training=False), tf.float32),
+                lambda: tf.zeros([0, embedder.output_shape[-1]]),
+            )
             embedding = tf.where(is_image[:, tf.newaxis], embedding, tf.zeros_like(embedding))
             return {"embedding": embedding, "ok": is_image}
 
@@ -91,12 +96,23 @@ def embedder_fingerprint(embedder: keras.Model) -> str:
     """
     digest = hashlib.sha256()
     digest.update(f"decoding {images.RULES_VERSION}, input {embedder.input_shape[1:]}".encode())
-    for layer in embedder.layers:
-        digest.update(type(layer).__name__.encode())
+    for fact in _layer_facts(embedder):
+        digest.update(fact.encode())
     for weight in embedder.get_weights():
         digest.update(str((weight.shape, weight.dtype)).encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _layer_facts(model: keras.Model) -> Iterator[str]:
+    """What each layer is and was told, of models in it too, but for what does not change its answers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layer_facts(layer)
+            continue
+        config = {name: value for name, value in layer.get_config().items() if name not in ("name", "trainable")}
+        plain = {name: value for name, value in config.items() if isinstance(value, str | int | float | list | tuple)}
+        yield f"{type(layer).__name__} {json.dumps(plain, sort_keys=True, default=str)}"
 
 
 def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping) -> None:
@@ -159,7 +175,7 @@ class ServedEmbedder:
             self.fingerprint = manifest["fingerprint"]
             self.embedding_dim = manifest["embedding_dim"]
             self._model = tf.saved_model.load(self.folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise SavedModelError(
                 f"{self.folder!r} is no complete SavedModel of this package: {error}. "
                 "Write it again with export/main.py."
@@ -168,5 +184,6 @@ class ServedEmbedder:
 
     def embed(self, photos: Iterable[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Embeds encoded photos: (`[N, D]` float32, `[N]` bool, false where bytes are no image)."""
-        outputs = self._embed(image_bytes=tf.constant(list(photos), dtype=tf.string, shape=[len(photos)]))
+        photos = list(photos)
+        outputs = self._embed(image_bytes=tf.constant(photos, dtype=tf.string, shape=[len(photos)]))
         return outputs["embedding"].numpy(), outputs["ok"].numpy()

@@ -44,7 +44,7 @@ MODULES = {
     # 3
     "learner": (3, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
     "report": (3, {".files", "PIL", "matplotlib"}),
-    "run": (3, {".files", "keras", "tensorflow"}),
+    "run": (3, {".files", "keras", "numpy", "tensorflow"}),
     # 4: the public names, lazily
     "": (4, {"._lazy"}),
 }

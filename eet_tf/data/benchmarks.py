@@ -57,12 +57,18 @@ def load_csv(data_dir: str) -> Catalog:
     """
     file = os.path.join(data_dir, "catalog.csv") if os.path.isdir(data_dir) else data_dir
     with _open_list(file) as lines:
-        reader = csv.DictReader(lines)
-        names = reader.fieldnames or []
-        missing = [name for name in ("path", "sku") if name not in names]
-        if missing:
-            raise CatalogError(f"{file}:1: the header must name columns 'path' and 'sku'. Received: {names}.")
-        rows = [(reader.line_num, row) for row in reader]
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            names = reader.fieldnames or []
+            if "path" not in names or "sku" not in names or len(set(names)) < len(names):
+                raise CatalogError(
+                    f"{file}:1: the header must name columns 'path' and 'sku', and none twice. Received: {names}."
+                )
+            rows = [(reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            raise CatalogError(f"{file}:{reader.line_num}: the row is no CSV: {error}. Look at its quotes.") from error
+        except UnicodeDecodeError as error:
+            raise CatalogError(f"{file} is not encoded as UTF-8: {error}. Save it as UTF-8.") from error
     for number, row in rows:
         if None in row or None in row.values():
             raise CatalogError(f"{file}:{number}: the row has not as many fields as the header, {len(names)}.")

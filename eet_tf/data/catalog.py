@@ -92,7 +92,7 @@ class Catalog:
         if repeats.size:
             first, second = order[repeats[0]], order[repeats[0] + 1]
             raise CatalogError(
-                f"{self.where(second)}: photo {self.paths[second]!r} is listed a second time "
+                f"{self.where(second)}: photo {str(self.paths[second])!r} is listed a second time "
                 f"(first at {self.where(first)}). List every photo once."
             )
 
@@ -171,7 +171,7 @@ class Catalog:
 
     def check_files(self) -> Catalog:
         """Raises `CatalogError` for the first listed photo that is missing or empty; returns itself."""
-        for row, file in enumerate(self.files):
+        for row, file in enumerate(self.files.tolist()):
             where = self.where(row)
             if not os.path.isfile(file):
                 raise CatalogError(f"{where}: photo file {file!r} does not exist. Mend the path or delete the row.")
@@ -183,15 +183,15 @@ class Catalog:
         """Raises `CatalogError` unless it has two products or more, each with two photos or more; returns itself."""
         if self.num_classes < 2:
             raise CatalogError(
-                f"{self.source} has only one product, {self.label_skus[0]!r}. "
+                f"{self.source} has only one product, {str(self.label_skus[0])!r}. "
                 "Learning needs photos of at least two products to tell apart."
             )
         counts = np.bincount(self.labels)
         single = np.flatnonzero(counts < 2)
         if single.size:
-            row = int(np.flatnonzero(self.labels == single[0])[0])
+            row, sku = int(np.flatnonzero(self.labels == single[0])[0]), str(self.label_skus[single[0]])
             raise CatalogError(
-                f"{self.where(row)}: product {self.label_skus[single[0]]!r} has one photo, so it has no positive pair "
+                f"{self.where(row)}: product {sku!r} has one photo, so it has no positive pair "
                 f"({single.size} of {self.num_classes} products are like that). Add photos, or leave such products out "
                 "with `catalog.without_singles()` (--drop_singles)."
             )

@@ -64,39 +64,43 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf
 
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes one photo upright, by the rules of `decode_and_resize`: `[height, width, 3]` float32 in [0, 255]."""
-    return tf.cond(
-        _may_have_alpha(image_bytes),
-        lambda: _on_white(tf.io.decode_png(image_bytes, channels=4)),
-        lambda: _decode_opaque(image_bytes),
-    )
+    # shorter, a PNG has no header; the decoder below says so
+    is_png = _starts_with(image_bytes, _PNG_MAGIC) & (tf.strings.length(image_bytes) > 25)
+    return tf.cond(is_png, lambda: _decode_png(image_bytes), lambda: _decode_other(image_bytes))
 
 
-def _decode_opaque(image_bytes: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-    image = tf.cast(tf.ensure_shape(image, [None, None, 3]), tf.float32)
+def _decode_png(png_bytes: tf.Tensor) -> tf.Tensor:
+    rgba = tf.cast(tf.io.decode_png(png_bytes, channels=4), tf.float32)
+    # to an opaque picture of 1, 2 or 4 bits the decoder adds an alpha of that many bits: 1, 3 or 15, not 255
+    bit_depth = tf.io.decode_raw(tf.strings.substr(png_bytes, 24, 1), tf.uint8)[0]
+    opaque = tf.pow(2.0, tf.cast(bit_depth, tf.float32)) - 1.0
+    is_opaque = tf.reduce_all(tf.equal(rgba[..., 3], opaque))
+    return tf.cond(is_opaque, lambda: rgba[..., :3], lambda: _on_white(rgba))
+
+
+def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
+    is_webp = _starts_with(image_bytes, b"RIFF")
+    image = tf.cond(is_webp, lambda: _decode_webp(image_bytes), lambda: _decode_rgb(image_bytes))
     return tf.cond(_starts_with(image_bytes, _JPEG_MAGIC), lambda: _upright(image, image_bytes), lambda: image)
+
+
+def _decode_rgb(image_bytes: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    return tf.cast(tf.ensure_shape(image, [None, None, 3]), tf.float32)
+
+
+def _decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
+    """The decoder gives a WebP its own number of channels, 3 or 4, or refuses."""
+    image = tf.cast(tf.io.decode_image(image_bytes, expand_animations=False), tf.float32)
+    image = tf.cond(tf.equal(tf.shape(image)[-1], 4), lambda: _on_white(image), lambda: image)
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def _starts_with(image_bytes: tf.Tensor, magic: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
 
 
-def _may_have_alpha(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Whether it is a PNG, other than grey in 1, 2 or 4 bits: to those the decoder adds a wrong alpha channel."""
-    return tf.cond(
-        _starts_with(image_bytes, _PNG_MAGIC) & (tf.strings.length(image_bytes) > 25),
-        lambda: tf.logical_not(_is_small_grey(image_bytes)),
-        lambda: False,
-    )
-
-
-def _is_small_grey(png_bytes: tf.Tensor) -> tf.Tensor:
-    bit_depth, color_type = tf.strings.substr(png_bytes, 24, 1), tf.strings.substr(png_bytes, 25, 1)
-    return tf.equal(color_type, b"\x00") & tf.reduce_any(tf.equal(bit_depth, [b"\x01", b"\x02", b"\x04"]))
-
-
 def _on_white(rgba: tf.Tensor) -> tf.Tensor:
-    rgba = tf.cast(rgba, tf.float32)
     alpha = rgba[..., 3:] / 255.0
     return rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)
 
@@ -118,17 +122,24 @@ def exif_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     """
     head = tf.io.decode_raw(tf.strings.substr(image_bytes, 0, _EXIF_SEARCH_BYTES), tf.uint8)
     head = tf.concat([tf.cast(head, tf.int32), tf.zeros([16], tf.int32)], axis=0)
-    marker = _find(head, b"Exif\x00\x00")
-    return tf.cond(marker >= 0, lambda: _orientation_of_tiff(head[marker + 6 :]), lambda: 1)
+    block = _find(head, [0xFF, 0xE1, None, None, *b"Exif\x00\x00"])
+    return tf.cond(block >= 0, lambda: _orientation_of_block(head[block:]), lambda: 1)
 
 
-def _find(data: tf.Tensor, pattern: bytes) -> tf.Tensor:
-    """Where `pattern` first stands in an int32 vector of bytes, or -1."""
+def _find(data: tf.Tensor, pattern: list[int | None]) -> tf.Tensor:
+    """Where `pattern`, in which None is any byte, first stands in an int32 vector of bytes, or -1."""
     length = tf.size(data) - len(pattern) + 1
-    matches = tf.reduce_all(
-        tf.stack([tf.equal(data[shift : shift + length], byte) for shift, byte in enumerate(pattern)]), axis=0
-    )
+    wanted = [(shift, byte) for shift, byte in enumerate(pattern) if byte is not None]
+    matches = tf.reduce_all(tf.stack([tf.equal(data[shift : shift + length], byte) for shift, byte in wanted]), axis=0)
     return tf.where(tf.reduce_any(matches), tf.argmax(matches, output_type=tf.int32), -1)
+
+
+def _orientation_of_block(block: tf.Tensor) -> tf.Tensor:
+    """Reads a JPEG's EXIF block: marker, length, "Exif", a TIFF file. What is cut off counts as zeros."""
+    tiff = block[10 : 2 + block[2] * 256 + block[3]]
+    tiff = tf.concat([tiff, tf.zeros([16], tf.int32)], axis=0)
+    is_tiff = tf.reduce_any([tf.reduce_all(tf.equal(tiff[:4], list(magic))) for magic in (b"II*\0", b"MM\0*")])
+    return tf.cond(is_tiff, lambda: _orientation_of_tiff(tiff), lambda: 1)
 
 
 def _orientation_of_tiff(tiff: tf.Tensor) -> tf.Tensor:
