@@ -84,6 +84,14 @@ def load_embedder(path: str) -> keras.Model:
 
     Raises:
         ValueError: if there is none at `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> build_embedder("small_cnn", embedding_dim=8, image_size=32).save(os.path.join(folder, "model.keras"))
+    >>> load_embedder(folder).output_shape
+    (None, 8)
     """
     file = os.path.join(path, "model.keras") if os.path.isdir(path) else path
     if not os.path.isfile(file):

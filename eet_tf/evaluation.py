@@ -33,6 +33,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         labels: `[N]` the class of each image.
         ks: the K of each R@K.
         prefix: put before each name, as Keras does for validation.
+        verbose: as in `keras.Model.predict`; 1 shows a progress bar, for catalogues that take a while.
 
     Example:
 
@@ -40,15 +41,18 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     >>> learner.fit(dataset, callbacks=[evaluation])  # doctest: +SKIP
     """
 
-    def __init__(self, dataset: tf.data.Dataset, labels, ks: Sequence[int] = (1, 10), prefix: str = "val_"):
+    def __init__(
+        self, dataset: tf.data.Dataset, labels, ks: Sequence[int] = (1, 10), prefix: str = "val_", verbose: int = 0
+    ):
         super().__init__()
         self.dataset = dataset
         self.labels = np.asarray(labels)
         self.ks = tuple(ks)
         self.prefix = prefix
+        self.verbose = verbose
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and adds to `logs`."""
-        result = metrics.evaluate_retrieval(embed(self.model, self.dataset), self.labels, self.ks)
+        result = metrics.evaluate_retrieval(embed(self.model, self.dataset, self.verbose), self.labels, self.ks)
         shares = {name: value for name, value in result.items() if not name.startswith("num_")}
         logs.update({self.prefix + name: value for name, value in shares.items()})

@@ -1,6 +1,5 @@
 """From photos to unit vectors: every family of backbones, its pixels, its weights, and the file it is saved in."""
 
-import doctest
 import os
 
 import keras
@@ -35,10 +34,6 @@ def small(**arguments):
 def network_of(model):
     """The backbone within an embedder."""
     return next(layer for layer in model.layers if isinstance(layer, keras.Model))
-
-
-def test_docstrings_run():
-    assert doctest.testmod(embedder).failed == 0
 
 
 @pytest.mark.parametrize("backbone", BUILT)

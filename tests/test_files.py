@@ -1,20 +1,12 @@
 """A file is replaced whole or not at all."""
 
-import doctest
 import os
 import subprocess
 import sys
 
 import pytest
 
-from eet_tf import files
 from eet_tf.files import replaced
-
-
-def test_docstring_runs():
-    outcome = doctest.testmod(files)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 def write(path, text):

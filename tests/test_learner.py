@@ -1,13 +1,11 @@
 """The training step: what it logs, what moves the weights, which losses it takes and which it refuses."""
 
-import doctest
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import EETLoss, MetricLearner, TripletLoss, learner
+from eet_tf import EETLoss, MetricLearner, TripletLoss
 
 pytestmark = pytest.mark.addons
 
@@ -37,11 +35,6 @@ def make_learner(loss, embedder=None, rate=0.05, **compile_arguments):
 
 def fit(model, epochs=1, rows=16):
     return model.fit(IMAGES[:rows], LABELS[:rows], batch_size=8, epochs=epochs, shuffle=False, verbose=0).history
-
-
-def test_docstrings_run():
-    names = {"np": np, "EETLoss": EETLoss}
-    assert doctest.testmod(learner, extraglobs=names).failed == 0
 
 
 def test_it_logs_the_loss_and_each_of_its_terms():

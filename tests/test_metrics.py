@@ -1,7 +1,5 @@
 """Retrieval figures against plain sorting loops: ties, galleries, queries without an answer, blocks, and refusals."""
 
-import doctest
-
 import numpy as np
 import pytest
 
@@ -32,10 +30,6 @@ def assert_equals_loops(embeddings, labels, ks, gallery=None, gallery_labels=Non
         assert [result[name] for name in NAMES] == pytest.approx([average, r_precision])
         assert (result["num_queries"], result["num_without_answer"]) == (answered, len(labels) - answered)
     return result
-
-
-def test_docstrings_run():
-    assert doctest.testmod(metrics).failed == 0
 
 
 @pytest.mark.parametrize("seed", range(5))

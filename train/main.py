@@ -159,7 +159,8 @@ def _callbacks(run, progress, validation) -> list:
     callbacks = [StopOnNaN()]
     if validation:
         gallery = data.gallery_dataset(validation, FLAGS.image_size)
-        callbacks.append(eet_tf.RetrievalEvaluation(gallery, validation.labels))
+        takes_a_while = len(validation) > 2000
+        callbacks.append(eet_tf.RetrievalEvaluation(gallery, validation.labels, verbose=int(takes_a_while)))
     return [*callbacks, keras.callbacks.TensorBoard(run.path("logs"), write_graph=False), progress]
 
 

@@ -31,7 +31,7 @@ class PKSampler:
 
     >>> sampler = PKSampler([7, 7, 7, 8, 8, 9], classes_per_batch=2, examples_per_class=2, seed=0)
     >>> [[7, 7, 7, 8, 8, 9][row] for row in next(sampler.batches(epoch=0))]
-    [8, 8, 7, 7]
+    [9, 9, 7, 7]
     """
 
     def __init__(self, labels, classes_per_batch: int = 16, examples_per_class: int = 4, seed: int = 0):

@@ -1,7 +1,6 @@
 """The embedded catalogue: the same bytes again, no product on both sides, never half drawn, not solved by pixels."""
 
 import csv
-import doctest
 import itertools
 import os
 import pathlib
@@ -36,13 +35,6 @@ def catalog(tmp_path_factory):
     """Forty products; large enough that every family is whole."""
     folder = tmp_path_factory.mktemp("synthetic") / "forty"
     return make_synthetic_catalog(folder, num_products=40, photos_per_product=6, image_size=48)
-
-
-@pytest.mark.parametrize("module", [synthetic, drawing])
-def test_docstrings_run(module):
-    outcome = doctest.testmod(module)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 def test_same_arguments_draw_the_same_bytes(tmp_path):

@@ -1,6 +1,5 @@
 """Every kind of index against one plain oracle, with every approximation switched off; and every refusal."""
 
-import doctest
 import pathlib
 import subprocess
 import sys
@@ -384,9 +383,3 @@ def test_importing_the_index_imports_neither_scann_nor_tensorflow():
     )
     repository = pathlib.Path(eet_tf.index.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=repository).returncode == 0
-
-
-def test_examples_of_the_docstrings():
-    for module in (eet_tf.index, exact, scann_room):
-        result = doctest.testmod(module)
-        assert result.attempted > 0 and result.failed == 0

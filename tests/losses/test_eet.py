@@ -1,6 +1,5 @@
 """EET against plain loops: every term, value and gradient; the paper's ablations; and every degenerate batch."""
 
-import doctest
 import functools
 
 import numpy as np
@@ -48,10 +47,6 @@ def numeric_gradients(seed):
 def means(labels, embeddings, **arguments):
     terms = eet.eet_terms(labels, embeddings, **arguments)
     return {name: float(tf.reduce_mean(term)) for name, term in terms.items()}
-
-
-def test_docstrings_run():
-    assert doctest.testmod(eet, extraglobs={"np": np}).failed == 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
