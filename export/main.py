@@ -8,7 +8,7 @@ makes the next version, `<output_dir>/<version>/`, whole or not at all.
 import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
@@ -21,8 +21,12 @@ def main(argv):
     """Loads, exports, says where."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    import tensorflow as tf
+
     import eet_tf
 
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
     try:
         folder = eet_tf.export_embedder(eet_tf.load_embedder(FLAGS.model), FLAGS.output_dir)
     except ValueError as error:

@@ -45,7 +45,7 @@ flags.DEFINE_float("crop", 0.6, "Smallest share of the area that a random crop k
 flags.DEFINE_float("color", 0.05, "Strength of random brightness, contrast and saturation; 0: none.")
 flags.DEFINE_float("cutout", 0.0, "Largest side of a blanked rectangle as a share of the image's; 0: none.")
 
-flags.DEFINE_integer("epochs", 10, "Epochs to train.", lower_bound=1)
+flags.DEFINE_integer("epochs", 16, "Epochs to train.", lower_bound=1)
 flags.DEFINE_integer(
     "steps_per_epoch", None, "Batches in an epoch; by default as many as show every photo once, and at least 100."
 )
