@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from eet_tf.data import make_synthetic_catalog
@@ -80,7 +79,7 @@ def test_make_demo(tmp_path):
     """The demo's own recipe, with fewer steps, in the environment the tests run in."""
     result = run(
         [
-            *("make", "demo", "--old-file=venv", f"PY={sys.executable}", f"RUN={tmp_path}/run"),
+            *("make", "--no-print-directory", "demo", "--old-file=venv", f"PY={sys.executable}", f"RUN={tmp_path}/run"),
             *(f"PHOTOS={tmp_path}/photos", "DEMO_FLAGS=--epochs=1 --steps_per_epoch=3 --virtual_devices=2"),
         ],
         ROOT,
@@ -89,7 +88,7 @@ def test_make_demo(tmp_path):
     last = result.stdout.strip().splitlines()
     assert re.fullmatch(r"R@1 on unseen products: [\d.]+ % before training, [\d.]+ % after\.", last[-2])
     assert last[-1] == f"The page is {tmp_path}/run/report.html."
-    assert np.isclose((tmp_path / "run" / "report.html").stat().st_size, 1e6, atol=9e5)
+    assert 1e5 < (tmp_path / "run" / "report.html").stat().st_size < 3e6
 
 
 def test_the_targets_of_the_makefile_exist():
