@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+DATA = ROOT.parent / "shared" / "data"
 TINY = "--image_size=32 --embedding_dim=8 --epochs=1 --steps_per_epoch=2 --classes_per_batch=2 --examples_per_class=2"
 
 
@@ -44,12 +45,23 @@ def workplace(tmp_path_factory):
 
 def test_readme_has_the_commands_that_are_run_below():
     assert COMMANDS[:2] == ["make demo", "make test"]
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 10
+    assert [command for command in COMMANDS if "DATA" in command] == COMMANDS[-2:]
     assert len(PYTHON) == 4
 
 
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the real photos in ../shared/data")
+@pytest.mark.parametrize("command", COMMANDS[-2:], ids=["grocery", "fashion"])
+def test_commands_on_real_photos(workplace, command):
+    """The recipes of the measured figures, with fewer steps and a smaller image."""
+    arguments = shlex.split(command.replace("DATA", str(DATA)))
+    result = run([sys.executable, *arguments[1:], *shlex.split(TINY)], workplace)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert "R@1 on unseen test products" in result.stdout
+
+
 def test_commands_on_own_photos(workplace):
-    for command in COMMANDS[2:]:
+    for command in COMMANDS[2:-2]:
         arguments = shlex.split(command)
         assert arguments[0] == "python", command
         tiny = shlex.split(TINY) if arguments[1] == "train/main.py" else []
