@@ -27,37 +27,77 @@ class ClassPairs(NamedTuple):
     class_sizes: tf.Tensor
 
 
-def batch_hard(anchors, anchor_labels, anchor_rows, references, reference_labels) -> Triplets:
-    """For each anchor its farthest positive and nearest negative among the references.
+def mine_triplets(
+    anchors, anchor_labels, anchor_rows, references, reference_labels, positives: str = "hard", negatives: str = "hard"
+) -> Triplets:
+    """For each anchor one positive and one negative among the references.
 
     An anchor is never its own positive. An anchor that lacks a positive or a negative is marked invalid.
 
     Args:
-        anchors: `[A, D]` embeddings.
+        anchors: `[A, D]` unit vectors.
         anchor_labels: `[A]` labels.
         anchor_rows: `[A]` int32, the row of `references` that each anchor is.
-        references: `[B, D]` embeddings to choose from.
+        references: `[B, D]` unit vectors to choose from.
         reference_labels: `[B]` labels.
+        positives: `"hard"`, the farthest one, or `"partner"`, the next row of an anchor at an even row; anchors at odd
+            rows are invalid.
+        negatives: `"hard"`, the nearest one, or `"semi_hard"`, the nearest that is farther than the positive, and if
+            none is, the farthest.
 
     Returns:
         `Triplets` of `[A]` int32, int32 and bool.
 
-    Reference: Hermans, Beyer, Leibe, arXiv 1703.07737, eq. 5.
+    Reference: Hermans, Beyer, Leibe, arXiv 1703.07737, eq. 5 (hard); Schroff, Kalenichenko, Philbin, arXiv
+        1503.03832, section 3.2 (semi-hard); Dodds et al., arXiv 1810.04652 (partner).
     """
     references = tf.stop_gradient(references)
-    columns = tf.range(tf.shape(references)[0])
 
     def one_block(rows, labels, own):
         nearness = pairwise.closeness(rows, references)
-        is_same = tf.equal(labels[:, tf.newaxis], reference_labels[tf.newaxis, :])
-        is_positive = is_same & tf.not_equal(own[:, tf.newaxis], columns[tf.newaxis, :])
+        is_positive, is_negative = pair_masks(labels, own, reference_labels, positives)
         positive = tf.argmin(tf.where(is_positive, nearness, nearness.dtype.max), axis=1, output_type=tf.int32)
-        negative = tf.argmax(tf.where(is_same, nearness.dtype.min, nearness), axis=1, output_type=tf.int32)
-        is_valid = tf.reduce_any(is_positive, axis=1) & tf.logical_not(tf.reduce_all(is_same, axis=1))
+        if negatives == "semi_hard":
+            nearness = semi_hard_nearness(nearness, tf.gather(nearness, positive, batch_dims=1), is_negative)
+        negative = tf.argmax(tf.where(is_negative, nearness, nearness.dtype.min), axis=1, output_type=tf.int32)
+        is_valid = tf.reduce_any(is_positive, axis=1) & tf.reduce_any(is_negative, axis=1)
         return positive, negative, is_valid
 
     blocks = [tf.stop_gradient(anchors), anchor_labels, anchor_rows]
     return Triplets(*pairwise.map_row_blocks(one_block, blocks, (tf.int32, tf.int32, tf.bool)))
+
+
+def pair_masks(labels, rows, reference_labels, positives: str = "hard") -> tuple[tf.Tensor, tf.Tensor]:
+    """Which references are positives and which negatives of each row: `[R, B]` bool each.
+
+    Args:
+        labels: `[R]` labels of the rows.
+        rows: `[R]` int32, the reference that each row is itself.
+        reference_labels: `[B]`.
+        positives: with `"partner"` only the next reference counts, and only for rows at even places.
+    """
+    columns = tf.range(tf.size(reference_labels))
+    is_same = tf.equal(labels[:, tf.newaxis], reference_labels[tf.newaxis, :])
+    if positives == "partner":
+        partner = tf.where(rows % 2 == 0, rows + 1, -tf.ones_like(rows))
+        return is_same & tf.equal(partner[:, tf.newaxis], columns[tf.newaxis, :]), tf.logical_not(is_same)
+    return is_same & tf.not_equal(rows[:, tf.newaxis], columns[tf.newaxis, :]), tf.logical_not(is_same)
+
+
+def semi_hard_nearness(nearness, nearness_of_positive, is_negative) -> tf.Tensor:
+    """Nearness made such that the largest among the negatives is the semi-hard one.
+
+    Args:
+        nearness: `[R, B]`, larger means nearer.
+        nearness_of_positive: `[R]`.
+        is_negative: `[R, B]` bool.
+
+    Returns:
+        `[R, B]`: as it was for negatives farther than the positive; rows with none such, turned round.
+    """
+    is_beyond = is_negative & (nearness < nearness_of_positive[:, tf.newaxis])
+    has_beyond = tf.reduce_any(is_beyond, axis=1, keepdims=True)
+    return tf.where(has_beyond, tf.where(is_beyond, nearness, nearness.dtype.min), -nearness)
 
 
 def nearest_class_pairs(embeddings, labels) -> ClassPairs:

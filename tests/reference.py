@@ -31,6 +31,52 @@ def class_distance(labels, f, c, other):
     )
 
 
+DISTANCES = {
+    "euclidean": distance,
+    "squared": lambda u, v: float(np.sum((u - v) ** 2)),
+    "cosine": lambda u, v: 1.0 - float(np.dot(u, v)),
+}
+
+
+def triplets(labels, f, measure, positives, negatives):
+    """All (a, p, n) that a triplet loss with these settings is about."""
+    found = []
+    for a in range(len(f)):
+        same = [j for j in range(len(f)) if j != a and labels[j] == labels[a]]
+        others = [j for j in range(len(f)) if labels[j] != labels[a]]
+        if positives == "partner":
+            same = [j for j in same if a % 2 == 0 and j == a + 1]
+        if not same or not others:
+            continue
+        chosen = [max(same, key=lambda j: measure(f[a], f[j]))] if positives == "hard" else same
+        for p in chosen:
+            beyond = [n for n in others if measure(f[a], f[n]) > measure(f[a], f[p])]
+            if negatives == "all":
+                found += [(a, p, n) for n in others]
+            elif negatives == "hard" or beyond:
+                found.append(
+                    (a, p, min(beyond if negatives == "semi_hard" else others, key=lambda n: measure(f[a], f[n])))
+                )
+            else:
+                found.append((a, p, max(others, key=lambda n: measure(f[a], f[n]))))
+    return found
+
+
+def triplet(labels, embeddings, margin, positives, negatives, kind, soft):
+    """The triplet loss: mean over anchors (queries), over positive pairs, or over the triplets above 0."""
+    f = unit(np.asarray(embeddings, np.float64))
+    measure = DISTANCES[kind]
+    values = []
+    for a, p, n in triplets(labels, f, measure, positives, negatives):
+        difference = measure(f[a], f[p]) - measure(f[a], f[n])
+        values.append(np.log1p(np.exp(difference)) if soft else max(difference + margin, 0.0))
+    if negatives == "all":
+        return sum(values) / max(sum(value > 0 for value in values), 1)
+    if positives == "all":
+        return sum(values) / max(len(values), 1)
+    return sum(values) / (len(f) / 2 if positives == "partner" else len(f))
+
+
 def eet(labels, embeddings, margin=0.3, normalize=True):
     """The unweighted means of EET: margin, symmetric, equidistant, max_min, equal_minima."""
     f = np.asarray(embeddings, np.float64)

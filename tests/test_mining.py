@@ -23,7 +23,7 @@ def make_batch(seed):
 
 def batch_hard(labels, embeddings):
     rows = np.arange(len(labels), dtype=np.int32)
-    return mining.batch_hard(tf.constant(embeddings), labels, rows, tf.constant(embeddings), labels)
+    return mining.mine_triplets(tf.constant(embeddings), labels, rows, tf.constant(embeddings), labels)
 
 
 def in_blocks_of(monkeypatch, block_rows):
@@ -53,7 +53,7 @@ def test_anchors_may_be_some_rows_of_the_references():
     """As on the second of two replicas: anchors are the references' rows from 4 on."""
     labels, embeddings = make_batch(0)
     rows = np.arange(4, len(labels), dtype=np.int32)
-    some = mining.batch_hard(tf.constant(embeddings[4:]), labels[4:], rows, tf.constant(embeddings), labels)
+    some = mining.mine_triplets(tf.constant(embeddings[4:]), labels[4:], rows, tf.constant(embeddings), labels)
     for field, whole_field in zip(some, batch_hard(labels, embeddings)):
         np.testing.assert_array_equal(field, whole_field[4:])
 
@@ -107,7 +107,7 @@ def test_nothing_flows_back_through_a_choice():
     with tf.GradientTape() as tape:
         tape.watch(x)
         rows = tf.range(len(labels))
-        triplets = mining.batch_hard(x, labels, rows, x, labels)
+        triplets = mining.mine_triplets(x, labels, rows, x, labels)
         pairs = mining.nearest_class_pairs(x, labels)
         chosen = tf.add_n(
             [tf.reduce_sum(tf.cast(field, tf.float32)) for field in (*triplets, pairs.rows, pairs.other_rows)]

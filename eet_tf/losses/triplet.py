@@ -1,4 +1,4 @@
-"""The triplet loss with batch-hard mining: the baseline, and the margin term of EET."""
+"""Triplet losses over a batch: which positives, which negatives, which distance; and the margin term of EET."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from eet_tf import mining, pairwise
+from eet_tf import mining, pairwise, replicas
 from eet_tf.losses.base import Batch, MetricLoss, make_batch
+
+_POSITIVES = ("hard", "partner", "all")
+_NEGATIVES = ("hard", "semi_hard", "all")
 
 
 class TripletSides(NamedTuple):
@@ -22,7 +25,7 @@ class TripletSides(NamedTuple):
 
 def hard_triplet_sides(batch: Batch) -> TripletSides:
     """Mines each anchor's hardest triplet and measures it; only the three chosen embeddings get a gradient."""
-    triplets = mining.batch_hard(*batch)
+    triplets = mining.mine_triplets(*batch)
     positives = tf.gather(batch.references, triplets.positives)
     negatives = tf.gather(batch.references, triplets.negatives)
     return TripletSides(
@@ -38,43 +41,144 @@ def hinge(positive: tf.Tensor, negative: tf.Tensor, margin: float, is_valid: tf.
     return tf.where(is_valid, tf.nn.relu(positive - negative + margin), tf.zeros_like(positive))
 
 
-def triplet_loss(labels, embeddings, *, margin: float = 0.3, from_normalized: bool = False) -> tf.Tensor:
-    """Batch-hard triplet loss of each anchor: `[ d(a, p) - d(a, n) + margin ]_+`.
+def triplet_loss(
+    labels,
+    embeddings,
+    *,
+    margin: float = 0.3,
+    positives: str = "hard",
+    negatives: str = "hard",
+    distance: str = "euclidean",
+    soft_margin: bool = False,
+    from_normalized: bool = False,
+) -> tf.Tensor:
+    """Triplet loss of each anchor, `[B]` float32, whose mean is the paper's value; everything as in `TripletLoss`."""
+    batch = make_batch(labels, embeddings, from_normalized)
+    violation = tf.nn.softplus if soft_margin else (lambda difference: tf.nn.relu(difference + margin))
+    if "all" in (positives, negatives):
+        return _over_many_triplets(batch, violation, positives, negatives, distance)
+    return _over_one_triplet(batch, violation, positives, negatives, distance)
 
-    See `TripletLoss` for what p and n are.
 
-    Args:
-        labels: `[B]` or `[B, 1]` class numbers.
-        embeddings: `[B, D]`.
-        margin: in Euclidean distance between unit vectors, which is at most 2.
-        from_normalized: whether the embeddings already have unit length.
+def _over_one_triplet(batch: Batch, violation, positives: str, negatives: str, distance: str) -> tf.Tensor:
+    """Chooses one triplet per anchor without gradient, then differentiates only what was chosen."""
+    triplets = mining.mine_triplets(*batch, positives, negatives)
+    to_positive, to_negative = (
+        pairwise.distance(batch.anchors, tf.gather(batch.references, chosen), distance)
+        for chosen in (triplets.positives, triplets.negatives)
+    )
+    loss = tf.where(triplets.is_valid, violation(to_positive - to_negative), tf.zeros_like(to_positive))
+    return 2.0 * loss if positives == "partner" else loss  # every other photo is an anchor, and the mean is theirs
+
+
+def _over_many_triplets(batch: Batch, violation, positives: str, negatives: str, distance: str) -> tf.Tensor:
+    """Goes through the triplets of each anchor without gradient, then differentiates each distance times its part.
+
+    The loss of an anchor depends on its distances alone, so the slope of each is all that its gradient needs.
+    """
+
+    def one_block(anchors, references, labels, rows):
+        distances = pairwise.distance_matrix(anchors, references, distance)
+        masks = mining.pair_masks(labels, rows, batch.reference_labels, positives)
+        values, slopes, counts = _go_through_positives(
+            tf.stop_gradient(distances), *masks, violation, positives, negatives
+        )
+        values += tf.reduce_sum(slopes * (distances - tf.stop_gradient(distances)), axis=1)
+        return tf.stack([values, counts], axis=1)
+
+    sums = pairwise.reduce_row_blocks(
+        one_block, batch.anchors, batch.references, [batch.anchor_labels, batch.anchor_rows]
+    )
+    count = tf.reduce_sum(replicas.gather(tf.reduce_sum(sums[:, 1], keepdims=True)))
+    num_rows = tf.cast(tf.shape(batch.references)[0], tf.float32)
+    return tf.math.divide_no_nan(sums[:, 0] * num_rows, tf.stop_gradient(count))
+
+
+def _go_through_positives(distances, is_positive, is_negative, violation, positives: str, negatives: str):
+    """Takes each anchor's positives one by one, so that only `[R, B]` is ever needed.
 
     Returns:
-        `[B]` float32; 0 for an anchor that lacks a positive or a negative.
-
-    Reference: Hermans, Beyer, Leibe, arXiv 1703.07737, eq. 5.
+        The sum of an anchor's triplets `[R]`, its derivative by each distance `[R, B]`, and how many triplets the mean
+        is over `[R]`: those that have a loss where all negatives count, otherwise those that exist.
     """
-    sides = hard_triplet_sides(make_batch(labels, embeddings, from_normalized))
-    return hinge(sides.anchor_positive, sides.anchor_negative, margin, sides.is_valid)
+    columns = tf.range(tf.shape(distances)[1])
+    if positives == "hard":
+        farthest = tf.argmax(tf.where(is_positive, distances, -1.0), axis=1, output_type=tf.int32)
+        is_positive &= tf.equal(columns[tf.newaxis, :], farthest[:, tf.newaxis])
+
+    def one_positive(remaining, values, slopes, counts):
+        positive = tf.argmax(tf.cast(remaining, tf.int32), axis=1, output_type=tf.int32)
+        is_taken = remaining & tf.equal(columns[tf.newaxis, :], positive[:, tf.newaxis])
+        to_positive = tf.gather(distances, positive, batch_dims=1)
+        chosen = _choose_negatives(distances, to_positive, is_negative, negatives)
+        chosen &= tf.reduce_any(remaining, axis=1, keepdims=True)
+        difference = to_positive[:, tf.newaxis] - distances
+        with tf.GradientTape() as tape:
+            tape.watch(difference)
+            losses = violation(difference)
+        slope = tf.where(chosen, tape.gradient(losses, difference), 0.0)
+        losses = tf.where(chosen, losses, 0.0)
+        counted = chosen & (losses > 0) if negatives == "all" else chosen
+        slopes += tf.where(is_taken, tf.reduce_sum(slope, axis=1, keepdims=True), 0.0) - slope
+        counts += tf.reduce_sum(tf.cast(counted, tf.float32), axis=1)
+        return remaining & ~is_taken, values + tf.reduce_sum(losses, axis=1), slopes, counts
+
+    nothing = tf.zeros_like(distances[:, 0])
+    start = (is_positive, nothing, tf.zeros_like(distances), nothing)
+    _, *results = tf.while_loop(lambda remaining, *_: tf.reduce_any(remaining), one_positive, start)
+    return tuple(tf.stop_gradient(result) for result in results)
+
+
+def _choose_negatives(distances, to_positive, is_negative, negatives: str) -> tf.Tensor:
+    """`[R, B]` bool: which negatives stand against the positive in hand."""
+    if negatives == "all":
+        return is_negative
+    nearness = -distances
+    if negatives == "semi_hard":
+        nearness = mining.semi_hard_nearness(nearness, -to_positive, is_negative)
+    nearness = tf.where(is_negative, nearness, nearness.dtype.min)
+    best = tf.argmax(nearness, axis=1, output_type=tf.int32)
+    columns = tf.range(tf.shape(distances)[1])
+    return is_negative & tf.equal(columns[tf.newaxis, :], best[:, tf.newaxis])
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
 class TripletLoss(MetricLoss):
-    """Triplet loss with batch-hard mining, `mean_a [ d(a, p) - d(a, n) + margin ]_+`.
+    """Triplet loss: for an anchor a, positive p and negative n of the batch, `[ d(a, p) - d(a, n) + margin ]_+`.
 
-    For every anchor a: p is its farthest sample of the same class, n its nearest sample of another class, d the
-    Euclidean distance (not squared) of unit vectors. The whole global batch is searched under any strategy. An
-    anchor that lacks a positive or a negative contributes exactly 0.
+    Which triplets count is a matter of settings. The well-known ones are:
+
+    | name | settings | mean over |
+    |---|---|---|
+    | batch-hard (Hermans) | the defaults | anchors |
+    | batch-hard, soft margin (Hermans) | `soft_margin=True` | anchors |
+    | batch-all (Hermans) | `positives="all", negatives="all"` | triplets with a loss above 0 |
+    | semi-hard (FaceNet) | `margin=0.2, positives="all", negatives="semi_hard", distance="squared"` | positive pairs |
+    | online sampling (Dodds) | `margin=0.1, positives="partner", distance="cosine"` | queries |
+
+    - An anchor is never its own positive. One that lacks a positive or a negative has no triplet and contributes
+      exactly 0; where the mean is over anchors it counts in it, otherwise not.
+    - Under any strategy the whole global batch is searched.
+    - Memory is that of blocks of 512 rows. With `"all"`, time grows with the largest class of the batch.
+    - Online sampling takes batches of pairs, `PKSampler(..., examples_per_class=2)`: photos at even places are
+      queries, the next photo is the partner, and only queries are anchors. Its authors floor the largest similarity of
+      a negative at 0, since they mask by a product; here what is no negative is left out.
 
     Args:
-        margin: default 0.3, the EET paper's, so that the two compare.
+        margin: in the unit of `distance`. Default 0.3, the EET paper's, so that the two compare. Without effect with
+            `soft_margin`.
+        positives: `"hard"` (the farthest), `"partner"` (the next photo of a query) or `"all"`.
+        negatives: `"hard"` (the nearest), `"semi_hard"` (the nearest that is farther than the positive; if none is,
+            the farthest) or `"all"`.
+        distance: `"euclidean"`, `"squared"` Euclidean or `"cosine"` (1 - cosine, half the squared distance).
+        soft_margin: `log(1 + exp(d(a, p) - d(a, n)))` in place of the hinge.
         from_normalized: whether `y_pred` already has unit length; otherwise it is normalised here.
         reduction: as in every Keras loss.
         name: name of the loss.
         dtype: as in every Keras loss; the arithmetic is float32 whatever it is.
 
     Raises:
-        ValueError: if `margin` is negative, or shapes are not `[B]` and `[B, D]`.
+        ValueError: if `margin` is negative, a setting is unknown, or shapes are not `[B]` and `[B, D]`.
 
     Example:
 
@@ -82,13 +186,18 @@ class TripletLoss(MetricLoss):
     >>> float(loss([0, 0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]))  # all alike: the margin
     0.30000001192092896
 
-    Reference: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss", arXiv 1703.07737, eq. 5.
+    Reference: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss", arXiv 1703.07737, eq. 5 (batch-hard), 6
+        (batch-all; its mean over triplets above 0 and its soft margin in section 2); Schroff, Kalenichenko,
+        Philbin, "FaceNet", arXiv 1503.03832, eq. 4; Dodds et al., arXiv 1810.04652 [authors: their released code].
     """
 
     def __init__(
         self,
         margin: float = 0.3,
-        *,
+        positives: str = "hard",
+        negatives: str = "hard",
+        distance: str = "euclidean",
+        soft_margin: bool = False,
         from_normalized: bool = False,
         reduction: str = "sum_over_batch_size",
         name: str = "triplet_loss",
@@ -97,8 +206,25 @@ class TripletLoss(MetricLoss):
         super().__init__(reduction, name, dtype)
         if margin < 0:
             raise ValueError(f"`margin` must be 0 or more. Received: margin={margin}.")
+        _check_choice("positives", positives, _POSITIVES)
+        _check_choice("negatives", negatives, _NEGATIVES)
+        _check_choice("distance", distance, pairwise.DISTANCES)
         self.margin = margin
+        self.positives = positives
+        self.negatives = negatives
+        self.distance = distance
+        self.soft_margin = soft_margin
         self.from_normalized = from_normalized
+
+    def _arguments(self) -> dict:
+        return {
+            "margin": self.margin,
+            "positives": self.positives,
+            "negatives": self.negatives,
+            "distance": self.distance,
+            "soft_margin": self.soft_margin,
+            "from_normalized": self.from_normalized,
+        }
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -107,9 +233,13 @@ class TripletLoss(MetricLoss):
 
     def terms(self, labels, embeddings) -> dict[str, tf.Tensor]:
         """`{"margin": [B]}`."""
-        loss = triplet_loss(labels, embeddings, margin=self.margin, from_normalized=self.from_normalized)
-        return {"margin": loss}
+        return {"margin": triplet_loss(labels, embeddings, **self._arguments())}
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        return {"margin": self.margin, "from_normalized": self.from_normalized, **super().get_config()}
+        return {**self._arguments(), **super().get_config()}
+
+
+def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{argument}` must be one of {', '.join(choices)}. Received: {argument}={value!r}.")

@@ -28,6 +28,10 @@ OTHER_ARGUMENTS = {
     },
     "TripletLoss": {
         "margin": 0.45,
+        "positives": "all",
+        "negatives": "semi_hard",
+        "distance": "cosine",
+        "soft_margin": True,
         "from_normalized": True,
         "reduction": "sum",
         "name": "other",
