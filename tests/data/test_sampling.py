@@ -157,3 +157,109 @@ def test_fewer_than_two_make_no_pairs(name):
 def test_more_classes_than_there_are():
     with pytest.raises(ValueError, match="at most the number of classes, 2. Received: classes_per_batch=3"):
         PKSampler([0, 0, 5, 5], classes_per_batch=3)
+
+
+CATEGORIES = np.array(["bags", "coats", "shoes"])
+
+
+@st.composite
+def category_samplers(draw):
+    """A sampler of 4 to 12 classes in three categories, some of which may be empty or small; labels; categories."""
+    of_class = np.array(draw(st.lists(st.integers(0, 2), min_size=4, max_size=12)))
+    counts = draw(st.lists(st.integers(1, 4), min_size=len(of_class), max_size=len(of_class)))
+    labels = np.repeat(np.arange(len(of_class)), counts)
+    labels = np.random.default_rng(draw(st.integers(0, 99))).permutation(labels)
+    num_classes, probability = draw(st.integers(2, len(of_class))), draw(st.sampled_from([0.3, 1.0]))
+    categories = CATEGORIES[of_class[labels]]
+    sampler = PKSampler(labels, num_classes, 2, draw(st.integers(0, 99)), categories, probability)
+    return sampler, labels, categories
+
+
+@given(category_samplers())
+def test_a_favouring_batch_takes_all_it_can_from_one_category(case):
+    """With probability 1 each batch holds, of at least one category, min(P, classes of that category) classes."""
+    sampler, labels, categories = case
+    sizes = {name: len(set(labels[categories == name])) for name in set(categories)}
+    for batch in draw_batches(sampler, 12)[:, :, 0]:
+        assert len(set(labels[batch])) == sampler.classes_per_batch
+        if sampler.category_probability == 1:
+            names, counts = np.unique(categories[batch], return_counts=True)
+            wanted = [min(sampler.classes_per_batch, sizes[name]) for name in names]
+            assert any(counts >= wanted)
+
+
+def make_catalog_of_categories():
+    """Category a has 40 classes of 2 photos, b has 10, c has 2."""
+    of_class = np.repeat(["a", "b", "c"], [40, 10, 2])
+    labels = np.repeat(np.arange(52), 2)
+    return labels, of_class[labels]
+
+
+def test_categories_are_drawn_equally_often_however_large():
+    """P = 8 and all batches favour: a and b give whole batches, c is topped up to 8. Each of 1,200 batches is of one of
+    three categories with probability 1/3: a count has mean 400 and standard deviation sqrt(1200 * 2 / 9) = 16.3; five
+    of them are 82."""
+    labels, categories = make_catalog_of_categories()
+    batches = draw_batches(PKSampler(labels, 8, 2, 3, categories, 1.0), 1200)[:, :, 0]
+    drawn = [tuple(sorted(set(categories[batch]))) for batch in batches]
+    counts = [drawn.count(("a",)), drawn.count(("b",)), sum("c" in names for names in drawn)]
+    assert sum(counts) == 1200
+    assert max(abs(count - 400) for count in counts) < 82
+
+
+def test_the_share_of_favouring_batches_is_the_probability():
+    """Probability 0.8, batches of 8 from category a, 40 of 52 classes, or b: a batch from all is of one category with
+    probability below C(40, 8) / C(52, 8) + ... < 0.11. Of 1,500 batches those of a alone or b alone are between
+    0.8 * 2/3 = 0.533 and 0.533 + 0.2 * 0.11 = 0.555 on average; five standard deviations are 0.065."""
+    labels, categories = make_catalog_of_categories()
+    batches = draw_batches(PKSampler(labels, 8, 2, 4, categories, 0.8), 1500)[:, :, 0]
+    share = np.mean([len(set(categories[batch])) == 1 for batch in batches])
+    assert 0.533 - 0.065 < share < 0.555 + 0.065
+
+
+def test_a_category_with_few_classes_gives_all_of_them_and_is_topped_up_evenly():
+    labels, categories = make_catalog_of_categories()
+    batches = draw_batches(PKSampler(labels, 8, 2, 5, categories, 1.0), 600)[:, :, 0]
+    topped_up = [batch for batch in batches if "c" in categories[batch]]
+    assert all(np.sum(categories[batch] == "c") == 2 for batch in topped_up)
+    others = np.concatenate([labels[batch][categories[batch] != "c"] for batch in topped_up])
+    counts = np.bincount(others, minlength=50)
+    assert counts.max() - counts.min() <= 2  # as even as passes are
+
+
+def test_classes_of_a_category_are_visited_equally_often():
+    labels, categories = make_catalog_of_categories()
+    batches = draw_batches(PKSampler(labels, 8, 2, 6, categories, 1.0), 300)[:, :, 0]
+    pure = np.concatenate([labels[batch] for batch in batches if set(categories[batch]) == {"a"}])
+    counts = np.bincount(pure, minlength=40)[:40]
+    assert counts.max() - counts.min() <= 2
+
+
+def test_a_class_belongs_to_the_category_of_most_of_its_photos():
+    """Class 0 lies in b twice and a once; class 1 once in each of a and b, which is a by name."""
+    labels = [0, 0, 0, 1, 1, 2, 2, 3, 3]
+    categories = ["b", "a", "b", "b", "a", "a", "a", "b", "b"]
+    batches = draw_batches(PKSampler(labels, 2, 2, 0, categories, 1.0), 40)[:, :, 0]
+    assert {tuple(sorted(set(np.array(labels)[batch]))) for batch in batches} == {(0, 3), (1, 2)}
+
+
+def test_without_favouring_categories_change_nothing():
+    labels, categories = make_catalog_of_categories()
+    plain = draw_batches(PKSampler(labels, 8, 2, 5), 9)
+    np.testing.assert_array_equal(draw_batches(PKSampler(labels, 8, 2, 5, categories, 0.0), 9), plain)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5])
+def test_a_probability_that_is_no_share(probability):
+    with pytest.raises(ValueError, match=rf"`category_probability` must be in \[0, 1\]. Received: .*{probability}"):
+        PKSampler([0, 0, 1, 1], 2, 2, categories=["a"] * 4, category_probability=probability)
+
+
+def test_favouring_needs_categories():
+    with pytest.raises(ValueError, match="`category_probability` needs `categories`"):
+        PKSampler([0, 0, 1, 1], 2, 2, category_probability=0.8)
+
+
+def test_categories_must_be_one_per_photo():
+    with pytest.raises(ValueError, match="one name per photo. Received: 3 for 4 photos"):
+        PKSampler([0, 0, 1, 1], 2, 2, categories=["a", "b", "c"], category_probability=0.8)
