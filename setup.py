@@ -39,7 +39,9 @@ setup(
             "tensorflow-addons==0.23.0",
             "tensorflow-metadata<1.16",
         ],
-        "test": ["pytest", "hypothesis", "ruff"],
+        # the official annotations of Cars196 are MATLAB files
+        "cars196": ["scipy>=1.11"],
+        "test": ["pytest", "hypothesis", "ruff", "scipy>=1.11"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -3,16 +3,22 @@
 from eet_tf._lazy import lazy_names
 
 _NAMES = {
+    "AttributeTable": "eet_tf.data.attributes",
     "Catalog": "eet_tf.data.catalog",
     "CatalogError": "eet_tf.data.catalog",
     "PKSampler": "eet_tf.data.sampling",
     "augmentation": "eet_tf.data.pipeline",
     "check_photos": "eet_tf.data.pipeline",
     "decode_and_resize": "eet_tf.data.images",
+    "encode_attributes": "eet_tf.data.attributes",
     "gallery_dataset": "eet_tf.data.pipeline",
+    "load_cars196": "eet_tf.data.fine_grained",
+    "load_consumer_to_shop": "eet_tf.data.deepfashion",
     "load_csv": "eet_tf.data.benchmarks",
+    "load_cub": "eet_tf.data.fine_grained",
     "load_dataset": "eet_tf.data.benchmarks",
     "load_folder": "eet_tf.data.benchmarks",
+    "load_inshop": "eet_tf.data.deepfashion",
     "load_sop": "eet_tf.data.benchmarks",
     "make_synthetic_catalog": "eet_tf.data.synthetic",
     "training_dataset": "eet_tf.data.pipeline",

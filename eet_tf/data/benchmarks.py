@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
+from eet_tf.data.fine_grained import load_cars196, load_cub
+from eet_tf.data.lists import check_listed_files, numbered_lines, read_csv, split_fields
 from eet_tf.data.synthetic import make_synthetic_catalog
 
 _PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
@@ -16,7 +21,9 @@ _SOP_HEADER = ["image_id", "class_id", "super_class_id", "path"]
 def load_sop(data_dir: str) -> Catalog:
     """Stanford Online Products' layout: `Ebay_train.txt` and `Ebay_test.txt`.
 
-    Their header is `image_id class_id super_class_id path`.
+    Their header is `image_id class_id super_class_id path`. An `attributes.csv` beside them is read too, where there
+    is one: the row of a photo is found by its column `path`, and every other column but `class_id` is an attribute.
+    A photo without a row has `""`, unknown, for each.
 
     Args:
         data_dir: folder that holds the two lists and the photos.
@@ -26,24 +33,45 @@ def load_sop(data_dir: str) -> Catalog:
 
     Raises:
         CatalogError: names the file and line of what is wrong.
+
+    Reference:
+        Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016.
     """
     rows = [row for split in ("train", "test") for row in _sop_rows(os.path.join(data_dir, f"Ebay_{split}.txt"), split)]
     paths, skus, categories, splits, places = zip(*rows) if rows else [()] * 5
-    _check_listed_files(data_dir, paths, places)
-    return Catalog(paths, skus, categories, splits=splits, root=data_dir, source=f"{data_dir}/Ebay_*.txt")
+    check_listed_files(data_dir, paths, places)
+    attributes = _attributes_by_path(os.path.join(data_dir, "attributes.csv"), paths)
+    return Catalog(paths, skus, categories, attributes, splits, root=data_dir, source=f"{data_dir}/Ebay_*.txt")
 
 
-def _sop_rows(file: str, split: str):
-    with _open_list(file) as lines:
-        if next(lines, "").split() != _SOP_HEADER:
-            raise CatalogError(f"{file}:1: the first line must be {' '.join(_SOP_HEADER)!r}.")
-        for number, line in enumerate(lines, start=2):
-            fields = line.split(maxsplit=3)
-            if not fields:
-                continue
-            if len(fields) != 4:
-                raise CatalogError(f"{file}:{number}: a row must have 4 fields. Received: {line.strip()!r}.")
-            yield fields[3].strip(), fields[1], fields[2], split, f"{file}:{number}"
+def _sop_rows(file: str, split: str) -> Iterator[tuple[str, ...]]:
+    lines = numbered_lines(file)
+    if next(lines, (1, ""))[1].split() != _SOP_HEADER:
+        raise CatalogError(f"{file}:1: the first line must be {' '.join(_SOP_HEADER)!r}.")
+    for number, line in lines:
+        _, sku, category, path = split_fields(f"{file}:{number}", line, 4)
+        yield path, sku, category, split, f"{file}:{number}"
+
+
+def _attributes_by_path(file: str, paths: Sequence[str]) -> dict[str, np.ndarray]:
+    if not os.path.isfile(file):
+        return {}
+    numbers, columns = read_csv(file, needed=("path",))
+    rows: dict[str, int] = {}
+    for row, path in enumerate(columns["path"]):
+        if rows.setdefault(path, row) != row:
+            raise CatalogError(
+                f"{file}:{numbers[row]}: photo {path!r} has a second row (the first is in line {numbers[rows[path]]}). "
+                "Delete one of them."
+            )
+    if paths and rows.keys().isdisjoint(paths):
+        raise CatalogError(f"{file} has no row for any listed photo. Its paths must be those of the lists.")
+    picked = [rows.get(path, -1) for path in paths]  # -1 is the cell that stands behind the last row
+    return {
+        name: np.array([*column, ""], dtype=np.str_)[picked]
+        for name, column in columns.items()
+        if name not in ("path", "class_id")
+    }
 
 
 def load_csv(data_dir: str) -> Catalog:
@@ -56,32 +84,16 @@ def load_csv(data_dir: str) -> Catalog:
         CatalogError: names the file and line of what is wrong.
     """
     file = os.path.join(data_dir, "catalog.csv") if os.path.isdir(data_dir) else data_dir
-    with _open_list(file) as lines:
-        reader = csv.DictReader(lines, strict=True)
-        try:
-            names = reader.fieldnames or []
-            if "path" not in names or "sku" not in names or len(set(names)) < len(names):
-                raise CatalogError(
-                    f"{file}:1: the header must name columns 'path' and 'sku', and none twice. Received: {names}."
-                )
-            rows = [(reader.line_num, row) for row in reader]
-        except csv.Error as error:
-            raise CatalogError(f"{file}:{reader.line_num}: the row is no CSV: {error}. Look at its quotes.") from error
-        except UnicodeDecodeError as error:
-            raise CatalogError(f"{file} is not encoded as UTF-8: {error}. Save it as UTF-8.") from error
-    for number, row in rows:
-        if None in row or None in row.values():
-            raise CatalogError(f"{file}:{number}: the row has not as many fields as the header, {len(names)}.")
-    columns = {name: [row[name].strip() for _, row in rows] for name in names}
-    numbers = [number for number, _ in rows]
-    _check_listed_files(os.path.dirname(file), columns["path"], [f"{file}:{number}" for number in numbers])
+    root = os.path.dirname(file)
+    numbers, columns = read_csv(file, needed=("path", "sku"))
+    check_listed_files(root, columns["path"], (f"{file}:{number}" for number in numbers))
     return Catalog(
         columns["path"],
         columns["sku"],
         columns.get("category"),
         {name: column for name, column in columns.items() if name not in _CSV_ROLES},
         columns.get("split"),
-        root=os.path.dirname(file),
+        root=root,
         source=file,
         lines=numbers,
     )
@@ -102,15 +114,26 @@ def load_folder(data_dir: str) -> Catalog:
     return Catalog(paths, skus, root=data_dir, source=data_dir).check_files()
 
 
-LOADERS = {"csv": load_csv, "folder": load_folder, "sop": load_sop, "synthetic": make_synthetic_catalog}
+LOADERS = {
+    "cars196": load_cars196,
+    "consumer_to_shop": load_consumer_to_shop,
+    "csv": load_csv,
+    "cub": load_cub,
+    "folder": load_folder,
+    "inshop": load_inshop,
+    "sop": load_sop,
+    "synthetic": make_synthetic_catalog,
+}
 _SYNTHETIC_DIR = os.path.join("runs", "synthetic_photos")
 
 
 def load_dataset(name: str, data_dir: str | None = None) -> Catalog:
-    """A catalogue by the name of its layout: `"csv"`, `"folder"`, `"sop"`, or `"synthetic"`, which is drawn if need be.
+    """A catalogue by the name of its layout.
 
     Args:
-        name: the layout.
+        name: the layout, a key of `LOADERS`: your own photos in a `"csv"` or `"folder"`; the data sets of papers
+            `"sop"`, `"inshop"`, `"consumer_to_shop"`, `"cub"` and `"cars196"`; or `"synthetic"`, which is drawn if
+            need be.
         data_dir: where it is; `"synthetic"` goes to `runs/synthetic_photos` if not told otherwise.
 
     Raises:
@@ -124,16 +147,3 @@ def load_dataset(name: str, data_dir: str | None = None) -> Catalog:
             raise ValueError(f"`data_dir` must say where the photos of a {name!r} dataset are. Received: {data_dir!r}.")
         data_dir = _SYNTHETIC_DIR
     return LOADERS[name](data_dir)
-
-
-def _open_list(file: str):
-    if not os.path.isfile(file):
-        raise CatalogError(f"{file!r} does not exist. Check `data_dir`.")
-    return open(file, encoding="utf-8-sig", newline="")
-
-
-def _check_listed_files(root: str, paths, places) -> None:
-    for path, place in zip(paths, places):
-        file = os.path.join(root, path)
-        if path and not os.path.isfile(file):
-            raise CatalogError(f"{place}: photo file {file!r} does not exist. Mend the path or delete the row.")

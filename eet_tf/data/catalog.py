@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+_ROLES = ("query", "gallery", "")
+
 
 class CatalogError(ValueError):
     """A catalogue that cannot be used; the message names the file, the line and the mend."""
@@ -23,6 +25,8 @@ class Catalog:
         categories: optional `[N]` strings, one category per photo.
         attributes: optional `{name: [N] strings}`, e.g. `{"colour": [...]}`.
         splits: optional `[N]` strings, e.g. `"train"` or `"test"`.
+        roles: optional `[N]` strings, what evaluation uses a photo for: `"query"`, `"gallery"`, or `""` for both
+            (each photo is searched among all the others). Without roles every photo serves as both.
         root: folder that relative paths start from.
         source: where the rows come from (a list file), for error messages.
         lines: optional `[N]` line numbers in `source`, for error messages.
@@ -32,7 +36,8 @@ class Catalog:
         label_skus: `[C]` strings, the sku of each label.
 
     Raises:
-        CatalogError: if it is empty, a column's length differs, a sku is empty or a photo is listed twice.
+        CatalogError: if it is empty, a column's length differs, a sku is empty, a role is none of the three or a
+            photo is listed twice.
 
     Example:
 
@@ -46,6 +51,7 @@ class Catalog:
     categories: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     splits: np.ndarray | None = None
+    roles: np.ndarray | None = None
     root: str = ""
     source: str = "the catalogue"
     lines: np.ndarray | None = None
@@ -53,7 +59,7 @@ class Catalog:
     label_skus: np.ndarray = dataclasses.field(init=False)
 
     def __post_init__(self):
-        for name in ("paths", "skus", "categories", "splits"):
+        for name in ("paths", "skus", "categories", "splits", "roles"):
             if getattr(self, name) is not None:
                 self._set(name, np.asarray(getattr(self, name), dtype=np.str_))
         if self.lines is not None:
@@ -69,7 +75,7 @@ class Catalog:
         object.__setattr__(self, name, value)
 
     def _columns(self) -> dict[str, np.ndarray]:
-        columns = {"skus": self.skus, "categories": self.categories, "splits": self.splits, "lines": self.lines}
+        columns = {name: getattr(self, name) for name in ("skus", "categories", "splits", "roles", "lines")}
         columns.update({f"attributes[{name!r}]": column for name, column in self.attributes.items()})
         return {name: column for name, column in columns.items() if column is not None}
 
@@ -87,6 +93,7 @@ class Catalog:
         empty = np.flatnonzero((self.skus == "") | (self.paths == ""))
         if empty.size:
             raise CatalogError(f"{self.where(empty[0])}: a row has no path or no sku. Fill it in or delete the row.")
+        self._check_roles()
         order = np.argsort(self.paths, kind="stable")
         repeats = np.flatnonzero(self.paths[order][1:] == self.paths[order][:-1])
         if repeats.size:
@@ -94,6 +101,16 @@ class Catalog:
             raise CatalogError(
                 f"{self.where(second)}: photo {str(self.paths[second])!r} is listed a second time "
                 f"(first at {self.where(first)}). List every photo once."
+            )
+
+    def _check_roles(self) -> None:
+        if self.roles is None:
+            return
+        wrong = np.flatnonzero(~np.isin(self.roles, _ROLES))
+        if wrong.size:
+            raise CatalogError(
+                f"{self.where(wrong[0])}: the role of a photo must be 'query', 'gallery' or '' (both). "
+                f"Received: {str(self.roles[wrong[0]])!r}."
             )
 
     def where(self, row: int) -> str:
@@ -113,6 +130,34 @@ class Catalog:
         """`[N]` photo files, joined to `root`."""
         return np.array([os.path.join(self.root, path) for path in self.paths], dtype=np.str_)
 
+    def column(self, name: str) -> np.ndarray:
+        """`[N]` strings, the attribute column `name`; `"category"` is the categories, where there are any.
+
+        Raises:
+            CatalogError: if there is none of that name; lists the known ones.
+        """
+        known = dict(self.attributes) if self.categories is None else {**self.attributes, "category": self.categories}
+        if name not in known:
+            raise CatalogError(f"{self.source} has no column {name!r}. Its columns are: {sorted(known) or 'none'}.")
+        return known[name]
+
+    def categorized_by(self, name: str) -> Catalog:
+        """The same catalogue with the attribute column `name` for categories.
+
+        Args:
+            name: an attribute, or `"category"`: then they stay as they are.
+
+        Raises:
+            CatalogError: if there is no such column; lists the known ones.
+
+        Example:
+
+        >>> catalog = Catalog(["a.jpg", "b.jpg"], ["mug", "cup"], attributes={"colour": ["red", "blue"]})
+        >>> catalog.categorized_by("colour").categories.tolist()
+        ['red', 'blue']
+        """
+        return dataclasses.replace(self, categories=self.column(name))
+
     def take(self, rows: Sequence[int] | np.ndarray) -> Catalog:
         """The catalogue of some rows (indices or a boolean mask); labels are numbered anew."""
         rows = np.asarray(rows)
@@ -126,6 +171,7 @@ class Catalog:
             categories=pick(self.categories),
             attributes={name: column[rows] for name, column in self.attributes.items()},
             splits=pick(self.splits),
+            roles=pick(self.roles),
             root=self.root,
             source=self.source,
             lines=pick(self.lines),

@@ -20,8 +20,12 @@ def training_dataset(
     augment: Callable[[tf.Tensor], tf.Tensor] | None = None,
     first_epoch: int = 0,
     steps_per_epoch: int | None = None,
+    attributes: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches: `(images [P*K, S, S, 3] float32 in [0, 255], labels [P*K] int64)`, class after class.
+
+    With `attributes` the labels become `{"label": [P*K], "attributes": [P*K, A] float32}`, as `MetricLearner` takes
+    them for two heads.
 
     Args:
         catalog: what to draw from; `sampler` must have been made of its labels.
@@ -30,13 +34,17 @@ def training_dataset(
         augment: function of a batch of images, e.g. `augmentation(image_size)`.
         first_epoch: number of the epoch it starts with, so that a resumed run sees what the first would have.
         steps_per_epoch: batches after which the sampler's next epoch begins, default `sampler.steps_per_epoch`.
+        attributes: `[N, A]` of 1, 0 and -1, one row per photo of the catalogue, e.g. `encode_attributes(...).values`.
+
+    Raises:
+        ValueError: if `attributes` has not one row per photo.
 
     Example:
 
     >>> dataset = training_dataset(catalog, PKSampler(catalog.labels, 4, 2), image_size=64)  # doctest: +SKIP
     >>> model.fit(dataset, steps_per_epoch=100)  # doctest: +SKIP
     """
-    files, labels = tf.constant(catalog.files), tf.constant(catalog.labels)
+    files, targets = tf.constant(catalog.files), _targets(catalog, attributes)
     steps = steps_per_epoch or sampler.steps_per_epoch
 
     def rows():
@@ -48,11 +56,25 @@ def training_dataset(
             epoch += 1
 
     dataset = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec([], tf.int64))
-    dataset = dataset.map(lambda row: (_read(files[row], image_size), labels[row]), tf.data.AUTOTUNE)
+    dataset = dataset.map(lambda row: (_read(files[row], image_size), targets(row)), tf.data.AUTOTUNE)
     dataset = dataset.batch(sampler.batch_size, drop_remainder=True)
     if augment is not None:
-        dataset = dataset.map(lambda batch, label: (augment(batch), label), tf.data.AUTOTUNE)
+        dataset = dataset.map(lambda batch, target: (augment(batch), target), tf.data.AUTOTUNE)
     return dataset.prefetch(2)
+
+
+def _targets(catalog: Catalog, attributes: np.ndarray | None) -> Callable:
+    """From the number of a row to what is learnt of its photo."""
+    labels = tf.constant(catalog.labels)
+    if attributes is None:
+        return lambda row: labels[row]
+    if len(attributes) != len(catalog):
+        raise ValueError(
+            "`attributes` must have one row per photo of the catalogue. "
+            f"Received: {len(attributes)} rows for {len(catalog)} photos."
+        )
+    table = tf.constant(attributes, tf.int8)
+    return lambda row: {"label": labels[row], "attributes": tf.cast(table[row], tf.float32)}
 
 
 def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64) -> tf.data.Dataset:
@@ -67,9 +89,14 @@ def _read(file: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 def augmentation(
-    image_size: int, crop: float = 0.6, color: float = 0.2, cutout: float = 0.3, seed: int | None = None
+    image_size: int,
+    crop: float = 0.6,
+    color: float = 0.2,
+    cutout: float = 0.3,
+    seed: int | None = None,
+    noise: float = 0.0,
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Random crop, mirror, light and cut-out by keras-cv's layers, as a function of a batch of images.
+    """Random crop, mirror, light and cut-out by keras-cv's layers, and noise, as a function of a batch of images.
 
     Args:
         image_size: side of the images.
@@ -77,6 +104,7 @@ def augmentation(
         color: strength of changes in brightness, contrast and saturation, in [0, 1]; 0 changes none.
         cutout: largest side of the square that is blanked, as a share of the image's; 0 blanks none.
         seed: any integer, for random numbers that do not change from run to run.
+        noise: standard deviation of the Gaussian noise that every other photo gets, as a share of 255; 0 adds none.
 
     Returns:
         A function `[B, S, S, 3]` -> the same shape, float32 in [0, 255].
@@ -97,9 +125,17 @@ def augmentation(
     def augment(batch: tf.Tensor) -> tf.Tensor:
         for step in steps:
             batch = step(batch, training=True)
+        if noise > 0:
+            batch = _add_noise(tf.cast(batch, tf.float32), 255.0 * noise, seed)
         return tf.clip_by_value(tf.cast(batch, tf.float32), 0.0, 255.0)
 
     return augment
+
+
+def _add_noise(batch: tf.Tensor, deviation: float, seed: int | None) -> tf.Tensor:
+    """Gaussian noise on each photo with probability one half."""
+    is_noisy = tf.random.uniform([tf.shape(batch)[0], 1, 1, 1], seed=seed) < 0.5
+    return batch + tf.where(is_noisy, tf.random.normal(tf.shape(batch), stddev=deviation, seed=seed), 0.0)
 
 
 def check_photos(catalog: Catalog, progress: Callable[[int], None] | None = None) -> Catalog:

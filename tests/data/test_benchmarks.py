@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from eet_tf.data.benchmarks import load_csv, load_dataset, load_folder, load_sop
+from eet_tf.data.benchmarks import LOADERS, load_csv, load_dataset, load_folder, load_sop
 from eet_tf.data.catalog import CatalogError
 
 SHARED = pathlib.Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -93,6 +93,55 @@ def test_sop_missing_photo_names_the_line(sop):
 def test_sop_missing_list(sop):
     (sop / "Ebay_test.txt").unlink()
     with pytest.raises(CatalogError, match=r"Ebay_test\.txt' does not exist. Check `data_dir`"):
+        load_sop(str(sop))
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_sop_attributes_are_found_by_path(sop, line_end):
+    """Rows in another order, one photo without a row, one row without a photo, a quoted comma and an empty cell."""
+    rows = [
+        "colour,path,class_id,material",
+        "red,chair/5.JPG,9,wood",
+        'blue,bicycle_final/1 a.JPG,10,"steel, rubber"',
+        "green,unlisted.JPG,77,paper",
+        ",chair/3.JPG,12,metal",
+        " grey ,bicycle_final/2.JPG,11,",
+    ]
+    (sop / "attributes.csv").write_bytes(line_end.join(rows).encode())
+    attributes = {name: column.tolist() for name, column in load_sop(str(sop)).attributes.items()}
+    assert attributes == {
+        "colour": ["blue", "grey", "", "", "red"],
+        "material": ["steel, rubber", "", "metal", "", "wood"],
+    }
+
+
+def test_sop_without_attributes_has_none(sop):
+    assert load_sop(str(sop)).attributes == {}
+
+
+def test_sop_attributes_without_path(sop):
+    (sop / "attributes.csv").write_text("photo,colour\nchair/3.JPG,red\n")
+    with pytest.raises(CatalogError, match=r"attributes\.csv:1: the header must name a column 'path', and none twice"):
+        load_sop(str(sop))
+
+
+def test_sop_attributes_with_two_rows_of_one_photo(sop):
+    (sop / "attributes.csv").write_text("path,colour\nchair/3.JPG,red\nchair/4.JPG,red\n\nchair/3.JPG,red\n")
+    message = r"attributes\.csv:5: photo 'chair/3\.JPG' has a second row \(the first is in line 2\)"
+    with pytest.raises(CatalogError, match=message):
+        load_sop(str(sop))
+
+
+def test_sop_attributes_of_other_photos(sop):
+    """Paths from another folder would make every attribute unknown, and nobody would know."""
+    (sop / "attributes.csv").write_text("path,colour\nphotos/chair/3.JPG,red\n")
+    with pytest.raises(CatalogError, match=r"attributes\.csv has no row for any listed photo"):
+        load_sop(str(sop))
+
+
+def test_sop_in_another_encoding(sop):
+    (sop / "Ebay_test.txt").write_bytes((SOP_HEADER + "3 12 2 chair/caf\u00e9.JPG\n").encode("latin-1"))
+    with pytest.raises(CatalogError, match=r"Ebay_test\.txt is not encoded as UTF-8"):
         load_sop(str(sop))
 
 
@@ -241,15 +290,23 @@ def test_dataset_by_name(tmp_path):
 
 
 def test_unknown_dataset_lists_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"one of csv, folder, sop, synthetic\. Received: name='imagenet'"):
+    with pytest.raises(
+        ValueError, match=r"one of cars196, consumer_to_shop, csv, cub, folder, inshop, sop, sy.*'imagenet'"
+    ):
         load_dataset("imagenet", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["csv", "folder", "sop"])
+@pytest.mark.parametrize("name", sorted(LOADERS.keys() - {"synthetic"}))
 @pytest.mark.parametrize("data_dir", [None, ""])
 def test_dataset_without_data_dir(name, data_dir):
     with pytest.raises(ValueError, match=f"`data_dir` must say where the photos of a '{name}' dataset are"):
         load_dataset(name, data_dir)
+
+
+@pytest.mark.parametrize("name", sorted(LOADERS.keys() - {"synthetic"}))
+def test_every_reader_refuses_an_empty_folder(name, tmp_path):
+    with pytest.raises(CatalogError, match=r"does not exist\. Check `data_dir`|lists no photos"):
+        load_dataset(name, str(tmp_path))
 
 
 # Real data, as its README describes it
@@ -272,3 +329,16 @@ def test_real_fashion():
     assert (len(test), test.num_classes) == (5955, 1927)
     assert not set(train.skus) & set(test.skus)
     assert len(np.unique(catalog.categories)) == 30
+
+
+def test_real_fashion_attributes():
+    """Against the rows of the file, cut by hand where there are no quotes."""
+    folder = shared("fashion")
+    catalog = load_dataset("sop", folder)
+    header, *rows = pathlib.Path(folder, "attributes.csv").read_text(encoding="utf-8").splitlines()
+    known = {row.split(",")[0]: dict(zip(header.split(","), row.split(","))) for row in rows if '"' not in row}
+    assert list(catalog.attributes) == header.split(",")[2:]
+    for name, column in catalog.attributes.items():
+        for path, value in zip(catalog.paths.tolist(), column.tolist()):
+            assert path not in known or known[path][name].strip() == value
+    assert len(np.unique(catalog.categorized_by("subCategory").categories)) == 30

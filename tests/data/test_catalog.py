@@ -28,6 +28,7 @@ def full():
         categories=["a", "b", "a", "c", "b"],
         attributes={"colour": ["red", "blue", "green", "red", "red"]},
         splits=["train", "test", "train", "train", "test"],
+        roles=["", "query", "gallery", "", "gallery"],
     )
 
 
@@ -58,6 +59,7 @@ def test_take_keeps_every_column_and_numbers_labels_anew(full):
     assert part.categories.tolist() == ["c", "a", "a"]
     assert part.attributes["colour"].tolist() == ["red", "red", "green"]
     assert part.splits.tolist() == ["train", "train", "train"]
+    assert part.roles.tolist() == ["", "", "gallery"]
     assert part.root == "photos"
     assert part.where(0) == "list.csv:5"
 
@@ -70,7 +72,14 @@ def test_take_by_mask_is_take_by_rows(full):
 def test_split_takes_its_rows(full):
     assert full.split("test").paths.tolist() == ["1.jpg", "4.jpg"]
     assert full.split("train").paths.tolist() == ["0.jpg", "2.jpg", "3.jpg"]
+    assert full.split("test").roles.tolist() == ["query", "gallery"]
     assert full.split("all") is full
+
+
+def test_without_roles_there_are_none_in_any_part():
+    catalog = catalog_of(["a", "b", "b"], splits=["train", "test", "test"])
+    assert catalog.roles is None
+    assert catalog.split("test").roles is None
 
 
 def test_unknown_split_lists_the_known_ones(full):
@@ -111,6 +120,13 @@ def test_hold_out_depends_on_the_seed():
     assert len(drawn) == 5
 
 
+def test_hold_out_keeps_the_role_of_each_photo():
+    roles = np.tile(["query", "gallery", ""], 4)
+    catalog = catalog_of(np.repeat(["a", "b", "c", "d"], 3), roles=roles)
+    for part in catalog.hold_out(0.5):
+        assert part.roles.tolist() == [roles[int(path.removesuffix(".jpg"))] for path in part.paths]
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
 def test_hold_out_refuses_a_share_outside_0_to_1(full, share):
     with pytest.raises(CatalogError, match=f"`share` must be between 0 and 1. Received: share={share}"):
@@ -122,6 +138,45 @@ def test_hold_out_of_too_few_products_names_the_source():
         catalog_of(["a", "a", "b", "b", "c", "c"]).hold_out(0.1)
 
 
+# Columns
+
+
+def test_column_finds_attributes_and_the_categories(full):
+    assert full.column("colour").tolist() == ["red", "blue", "green", "red", "red"]
+    assert full.column("category").tolist() == ["a", "b", "a", "c", "b"]
+
+
+def test_categorized_by_an_attribute_changes_nothing_else(full):
+    by_colour = full.categorized_by("colour")
+    assert by_colour.categories.tolist() == ["red", "blue", "green", "red", "red"]
+    assert by_colour.attributes["colour"].tolist() == full.attributes["colour"].tolist()
+    for name in ("paths", "skus", "labels", "label_skus", "splits", "roles", "lines"):
+        assert getattr(by_colour, name).tolist() == getattr(full, name).tolist()
+    assert (by_colour.root, by_colour.source) == (full.root, full.source)
+    assert full.categories.tolist() == ["a", "b", "a", "c", "b"]
+
+
+def test_categorized_by_category_leaves_them(full):
+    assert full.categorized_by("category").categories.tolist() == full.categories.tolist()
+
+
+def test_an_attribute_named_category_counts_where_there_are_no_categories():
+    catalog = catalog_of(["a", "b"], attributes={"category": ["cup", "mug"]})
+    assert catalog.categorized_by("category").categories.tolist() == ["cup", "mug"]
+
+
+def test_an_unknown_column_lists_the_known_ones(full):
+    with pytest.raises(
+        CatalogError, match=r"list\.csv has no column 'size'. Its columns are: \['category', 'colour'\]"
+    ):
+        full.categorized_by("size")
+
+
+def test_category_is_no_column_of_a_catalogue_without_categories():
+    with pytest.raises(CatalogError, match=r"list\.csv has no column 'category'. Its columns are: none"):
+        catalog_of(["a", "b"]).categorized_by("category")
+
+
 # Refusals at construction
 
 
@@ -130,7 +185,7 @@ def test_no_photos():
         Catalog([], [], source="list.csv")
 
 
-@pytest.mark.parametrize("column", ["skus", "categories", "splits", "lines"])
+@pytest.mark.parametrize("column", ["skus", "categories", "splits", "roles", "lines"])
 def test_a_column_of_another_length_is_named(column):
     columns = {"skus": ["x", "y"], column: ["1"]}
     with pytest.raises(CatalogError, match=rf"`{column}` must have one value per photo.*\(1,\) for 2 photos"):
@@ -146,6 +201,13 @@ def test_an_attribute_of_another_length_is_named():
 def test_a_row_without_path_or_sku_is_named(paths, skus):
     with pytest.raises(CatalogError, match="list.csv:8: a row has no path or no sku"):
         Catalog(paths, skus, source="list.csv", lines=[4, 8, 9])
+
+
+@pytest.mark.parametrize("role", ["both", "Query", "query "])
+def test_a_role_that_is_none_of_the_three_is_named(role):
+    message = rf"list\.csv:3: the role of a photo must be 'query', 'gallery' or '' \(both\)\. Received: '{role}'"
+    with pytest.raises(CatalogError, match=message):
+        catalog_of(["a", "b", "b"], roles=["query", role, "?"])
 
 
 def test_a_photo_listed_twice_is_named_with_both_places():

@@ -121,7 +121,9 @@ def test_with_everything_off_only_the_mirror_is_left(photos):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"crop": 0.3}, {"color": 1.0}, {"cutout": 0.5}], ids=["default", "crop", "color", "cutout"]
+    "settings",
+    [{}, {"crop": 0.3}, {"color": 1.0}, {"cutout": 0.5}, {"noise": 0.1}],
+    ids=["default", "crop", "color", "cutout", "noise"],
 )
 def test_augmentation_changes_images_and_keeps_their_form(photos, settings):
     if settings:
@@ -132,7 +134,7 @@ def test_augmentation_changes_images_and_keeps_their_form(photos, settings):
     assert np.isfinite(result).all()
     assert 0 <= result.numpy().min() <= result.numpy().max() <= 255
     same, mirrored = identity_or_mirror(photos.numpy(), result.numpy())
-    assert (same | mirrored).sum() <= 2
+    assert (same | mirrored).sum() <= (len(photos) - 1 if settings.get("noise") else 2)
 
 
 def test_photos_of_a_batch_are_changed_differently(photos):
@@ -148,6 +150,35 @@ def test_cutout_blanks_at_most_its_share(photos):
     result = augmentation(SIZE, crop=1, color=0, cutout=0.5, seed=4)(photos).numpy()
     blank = (result == 127.5).all(axis=3).mean(axis=(1, 2))
     assert 0 < blank.max() <= 0.25 + 2 / SIZE
+
+
+def test_noise_falls_on_every_other_photo_with_its_deviation():
+    """100 grey photos of 32 x 32 x 3: each is noisy with probability 1/2, so 50 +- 5 (one standard deviation) are; five
+    of them are 25. The deviation of 3,072 values is 0.02 * 255 = 5.1 to within 5 * 5.1 / sqrt(2 * 3072) = 0.33."""
+    grey = tf.fill([100, 32, 32, 3], 127.0)
+    result = augmentation(32, crop=1, color=0, cutout=0, seed=5, noise=0.02)(grey).numpy()
+    deviations = result.std(axis=(1, 2, 3))
+    assert 25 <= np.sum(deviations > 0) <= 75
+    assert np.all(np.abs(deviations[deviations > 0] - 5.1) < 0.33)
+
+
+def test_attributes_come_beside_the_labels(catalog, sampler):
+    """Each photo's attributes are its own row: here its number in the catalogue, and whether its label is odd."""
+    table = np.stack([np.arange(len(catalog)), catalog.labels % 2], axis=1).astype(np.int8)
+    with_attributes = take(training_dataset(catalog, sampler, SIZE, attributes=table), 2)
+    for (images, targets), (same_images, labels) in zip(
+        with_attributes, take(training_dataset(catalog, sampler, SIZE), 2)
+    ):
+        np.testing.assert_array_equal(images, same_images)
+        np.testing.assert_array_equal(targets["label"], labels)
+        rows, is_odd = np.asarray(targets["attributes"]).T
+        np.testing.assert_array_equal(catalog.labels[rows.astype(int)], labels)
+        np.testing.assert_array_equal(is_odd, labels % 2)
+
+
+def test_attributes_of_another_catalogue_are_refused(catalog, sampler):
+    with pytest.raises(ValueError, match="one row per photo of the catalogue. Received: 3 rows for"):
+        training_dataset(catalog, sampler, SIZE, attributes=np.zeros([3, 2]))
 
 
 def test_augmentation_runs_inside_the_dataset(catalog, sampler):
