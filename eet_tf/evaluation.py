@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -15,11 +15,55 @@ def embed(embedder: keras.Model, dataset: tf.data.Dataset, verbose: int = 0) -> 
     """The embeddings of a dataset of image batches, in its order: `[N, D]` float32.
 
     Args:
-        embedder: a model from images to embeddings.
+        embedder: a model from images to embeddings, or to a dict that holds them under `"embedding"`.
         dataset: batches of images, e.g. `gallery_dataset(catalog, image_size)`.
         verbose: as in `keras.Model.predict`; 1 shows a progress bar.
     """
-    return np.asarray(embedder.predict(dataset, verbose=verbose), np.float32)
+    outputs = embedder.predict(dataset, verbose=verbose)
+    return np.asarray(outputs["embedding"] if isinstance(outputs, Mapping) else outputs, np.float32)
+
+
+def rank_catalog(embeddings, labels, roles=None) -> metrics.RetrievalResult:
+    """Ranks a catalogue by its own protocol: its queries against its gallery, or every photo against all the others.
+
+    Args:
+        embeddings: `[N, D]`, one for each photo.
+        labels: `[N]` the class of each photo.
+        roles: `[N]` of `"query"`, `"gallery"` and `""`, e.g. `catalog.roles`, or None. If it has queries and a gallery,
+            the ones are ranked against the other. Otherwise every photo is ranked against all the others.
+
+    Returns:
+        A `RetrievalResult`, whose `summary(ks)` is what `evaluate_retrieval` returns.
+
+    Raises:
+        ValueError: if shapes do not fit, if beside queries and a gallery some photos have no role, or as in
+            `evaluate_retrieval`.
+
+    Example:
+
+    >>> embeddings, labels = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], ["mug", "mug", "cup"]
+    >>> rank_catalog(embeddings, labels, ["query", "gallery", "gallery"]).summary(ks=[1])["num_queries"]
+    1
+    """
+    embeddings, labels = np.asarray(embeddings), np.asarray(labels)
+    if roles is None:
+        return metrics.rank_queries(embeddings, labels)
+    roles = np.asarray(roles)
+    if not roles.shape == labels.shape == embeddings.shape[:1]:
+        raise ValueError(
+            "`roles` and `labels` must have one value for each embedding. "
+            f"Received: shapes {roles.shape} and {labels.shape} for {len(embeddings)} embeddings."
+        )
+    query, gallery = roles == "query", roles == "gallery"
+    if not (query.any() and gallery.any()):
+        return metrics.rank_queries(embeddings, labels)
+    if not (query | gallery).all():
+        raise ValueError(
+            "`roles` must be 'query' or 'gallery' for all photos or for none. "
+            f"Received: {np.sum(~(query | gallery))} of {len(roles)} photos with neither. "
+            "Measure one split at a time, e.g. catalog.split('test')."
+        )
+    return metrics.rank_queries(embeddings[query], labels[query], embeddings[gallery], labels[gallery])
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -34,6 +78,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         ks: the K of each R@K.
         prefix: put before each name, as Keras does for validation.
         verbose: as in `keras.Model.predict`; 1 shows a progress bar, for catalogues that take a while.
+        roles: `[N]` the role of each image, or None; as in `rank_catalog`.
 
     Example:
 
@@ -42,7 +87,13 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, dataset: tf.data.Dataset, labels, ks: Sequence[int] = (1, 10), prefix: str = "val_", verbose: int = 0
+        self,
+        dataset: tf.data.Dataset,
+        labels,
+        ks: Sequence[int] = (1, 10),
+        prefix: str = "val_",
+        verbose: int = 0,
+        roles=None,
     ):
         super().__init__()
         self.dataset = dataset
@@ -50,9 +101,11 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.ks = tuple(ks)
         self.prefix = prefix
         self.verbose = verbose
+        self.roles = roles
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and adds to `logs`."""
-        result = metrics.evaluate_retrieval(embed(self.model, self.dataset, self.verbose), self.labels, self.ks)
-        shares = {name: value for name, value in result.items() if not name.startswith("num_")}
+        embeddings = embed(self.model, self.dataset, self.verbose)
+        summary = rank_catalog(embeddings, self.labels, self.roles).summary(self.ks)
+        shares = {name: value for name, value in summary.items() if not name.startswith("num_")}
         logs.update({self.prefix + name: value for name, value in shares.items()})

@@ -2,11 +2,72 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 _BLOCK_ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RetrievalResult:
+    """How well each query was answered; `rank_queries` makes it.
+
+    Attributes:
+        labels: `[Q]` the class of each query.
+        first_places: `[Q]` int64, the place of its first right answer, from 1; 0 if the gallery has none.
+        average_precisions: `[Q]` its average precision @R, as in `evaluate_retrieval`; NaN if the gallery has none.
+        r_precisions: `[Q]` the share of right answers among its first R; NaN if the gallery has none.
+    """
+
+    labels: np.ndarray
+    first_places: np.ndarray
+    average_precisions: np.ndarray
+    r_precisions: np.ndarray
+
+    @property
+    def is_answered(self) -> np.ndarray:
+        """`[Q]` bool: the gallery has a right answer."""
+        return self.first_places > 0
+
+    def summary(self, ks: Sequence[int]) -> dict[str, float]:
+        """The means over the answered queries, and how many there are: what `evaluate_retrieval` returns."""
+        means = {name: float(np.mean(values)) for name, values in self._figures(ks).items()}
+        num_queries = int(np.sum(self.is_answered))
+        return {**means, "num_queries": num_queries, "num_without_answer": len(self.labels) - num_queries}
+
+    def by_class(self, ks: Sequence[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """The sums over the answered queries of each class that has one, so that classes can be added up.
+
+        Args:
+            ks: the K of each R@K.
+
+        Returns:
+            `(labels, num_queries, sums)`: `[C]` classes in sorted order, `[C]` their numbers of answered queries, and
+            for each name of `evaluate_retrieval` the `[C]` sums, those of `"recall@K"` being int64 numbers of queries
+            with a right answer among the first K.
+
+        Example:
+
+        >>> result = rank_queries([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], ["mug", "mug", "cup"])
+        >>> labels, num_queries, sums = result.by_class(ks=[1])
+        >>> labels.tolist(), num_queries.tolist(), sums["recall@1"].tolist()
+        (['mug'], [2], [2])
+        """
+        labels, classes = np.unique(self.labels[self.is_answered], return_inverse=True)
+        sums = {
+            name: np.bincount(classes, weights=values).astype(values.dtype)
+            for name, values in self._figures(ks).items()
+        }
+        return labels, np.bincount(classes), sums
+
+    def _figures(self, ks: Sequence[int]) -> dict[str, np.ndarray]:
+        """What each answered query adds to each mean."""
+        first_places = self.first_places[self.is_answered]
+        hits = {f"recall@{k}": (first_places <= k).astype(np.int64) for k in ks}
+        precisions = {"map@r": self.average_precisions, "r_precision": self.r_precisions}
+        return {**hits, **{name: values[self.is_answered] for name, values in precisions.items()}}
 
 
 def evaluate_retrieval(
@@ -42,6 +103,24 @@ def evaluate_retrieval(
 
     Reference: Musgrave, Belongie, Lim, arXiv 2003.08505, for mAP@R.
     """
+    return rank_queries(embeddings, labels, gallery_embeddings, gallery_labels).summary(ks)
+
+
+def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=None) -> RetrievalResult:
+    """`evaluate_retrieval` query by query: one ranking, from which the means and the sums of each class are had.
+
+    Args:
+        embeddings: as there, and so are the other arguments and what is refused.
+        labels: `[Q]`.
+        gallery_embeddings: `[N, D]`, or None.
+        gallery_labels: `[N]`, or None.
+
+    Example:
+
+    >>> result = rank_queries([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], ["mug", "mug", "cup"])
+    >>> result.first_places.tolist(), result.r_precisions.tolist()
+    ([1, 1, 0], [1.0, 1.0, nan])
+    """
     queries, labels = _checked(embeddings, labels, "embeddings", "labels")
     if (gallery_embeddings is None) != (gallery_labels is None):
         raise ValueError("`gallery_embeddings` and `gallery_labels` must be given together.")
@@ -55,15 +134,17 @@ def evaluate_retrieval(
                 "`embeddings` and `gallery_embeddings` must have the same dimension. "
                 f"Received: {queries.shape[1]} and {gallery.shape[1]}."
             )
-    ranks = [
-        ranks_of_block
-        for start in range(0, len(queries), _BLOCK_ROWS)
-        for ranks_of_block in _ranks_of_right(queries, labels, gallery, gallery_labels, start, leave_out_self)
-    ]
-    answered = [found for found in ranks if len(found)]
-    if not answered:
+    first_places = np.zeros(len(queries), np.int64)
+    precisions = np.full([2, len(queries)], np.nan)
+    for start in range(0, len(queries), _BLOCK_ROWS):
+        places_of_block = _places_of_right(queries, labels, gallery, gallery_labels, start, leave_out_self)
+        for query, places in enumerate(places_of_block, start):
+            if len(places):
+                first_places[query] = places[0]
+                precisions[:, query] = _precisions(places)
+    if not first_places.any():
         raise ValueError("`labels` must repeat: no query has a right answer in the gallery.")
-    return _summary(answered, ks, len(ranks) - len(answered))
+    return RetrievalResult(labels, first_places, *precisions)
 
 
 def _checked(embeddings, labels, embeddings_name: str, labels_name: str):
@@ -80,7 +161,7 @@ def _checked(embeddings, labels, embeddings_name: str, labels_name: str):
     return embeddings / lengths[:, np.newaxis], labels
 
 
-def _ranks_of_right(queries, labels, gallery, gallery_labels, start: int, leave_out_self: bool) -> list[np.ndarray]:
+def _places_of_right(queries, labels, gallery, gallery_labels, start: int, leave_out_self: bool) -> list[np.ndarray]:
     """For each query of a block the places, from 1, of its right answers, ascending."""
     rows = np.arange(start, min(start + _BLOCK_ROWS, len(queries)))
     scores = queries[rows] @ gallery.T
@@ -101,11 +182,7 @@ def _places(right_scores: np.ndarray, scores: np.ndarray, is_right: np.ndarray) 
     return np.arange(1, len(right_scores) + 1) + wrong_before
 
 
-def _summary(places: list[np.ndarray], ks: Sequence[int], num_without_answer: int) -> dict[str, float]:
-    first = np.array([place[0] for place in places])
-    result = {f"recall@{k}": float(np.mean(first <= k)) for k in ks}
-    within = [place[place <= len(place)] for place in places]
-    precisions = [np.sum(np.arange(1, len(near) + 1) / near) / len(all_) for near, all_ in zip(within, places)]
-    result["map@r"] = float(np.mean(precisions))
-    result["r_precision"] = float(np.mean([len(near) / len(all_) for near, all_ in zip(within, places)]))
-    return {**result, "num_queries": len(places), "num_without_answer": num_without_answer}
+def _precisions(places: np.ndarray) -> tuple[float, float]:
+    """Average precision @R and R-precision of a query whose R right answers stand at these places."""
+    within = places[places <= len(places)]
+    return np.sum(np.arange(1, len(within) + 1) / within) / len(places), len(within) / len(places)

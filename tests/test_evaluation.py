@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from eet_tf import EETLoss, MetricLearner, RetrievalEvaluation, evaluate_retrieval, evaluation
 
+ROLES = np.array(["query", "gallery", "query", "gallery", "query", "gallery", "gallery", "gallery", "query", "gallery"])
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9, 0, 5])
 IMAGES = np.random.default_rng(0).normal(size=[10, 6]).astype(np.float32)
 
@@ -50,6 +51,48 @@ def test_embeddings_of_a_half_precision_model_are_float32(set_policy):
     set_policy("mixed_bfloat16")
     embedder = keras.Sequential([keras.Input([6]), keras.layers.Dense(3)])
     assert evaluation.embed(embedder, make_dataset()).dtype == np.float32
+
+
+def test_of_a_model_with_two_heads_the_embedding_is_taken():
+    photos = keras.Input([6])
+    heads = {"attributes": keras.layers.Dense(5)(photos), "embedding": keras.layers.Dense(3)(photos)}
+    embedder = keras.Model(photos, heads)
+    embeddings = evaluation.embed(embedder, make_dataset())
+    assert (embeddings.shape, embeddings.dtype) == ((10, 3), np.float32)
+    np.testing.assert_allclose(embeddings, embedder(IMAGES)["embedding"], rtol=1e-5, atol=1e-6)
+
+
+def test_queries_of_a_catalogue_are_ranked_against_its_gallery():
+    result = evaluation.rank_catalog(IMAGES, LABELS, ROLES).summary(ks=[1, 2])
+    queries, gallery = [0, 2, 4, 8], [1, 3, 5, 6, 7, 9]
+    assert result == evaluate_retrieval(IMAGES[queries], LABELS[queries], [1, 2], IMAGES[gallery], LABELS[gallery])
+    assert result != evaluate_retrieval(IMAGES, LABELS, [1, 2])
+    assert result["num_queries"] == 4
+
+
+@pytest.mark.parametrize("roles", [None, [""] * 10, ["query"] * 10, ["gallery", ""] * 5], ids=str)
+def test_a_catalogue_without_both_roles_is_ranked_against_itself(roles):
+    expected = evaluate_retrieval(IMAGES, LABELS, ks=[1, 2])
+    assert evaluation.rank_catalog(IMAGES, LABELS, roles).summary(ks=[1, 2]) == expected
+
+
+def test_roles_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"`roles` and `labels` must .* shapes \(9,\) and \(10,\) for 10 embeddings"):
+        evaluation.rank_catalog(IMAGES, LABELS, ROLES[:9])
+
+
+def test_photos_without_a_role_beside_queries_and_gallery_are_refused():
+    """Such as the train photos of In-Shop, which belong neither to its queries nor to its gallery."""
+    with pytest.raises(ValueError, match=r"Received: 2 of 10 photos with neither. Measure one split"):
+        evaluation.rank_catalog(IMAGES, LABELS, ["", "", *ROLES[2:]])
+
+
+def test_callback_measures_by_roles():
+    kept = KeepEmbeddings()
+    history = fit(make_learner(), RetrievalEvaluation(make_dataset(), LABELS, ks=(1,), roles=ROLES), kept, epochs=2)
+    expected = [evaluation.rank_catalog(embeddings, LABELS, ROLES).summary([1]) for embeddings in kept.embeddings]
+    assert history["val_map@r"] == pytest.approx([result["map@r"] for result in expected])
+    assert history["val_map@r"] != [evaluate_retrieval(found, LABELS)["map@r"] for found in kept.embeddings]
 
 
 def test_callback_adds_what_evaluate_retrieval_finds_after_each_epoch():

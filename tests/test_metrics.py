@@ -57,6 +57,63 @@ def test_equals_loops_where_most_scores_tie(seed):
     assert_equals_loops(embeddings, labels, [1, 2, 5], gallery, gallery_labels)
 
 
+def assert_each_query_equals_loops(result, embeddings, labels, gallery_of):
+    """`gallery_of(query)` gives the vectors and labels that this query alone is ranked against."""
+    embeddings = reference.unit(embeddings)
+    for query, label in enumerate(labels):
+        gallery, gallery_labels = gallery_of(query)
+        figures = result.first_places[query], result.average_precisions[query], result.r_precisions[query]
+        if label not in gallery_labels:
+            np.testing.assert_array_equal(figures, [0, np.nan, np.nan])
+            continue
+        arguments = embeddings[[query]], labels[[query]]
+        looked_at = [reference.retrieval(*arguments, k, reference.unit(gallery), gallery_labels) for k in range(1, 40)]
+        first_place = 1 + [recall for recall, *_ in looked_at].index(1.0)
+        assert figures == pytest.approx((first_place, *looked_at[0][1:3]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_query_is_ranked_as_by_itself(seed):
+    embeddings, labels = make_embeddings(40, seed), make_labels(40, seed)
+    result = metrics.rank_queries(embeddings, labels)
+    np.testing.assert_array_equal(result.labels, labels)
+    assert_each_query_equals_loops(
+        result, embeddings, labels, lambda query: (np.delete(embeddings, query, 0), np.delete(labels, query))
+    )
+    gallery, gallery_labels = make_embeddings(31, seed + 100), make_labels(31, seed + 100)
+    result = metrics.rank_queries(embeddings, labels, gallery, gallery_labels)
+    assert_each_query_equals_loops(result, embeddings, labels, lambda query: (gallery, gallery_labels))
+
+
+def test_sums_of_classes_are_those_of_their_queries():
+    """Labels 0 to 3 in the queries; the gallery has no 2."""
+    embeddings, gallery = make_embeddings(60, 5), make_embeddings(20, 6)
+    labels = np.random.default_rng(5).integers(4, size=60)
+    result = metrics.rank_queries(embeddings, labels, gallery, np.arange(20) % 5 + 3 * (np.arange(20) % 5 == 2))
+    classes, num_queries, sums = result.by_class(ks=[1, 5])
+    assert classes.tolist() == [0, 1, 3]
+    assert list(sums) == ["recall@1", "recall@5", *NAMES]
+    for row, label in enumerate(classes):
+        own = [query for query in range(60) if labels[query] == label]
+        assert num_queries[row] == len(own)
+        assert sums["recall@1"][row] == len([query for query in own if result.first_places[query] == 1])
+        assert sums["recall@5"][row] == len([query for query in own if result.first_places[query] <= 5])
+        assert sums["map@r"][row] == pytest.approx(sum(result.average_precisions[query] for query in own))
+        assert sums["r_precision"][row] == pytest.approx(sum(result.r_precisions[query] for query in own))
+    assert [sums[name].dtype for name in sums] == [np.int64, np.int64, np.float64, np.float64]
+
+
+def test_one_ranking_gives_the_means_and_the_sums_of_classes():
+    embeddings, labels = make_embeddings(40, 1), make_labels(40, 1)
+    result = metrics.rank_queries(embeddings, labels)
+    summary = result.summary(ks=[1, 5])
+    assert summary == evaluate_retrieval(embeddings, labels, ks=[1, 5])
+    _, num_queries, sums = result.by_class(ks=[1, 5])
+    assert num_queries.sum() == summary["num_queries"] < len(labels)
+    for name, values in sums.items():
+        assert values.sum() / num_queries.sum() == pytest.approx(summary[name])
+
+
 @pytest.mark.parametrize("block_rows", [1, 7, 40, 1000])
 def test_blocks_change_nothing(block_rows, monkeypatch):
     embeddings, labels = make_embeddings(40, 0), make_labels(40, 0)
