@@ -5,16 +5,22 @@ from eet_tf._lazy import lazy_names
 __version__ = "0.1.0"
 
 _NAMES = {
+    "AttributeLoss": "eet_tf.losses.attributes",
+    "BinomialDevianceLoss": "eet_tf.losses.binomial",
     "EETLoss": "eet_tf.losses.eet",
     "MetricLearner": "eet_tf.learner",
     "RetrievalEvaluation": "eet_tf.evaluation",
+    "SoftBinomialDevianceLoss": "eet_tf.losses.sgml",
     "TripletLoss": "eet_tf.losses.triplet",
+    "attribute_loss": "eet_tf.losses.attributes",
+    "binomial_deviance": "eet_tf.losses.binomial",
     "build_embedder": "eet_tf.embedder",
     "eet_loss": "eet_tf.losses.eet",
     "evaluate_retrieval": "eet_tf.metrics",
     "export_embedder": "eet_tf.serving",
     "load_embedder": "eet_tf.embedder",
     "make_strategy": "eet_tf.replicas",
+    "soft_binomial_deviance": "eet_tf.losses.sgml",
     "triplet_loss": "eet_tf.losses.triplet",
 }
 __all__ = sorted(_NAMES)

@@ -48,6 +48,11 @@ def raw_variables(model: keras.Model) -> list[tf.Variable]:
     return [variable.value for variable in model.variables]
 
 
+def output_shape(model: keras.Model):
+    """The shape of a model's output, or a dict of shapes if its outputs have names (Keras 3 lists them without)."""
+    return model.output_shape if KERAS_2 else model.compute_output_shape(model.input_shape)
+
+
 def jit_compile_argument(jit_compile):
     """What `compile` takes for `jit_compile`: Keras 2 says "decide yourself" with None, not with "auto"."""
     return None if KERAS_2 and jit_compile == "auto" else jit_compile

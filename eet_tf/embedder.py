@@ -1,9 +1,9 @@
-"""The network that turns a photo into a unit vector: a backbone, pooling, one linear layer."""
+"""The network that turns a photo into a unit vector: a backbone, pooling, one linear layer; and an attribute head."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -18,8 +18,10 @@ _APPLICATIONS = {
     **{f"resnet{depth}_v2": (f"ResNet{depth}V2", "tf") for depth in (50, 101, 152)},
     "mobilenet_v2": ("MobileNetV2", "tf"),
 }
+# backbones cut off after the last layer of a stride: (the whole one, that layer)
+_CUT = {"mobilenet_v2_stride16": ("mobilenet_v2", "block_13_expand_relu")}
 _BASIC_RESNETS = {"resnet18_v2": (2, 2, 2, 2), "resnet34_v2": (3, 4, 6, 3)}
-BACKBONES = tuple(sorted([*_APPLICATIONS, *_BASIC_RESNETS, "small_cnn"]))
+BACKBONES = tuple(sorted([*_APPLICATIONS, *_BASIC_RESNETS, *_CUT, "small_cnn"]))
 
 
 def build_embedder(
@@ -29,15 +31,18 @@ def build_embedder(
     weights: str | None = None,
     pooling: str = "gem",
     freeze_batch_norm: bool = False,
+    attribute_names: Sequence[str] = (),
 ) -> keras.Model:
-    """Builds a `keras.Model` from photos to unit vectors.
+    """Builds a `keras.Model` from photos to unit vectors, and to attributes if they are named.
 
     The scaling of pixels that the backbone was made for is part of the model.
 
     Args:
         backbone: one of `BACKBONES`: `"efficientnet_b0"` to `"b7"`, `"efficientnet_v2_b0"` to `"b3"`, `"_s"`, `"_m"`,
             `"_l"`, `"resnet50"`, `"101"`, `"152"` and their `"_v2"`, `"mobilenet_v2"`, `"resnet18_v2"`,
-            `"resnet34_v2"`, or `"small_cnn"`, which trains on a CPU in minutes.
+            `"resnet34_v2"`, or `"small_cnn"`, which trains on a CPU in minutes. `"mobilenet_v2_stride16"` is the part
+            of MobileNetV2 before its last halving of the size, for photos of about 100 pixels or less, with the
+            same weights.
         embedding_dim: D, default 512 as in arXiv 1810.04652.
         image_size: side of the square input in pixels.
         weights: None (random), `"imagenet"` (downloaded by keras.applications) or the path of a weights file for the
@@ -45,18 +50,25 @@ def build_embedder(
         pooling: `"gem"` (generalised mean with a learnt exponent, arXiv 1711.02512) or `"avg"`.
         freeze_batch_norm: keep the backbone's batch normalisation at the statistics it was loaded with. Needs weights
             with real ones.
+        attribute_names: names of the A binary attributes that a second head, linear on the pooled features, predicts.
+            None by default: no such head.
 
     Returns:
-        A model `[B, image_size, image_size, 3]` in [0, 255] -> `[B, embedding_dim]` float32 of unit length.
+        A model `[B, image_size, image_size, 3]` in [0, 255] -> `[B, embedding_dim]` float32 of unit length. With
+        attributes its output is a dict of that, `"embedding"`, and `"attributes"`, `[B, A]` float32 logits.
 
     Raises:
-        ValueError: for an unknown backbone or pooling, or weights that cannot be had.
+        ValueError: for an unknown backbone or pooling, weights that cannot be had, or attribute names that are no
+            distinct strings.
 
     Example:
 
     >>> embedder = build_embedder("small_cnn", embedding_dim=64, image_size=32)
     >>> embedder.output_shape
     (None, 64)
+    >>> two_heads = build_embedder("small_cnn", embedding_dim=64, image_size=32, attribute_names=["striped", "red"])
+    >>> sorted(two_heads.output)
+    ['attributes', 'embedding']
     """
     if pooling not in ("gem", "avg"):
         raise ValueError(f"`pooling` must be 'gem' or 'avg'. Received: pooling={pooling!r}.")
@@ -65,15 +77,20 @@ def build_embedder(
             "`embedding_dim` must be at least 1 and `image_size` at least 32. "
             f"Received: embedding_dim={embedding_dim}, image_size={image_size}."
         )
+    attributes = _checked_names(attribute_names)
     network, mode = _build_backbone(backbone, image_size, weights)
     if freeze_batch_norm:
         _freeze_batch_norm(network)
     images = keras.Input([image_size, image_size, 3], name="images", dtype="float32")
     x = network(PixelScaling(mode, name="pixel_scaling")(images))
-    x = GeMPooling(name="pooling")(x) if pooling == "gem" else keras.layers.GlobalAveragePooling2D(name="pooling")(x)
-    x = keras.layers.Dense(embedding_dim, name="projection")(x)
-    embeddings = UnitLength(dtype="float32", name="embedding")(x)
-    return keras.Model(images, embeddings, name=f"{backbone}_embedder")
+    pool = GeMPooling(name="pooling") if pooling == "gem" else keras.layers.GlobalAveragePooling2D(name="pooling")
+    pooled = pool(x)
+    projected = keras.layers.Dense(embedding_dim, name="projection")(pooled)
+    outputs = UnitLength(dtype="float32", name="embedding")(projected)
+    if attributes:
+        head = AttributeHead(attributes, dtype="float32", name="attributes")
+        outputs = {"embedding": outputs, "attributes": head(pooled)}
+    return keras.Model(images, outputs, name=f"{backbone}_embedder")
 
 
 def load_embedder(path: str) -> keras.Model:
@@ -101,8 +118,38 @@ def load_embedder(path: str) -> keras.Model:
     return keras.models.load_model(file, compile=False)
 
 
+def attribute_head(embedder: keras.Model) -> AttributeHead | None:
+    """The layer of an embedder that predicts attributes, if it has one."""
+    return next((layer for layer in embedder.layers if isinstance(layer, AttributeHead)), None)
+
+
+def attribute_names(embedder: keras.Model) -> tuple[str, ...]:
+    """The attributes that an embedder predicts, in the order of its output; empty without an attribute head.
+
+    Example:
+
+    >>> attribute_names(build_embedder("small_cnn", image_size=32, attribute_names=["striped", "red"]))
+    ('striped', 'red')
+    """
+    head = attribute_head(embedder)
+    return head.names if head else ()
+
+
+def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+    are_strings = not isinstance(names, str) and all(isinstance(name, str) and name for name in names)
+    if not are_strings or len(set(names)) < len(names):
+        raise ValueError(
+            f"`attribute_names` must be distinct strings that are not empty. Received: attribute_names={names!r}."
+        )
+    return tuple(str(name) for name in names)
+
+
 def _build_backbone(name: str, image_size: int, weights: str | None) -> tuple[keras.Model, str]:
     """The backbone as a model from scaled pixels to a feature map, and the mode of `PixelScaling` it wants."""
+    if name in _CUT:
+        whole, last_layer = _CUT[name]
+        network, mode = _build_backbone(whole, image_size, weights)
+        return keras.Model(network.input, network.get_layer(last_layer).output, name=name), mode
     if name in _APPLICATIONS:
         function, mode = _APPLICATIONS[name]
         return _with_weights_error(lambda: _application(function, image_size, weights), name, weights), mode
@@ -227,3 +274,32 @@ class UnitLength(keras.layers.Layer):
     def call(self, vectors):
         """`[B, D]` -> `[B, D]`."""
         return tf.math.l2_normalize(vectors, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class AttributeHead(keras.layers.Layer):
+    """A linear layer from features to the logit of each of A named binary attributes.
+
+    Args:
+        names: the attributes, kept with the layer so that a saved model knows what its numbers mean.
+    """
+
+    def __init__(self, names: Sequence[str], **kwargs):
+        super().__init__(**kwargs)
+        self.names = tuple(names)
+
+    def build(self, input_shape):
+        """Makes the weights."""
+        self.kernel = self.add_weight(
+            name="kernel", shape=(input_shape[-1], len(self.names)), initializer="glorot_uniform"
+        )
+        self.bias = self.add_weight(name="bias", shape=(len(self.names),), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, features):
+        """`[B, C]` -> `[B, A]`."""
+        return tf.matmul(features, self.kernel) + self.bias
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "names": list(self.names)}

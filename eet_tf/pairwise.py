@@ -84,7 +84,13 @@ def map_row_blocks(
     def one_block(picked):
         return tuple(fn(*[tf.gather(array, picked) for array in arrays]))
 
-    stacked = tf.map_fn(one_block, tf.reshape(rows, [num_blocks, block]), fn_output_signature=tuple(out_dtypes))
+    # one block at a time: by default a graph works on ten at once, and holds all of them
+    stacked = tf.map_fn(
+        one_block,
+        tf.reshape(rows, [num_blocks, block]),
+        parallel_iterations=1,
+        fn_output_signature=tuple(out_dtypes),
+    )
     return tuple(tf.reshape(out, tf.concat([[num_blocks * block], tf.shape(out)[2:]], 0))[:num_rows] for out in stacked)
 
 
@@ -107,14 +113,16 @@ def reduce_row_blocks(
     Returns:
         `[A]` or `[A, C]` float32.
     """
-    others = list(others)
+    others = [tf.stop_gradient(other) for other in others]
 
     @tf.custom_gradient
     def reduce(rows, references):
         def one_block(block, *others_of_block):
             return (fn(block, references, *others_of_block),)
 
-        (values,) = map_row_blocks(one_block, [rows, *others], (tf.float32,), block_rows)
+        # outside a graph a tape would record, and so keep, what is made of every block
+        references = tf.stop_gradient(references)
+        (values,) = map_row_blocks(one_block, [tf.stop_gradient(rows), *others], (tf.float32,), block_rows)
 
         def gradient(upstream):
             return _row_block_gradients(fn, rows, references, others, upstream, block_rows)
@@ -149,6 +157,9 @@ def _row_block_gradients(fn, rows, references, others, upstream, block_rows):
 
     of_rows = tf.TensorArray(tf.float32, num_blocks, element_shape=[None, rows.shape[1]])
     _, of_rows, of_references = tf.while_loop(
-        lambda number, *_: number < num_blocks, one_block, (0, of_rows, tf.zeros_like(references))
+        lambda number, *_: number < num_blocks,
+        one_block,
+        (0, of_rows, tf.zeros_like(references)),
+        parallel_iterations=1,
     )
     return tf.reshape(of_rows.stack(), [-1, tf.shape(rows)[1]])[:num_rows], of_references

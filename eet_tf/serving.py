@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from eet_tf import compat
 from eet_tf.data import images
+from eet_tf.embedder import attribute_head, attribute_names
 
 MANIFEST = os.path.join("assets.extra", "eet_tf.json")
 
@@ -27,10 +28,13 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
 
     A version appears whole or not at all; older ones stay. Its signature `serving_default` takes `image_bytes`
     (string `[None]`, encoded photos) and gives `embedding` (float32 `[None, D]`, unit length) and `ok` (bool `[None]`).
-    Bytes that are no image get `ok` false and a zero vector, and change nothing for the other rows.
+    Bytes that are no image get `ok` false and a zero vector, and change nothing for the other rows. An embedder with
+    an attribute head also gives `attributes` (float32 `[None, A]`, probabilities; zeros where `ok` is false); the
+    manifest has their names.
 
     Args:
-        embedder: a model `[B, S, S, 3]` in [0, 255] -> `[B, D]`, as `build_embedder` makes it.
+        embedder: a model `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or to a dict with `"embedding"`, as `build_embedder`
+            makes it.
         output_dir: the model's base path on the server.
         metadata: JSON-able facts to keep with it, e.g. the training run's figures.
 
@@ -67,7 +71,7 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
 
 
 class _ServingModule(tf.Module):
-    """What is saved: the embedder's variables and one function from bytes to embeddings."""
+    """What is saved: the embedder's variables and one function from bytes to embeddings and attributes."""
 
     def __init__(self, embedder: keras.Model):
         super().__init__()
@@ -78,27 +82,49 @@ class _ServingModule(tf.Module):
         def embed_bytes(image_bytes):
             batch, is_image = images.decode_batch(image_bytes, image_size)
             # not every kernel takes a batch of no rows
-            embedding = tf.cond(
+            outputs = tf.cond(
                 tf.size(image_bytes) > 0,
-                lambda: tf.cast(embedder(batch, training=False), tf.float32),
-                lambda: tf.zeros([0, embedder.output_shape[-1]]),
+                lambda: _served_outputs(embedder, batch),
+                lambda: {name: tf.zeros([0, size]) for name, size in _output_sizes(embedder).items()},
             )
-            embedding = tf.where(is_image[:, tf.newaxis], embedding, tf.zeros_like(embedding))
-            return {"embedding": embedding, "ok": is_image}
+            zeroed = {name: tf.where(is_image[:, tf.newaxis], rows, 0.0) for name, rows in outputs.items()}
+            return {**zeroed, "ok": is_image}
 
         self.embed_bytes = embed_bytes
+
+
+def _served_outputs(embedder: keras.Model, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The unit vectors and, with an attribute head, the probabilities of attributes; float32."""
+    outputs = embedder(batch, training=False)
+    if not isinstance(outputs, Mapping):
+        return {"embedding": tf.cast(outputs, tf.float32)}
+    served = {"embedding": tf.cast(outputs["embedding"], tf.float32)}
+    if attribute_names(embedder):
+        served["attributes"] = tf.sigmoid(tf.cast(outputs["attributes"], tf.float32))
+    return served
+
+
+def _output_sizes(embedder: keras.Model) -> dict[str, int]:
+    """How many numbers a photo has in each of `_served_outputs`."""
+    shapes = compat.output_shape(embedder)
+    sizes = {"embedding": (shapes["embedding"] if isinstance(shapes, Mapping) else shapes)[-1]}
+    return {**sizes, "attributes": len(attribute_names(embedder))} if attribute_names(embedder) else sizes
 
 
 def embedder_fingerprint(embedder: keras.Model) -> str:
     """A short name of the function from photo to vector: its weights, its layers and the rules of decoding.
 
-    Vectors of two embedders can be compared only if their fingerprints are equal.
+    Vectors of two embedders can be compared only if their fingerprints are equal. An attribute head is no part of it.
     """
     digest = hashlib.sha256()
     digest.update(f"decoding {images.RULES_VERSION}, input {embedder.input_shape[1:]}".encode())
     for fact in _layer_facts(embedder):
         digest.update(fact.encode())
-    for weight in embedder.get_weights():
+    head = attribute_head(embedder)
+    no_part = {id(variable) for variable in (head.weights if head else ())}
+    for variable, weight in zip(embedder.weights, embedder.get_weights()):
+        if id(variable) in no_part:
+            continue
         digest.update(str((weight.shape, weight.dtype)).encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]
@@ -110,6 +136,8 @@ def _layer_facts(model: keras.Model) -> Iterator[str]:
         if isinstance(layer, keras.Model):
             yield from _layer_facts(layer)
             continue
+        if layer is attribute_head(model):
+            continue
         config = {name: value for name, value in layer.get_config().items() if name not in ("name", "trainable")}
         plain = {name: value for name, value in config.items() if isinstance(value, str | int | float | list | tuple)}
         yield f"{type(layer).__name__} {json.dumps(plain, sort_keys=True, default=str)}"
@@ -120,7 +148,8 @@ def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping) -> No
         "format": 1,
         "fingerprint": embedder_fingerprint(embedder),
         "image_size": embedder.input_shape[1],
-        "embedding_dim": embedder.output_shape[-1],
+        "embedding_dim": _output_sizes(embedder)["embedding"],
+        "attribute_names": list(attribute_names(embedder)),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "metadata": dict(metadata),
@@ -162,6 +191,7 @@ class ServedEmbedder:
         folder: the version's folder.
         fingerprint: which embedder it is.
         embedding_dim: D.
+        attribute_names: the A attributes it predicts; empty if it predicts none.
 
     Raises:
         SavedModelError: if there is none, or it is not one of this package.
@@ -174,16 +204,25 @@ class ServedEmbedder:
                 manifest = json.load(file)
             self.fingerprint = manifest["fingerprint"]
             self.embedding_dim = manifest["embedding_dim"]
+            self.attribute_names = tuple(manifest.get("attribute_names", ()))  # older versions have none
             self._model = tf.saved_model.load(self.folder)
         except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise SavedModelError(
                 f"{self.folder!r} is no complete SavedModel of this package: {error}. "
                 "Write it again with export/main.py."
             ) from error
-        self._embed = self._model.signatures["serving_default"]
+        self._serve = self._model.signatures["serving_default"]
 
     def embed(self, photos: Iterable[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Embeds encoded photos: (`[N, D]` float32, `[N]` bool, false where bytes are no image)."""
-        photos = list(photos)
-        outputs = self._embed(image_bytes=tf.constant(photos, dtype=tf.string, shape=[len(photos)]))
+        outputs = self._outputs(photos)
         return outputs["embedding"].numpy(), outputs["ok"].numpy()
+
+    def predict_attributes(self, photos: Iterable[bytes]) -> np.ndarray:
+        """The probability of each of `attribute_names`: `[N, A]` float32, zeros where bytes are no image."""
+        outputs = self._outputs(photos)
+        return outputs["attributes"].numpy() if self.attribute_names else np.zeros([len(outputs["ok"]), 0], np.float32)
+
+    def _outputs(self, photos: Iterable[bytes]) -> dict[str, tf.Tensor]:
+        photos = list(photos)
+        return self._serve(image_bytes=tf.constant(photos, dtype=tf.string, shape=[len(photos)]))

@@ -26,12 +26,22 @@ def _read(file: str) -> bytes:
         return photo.read()
 
 
-def _embed(embedder, files: list[str]):
-    embeddings, is_image = embedder.embed([_read(file) for file in files])
-    for file, fine in zip(files, is_image):
+def _embed(embedder, photos: list[bytes]):
+    embeddings, is_image = embedder.embed(photos)
+    for file, fine in zip(FLAGS.query, is_image):
         if not fine:
             raise ValueError(f"`query` must be a JPEG, PNG, WebP, BMP or GIF. Received: query={file!r}, which is none.")
     return embeddings
+
+
+def _attribute_lines(embedder, photos: list[bytes]) -> list[str]:
+    """For each photo what is to be seen in it, most certain first; empty if the model knows no attributes."""
+    lines = []
+    for probabilities in embedder.predict_attributes(photos) if embedder.attribute_names else ():
+        likely = [row for row in zip(embedder.attribute_names, probabilities) if row[1] >= 0.5]
+        shown = sorted(likely, key=lambda row: -row[1])[:8]
+        lines.append("  attributes: " + (", ".join(f"{name} {100 * share:.0f} %" for name, share in shown) or "none"))
+    return lines
 
 
 def _write_report(neighbors, photo_root: str) -> None:
@@ -56,11 +66,14 @@ def main(argv):
         index = load_index(FLAGS.index_dir)
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
         embedder = ServedEmbedder(FLAGS.saved_model or beside.get("saved_model", ""))
-        neighbors = index.search(_embed(embedder, FLAGS.query), FLAGS.k, fingerprint=embedder.fingerprint)
+        queries = [_read(file) for file in FLAGS.query]
+        neighbors = index.search(_embed(embedder, queries), FLAGS.k, fingerprint=embedder.fingerprint)
+        attributes = _attribute_lines(embedder, queries) or [None] * len(queries)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    for query, photos, skus, scores in zip(FLAGS.query, neighbors.photos, neighbors.skus, neighbors.scores):
-        print(f"{query}\n  rank  score  sku  (photo)")
+    found = zip(FLAGS.query, attributes, neighbors.photos, neighbors.skus, neighbors.scores)
+    for query, line, photos, skus, scores in found:
+        print("\n".join(filter(None, [query, line, "  rank  score  sku  (photo)"])))
         for rank, (photo, sku, score) in enumerate(zip(photos, skus, scores), start=1):
             print(f"  {rank:4d}  {score:5.3f}  {sku}  ({photo})")
     if FLAGS.report:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from eet_tf import build_embedder, embedder, load_embedder
-from eet_tf.embedder import BACKBONES, GeMPooling, PixelScaling, UnitLength
+from eet_tf.embedder import BACKBONES, AttributeHead, GeMPooling, PixelScaling, UnitLength, attribute_names
 
 pytestmark = pytest.mark.addons
 
@@ -50,9 +50,22 @@ def test_every_family_ends_in_a_unit_vector(backbone):
 
 def test_every_other_backbone_is_known_to_keras():
     """Building all of them takes minutes; that Keras has them is what can go wrong."""
-    assert set(BACKBONES) == {*embedder._APPLICATIONS, "resnet18_v2", "resnet34_v2", "small_cnn"}
+    assert set(BACKBONES) == {*embedder._APPLICATIONS, "resnet18_v2", "resnet34_v2", "small_cnn", *embedder._CUT}
     for function, _ in embedder._APPLICATIONS.values():
         assert callable(getattr(keras.applications, function))
+
+
+def test_a_backbone_cut_short_takes_the_weights_of_the_whole_one(tmp_path):
+    """Its features are those of the whole network at the last layer of stride 16: 4 x 4 places for 64 pixels."""
+    whole = network_of(build_embedder("mobilenet_v2", embedding_dim=8, image_size=64))
+    whole.save_weights(tmp_path / "whole.weights.h5")
+    cut = network_of(
+        build_embedder("mobilenet_v2_stride16", 8, image_size=64, weights=str(tmp_path / "whole.weights.h5"))
+    )
+    pixels = np.random.default_rng(2).uniform(-1, 1, [2, 64, 64, 3]).astype(np.float32)
+    at_layer = keras.Model(whole.input, whole.get_layer("block_13_expand_relu").output)(pixels)
+    assert at_layer.shape == (2, 4, 4, 576)
+    np.testing.assert_allclose(cut(pixels), at_layer, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +282,72 @@ def test_loading_what_is_not_there_names_it(path, tmp_path):
 
 
 def test_layers_come_back_from_their_configuration():
-    for layer in (PixelScaling("caffe", name="pixels"), GeMPooling(name="pooling"), UnitLength(name="unit")):
+    for layer in (
+        PixelScaling("caffe", name="pixels"),
+        GeMPooling(name="pooling"),
+        UnitLength(name="unit"),
+        AttributeHead(["striped", "red"], name="attributes"),
+    ):
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
         assert type(again) is type(layer)
         assert again.get_config() == layer.get_config()
+
+
+# Attributes
+
+
+def test_without_attribute_names_there_is_one_output():
+    model = small()
+    assert isinstance(model(PHOTOS), tf.Tensor)
+    assert attribute_names(model) == ()
+
+
+def test_an_attribute_head_is_a_second_output():
+    model = small(attribute_names=np.array(["striped", "red", "long sleeves"]))
+    outputs = model(PHOTOS)
+    assert set(outputs) == {"embedding", "attributes"}
+    assert {name: (rows.shape.as_list(), rows.dtype) for name, rows in outputs.items()} == {
+        "embedding": ([3, 8], tf.float32),
+        "attributes": ([3, 3], tf.float32),
+    }
+    np.testing.assert_allclose(np.linalg.norm(outputs["embedding"], axis=1), np.ones(3), rtol=1e-5)
+    assert attribute_names(model) == ("striped", "red", "long sleeves")
+
+
+def test_the_attribute_head_is_linear_on_the_pooled_features():
+    model = small(attribute_names=["striped", "red"])
+    head = model.get_layer("attributes")
+    head.set_weights([np.random.default_rng(0).normal(size=weight.shape) for weight in head.get_weights()])
+    pooled = keras.Model(model.input, model.get_layer("pooling").output)(PHOTOS)
+    kernel, bias = head.get_weights()
+    np.testing.assert_allclose(model(PHOTOS)["attributes"], pooled @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_an_attribute_head_leaves_the_embedding_as_it_is():
+    """With the same seed the same weights, too."""
+    np.testing.assert_array_equal(small(attribute_names=["striped"])(PHOTOS)["embedding"], small()(PHOTOS))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_attributes_in_half_precision_are_float32(policy, set_policy):
+    set_policy(policy)
+    model = small(attribute_names=["striped", "red"])
+    assert model.get_layer("pooling").compute_dtype == policy.removeprefix("mixed_")
+    assert model(PHOTOS)["attributes"].dtype == tf.float32
+    assert all(weight.dtype == np.float32 for weight in model.get_layer("attributes").get_weights())
+
+
+def test_a_loaded_embedder_knows_its_attributes(tmp_path):
+    model = small(attribute_names=("striped", "red"))
+    model.save(tmp_path / "model.keras")
+    loaded = load_embedder(os.fspath(tmp_path))
+    assert attribute_names(loaded) == ("striped", "red")
+    for name, rows in loaded(PHOTOS).items():
+        np.testing.assert_array_equal(rows, model(PHOTOS)[name])
+
+
+@pytest.mark.parametrize("names", ["striped", ["striped", ""], ["red", "striped", "red"], [1, 2], [None]])
+def test_attribute_names_that_name_nothing_are_refused(names):
+    message = "`attribute_names` must be distinct strings that are not empty. Received: attribute_names="
+    with pytest.raises(ValueError, match=message):
+        small(attribute_names=names)

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import EETLoss, MetricLearner, TripletLoss
+from eet_tf import (
+    AttributeLoss,
+    BinomialDevianceLoss,
+    EETLoss,
+    MetricLearner,
+    SoftBinomialDevianceLoss,
+    TripletLoss,
+)
 
 pytestmark = pytest.mark.addons
 
@@ -226,3 +233,162 @@ def test_sample_weights_are_refused():
 def test_images_without_labels_are_refused():
     with pytest.raises(ValueError, match="batches of .images, labels., without sample weights"):
         make_learner(EETLoss()).fit(tf.data.Dataset.from_tensor_slices(IMAGES).batch(8), shuffle=False, verbose=0)
+
+
+# Two heads
+
+
+ATTRIBUTES = np.random.default_rng(2).integers(-1, 2, size=[16, 3])
+TARGETS = {"label": LABELS, "attributes": ATTRIBUTES}
+
+
+def make_two_heads():
+    keras.utils.set_random_seed(1)
+    images = keras.Input([6])
+    hidden = keras.layers.Dense(7, activation="tanh")(images)
+    outputs = {"embedding": keras.layers.Dense(4)(hidden), "attributes": keras.layers.Dense(3)(hidden)}
+    return keras.Model(images, outputs)
+
+
+def make_two_headed_learner(loss, attribute_loss=None, rate=0.05, **compile_arguments):
+    return make_learner(loss, make_two_heads(), rate, attribute_loss=attribute_loss, **compile_arguments)
+
+
+def fit_two_heads(model, rows=16, targets=TARGETS):
+    given = {name: values[:rows] for name, values in targets.items()} if isinstance(targets, dict) else targets[:rows]
+    return model.fit(IMAGES[:rows], given, batch_size=8, shuffle=False, verbose=0).history
+
+
+@pytest.mark.parametrize("granularity", ["labels", "predictions"])
+def test_two_heads_are_logged_term_by_term(granularity):
+    """The first batch has 8 photos, the second 4, and each counts once; the attribute term is logged as it is added.
+    With rate 0 nothing moves."""
+    loss = SoftBinomialDevianceLoss(granularity=granularity)
+    model = make_two_headed_learner(loss, AttributeLoss(), rate=0.0, attribute_weight=0.7)
+    history = fit_two_heads(model, rows=12)
+    outputs = model.embedder(IMAGES[:12])
+    expected = {"positive_pairs": [], "negative_pairs": [], "attributes": []}
+    for part in (slice(0, 8), slice(8, 12)):
+        here = [{name: values[part] for name, values in each.items()} for each in (TARGETS, outputs)]
+        for name, values in loss.terms(*here).items():
+            expected[name].extend(values.numpy())
+        expected["attributes"].extend(0.7 * AttributeLoss().call(here[0]["attributes"], here[1]["attributes"]).numpy())
+    means = {name: np.mean(values) for name, values in expected.items()}
+    assert {name: values[0] for name, values in history.items()} == pytest.approx(
+        {"loss": sum(means.values()), **means}, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_the_update_is_that_of_the_sum_of_both_losses(weight):
+    loss, attribute_loss = SoftBinomialDevianceLoss(granularity="predictions"), AttributeLoss()
+    model, same = make_two_headed_learner(loss, attribute_loss, attribute_weight=weight), make_two_heads()
+    fit_two_heads(model, rows=8)
+    targets = {name: values[:8] for name, values in TARGETS.items()}
+    with tf.GradientTape() as tape:
+        outputs = same(IMAGES[:8], training=True)
+        per_photo = loss.call(targets, outputs)
+        per_photo += weight * attribute_loss.call(targets["attributes"], outputs["attributes"])
+        total = tf.reduce_mean(per_photo)
+    gradients = tape.gradient(total, same.trainable_variables)
+    for weights, start, gradient in zip(model.embedder.get_weights(), same.get_weights(), gradients):
+        np.testing.assert_allclose(weights, start - 0.05 * gradient, rtol=1e-4, atol=1e-6)
+        assert not np.array_equal(weights, start)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables:UserWarning")
+@pytest.mark.parametrize("targets", [TARGETS, LABELS], ids=["dict", "labels"])
+@pytest.mark.parametrize(
+    "loss", [TripletLoss(), BinomialDevianceLoss(), MeanLength()], ids=lambda loss: type(loss).__name__
+)
+def test_losses_of_the_embedding_alone_get_it_from_two_heads(loss, targets):
+    """As if there were no other head, whose weights stay."""
+    model, alone = make_two_headed_learner(loss), make_two_heads()
+    start = alone.get_weights()
+    single = make_learner(loss, keras.Model(alone.input, alone.output["embedding"]))
+    history, expected = fit_two_heads(model, targets=targets), fit(single)
+    assert history == {name: pytest.approx(values, rel=1e-5) for name, values in expected.items()}
+    moved = [not np.array_equal(weight, before) for weight, before in zip(model.embedder.get_weights(), start)]
+    assert moved.count(False) == 2
+    for weight, other in zip(model.embedder.get_weights(), alone.get_weights()):
+        np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-6)
+
+
+def test_keras_own_losses_on_both_heads():
+    """Each batch of 8 counts alike in Keras's mean."""
+    attributes = np.maximum(ATTRIBUTES, 0)
+    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+    model = make_two_headed_learner(MeanLength(), cross_entropy, rate=0.0)
+    history = fit_two_heads(model, targets={"label": LABELS, "attributes": attributes})
+    outputs = model.embedder(IMAGES)
+    expected = float(cross_entropy(attributes, outputs["attributes"]))
+    assert history["attributes"] == pytest.approx([expected], rel=1e-5)
+    lengths = np.sum(np.square(outputs["embedding"]), axis=1).mean()
+    assert history["loss"] == pytest.approx([lengths + expected], rel=1e-5)
+
+
+def test_one_head_takes_the_label_of_a_dict():
+    plain, model = make_learner(TripletLoss()), make_learner(TripletLoss())
+    assert fit_two_heads(model) == fit(plain)
+
+
+def test_predict_gives_both_heads():
+    model = make_two_headed_learner(EETLoss())
+    outputs, expected = model.predict(IMAGES, verbose=0), model.embedder(IMAGES)
+    assert set(outputs) == {"embedding", "attributes"}
+    for name, values in outputs.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_evaluate_measures_both_heads():
+    model = make_two_headed_learner(SoftBinomialDevianceLoss(), AttributeLoss(), rate=0.0)
+    found = model.evaluate(IMAGES, TARGETS, batch_size=8, verbose=0, return_dict=True)
+    assert found == {name: pytest.approx(values[0], rel=1e-5) for name, values in fit_two_heads(model).items()}
+
+
+def test_two_heads_compiled_by_xla_take_the_same_step():
+    losses = SoftBinomialDevianceLoss(granularity="predictions"), AttributeLoss()
+    plain, compiled = (make_two_headed_learner(*losses, jit_compile=jit_compile) for jit_compile in (False, True))
+    for model in (plain, compiled):
+        fit_two_heads(model, rows=8)
+    for weight, expected in zip(compiled.embedder.get_weights(), plain.embedder.get_weights()):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss, attribute_loss, argument",
+    [(SoftBinomialDevianceLoss(), None, "loss"), (EETLoss(), AttributeLoss(), "attribute_loss")],
+    ids=["loss", "attribute_loss"],
+)
+def test_losses_of_attributes_without_an_attribute_head_are_refused(loss, attribute_loss, argument):
+    message = f"`{argument}` must not use attributes where the embedder predicts none.*attribute_names="
+    with pytest.raises(ValueError, match=message):
+        make_learner(loss, attribute_loss=attribute_loss)
+
+
+@pytest.mark.parametrize(
+    "loss, attribute_loss",
+    [(SoftBinomialDevianceLoss(), None), (EETLoss(), AttributeLoss())],
+    ids=["loss", "attribute_loss"],
+)
+def test_batches_without_attributes_are_refused(loss, attribute_loss):
+    with pytest.raises(
+        ValueError, match="`y_true` must be a dict with 'attributes'. Received: y_true is a dict of label"
+    ):
+        fit_two_heads(make_two_headed_learner(loss, attribute_loss), targets=LABELS)
+
+
+@pytest.mark.parametrize("loss", ["mse", AttributeLoss])
+def test_an_attribute_loss_that_is_no_keras_loss_is_refused(loss):
+    with pytest.raises(ValueError, match=r"`attribute_loss` must be a Keras loss, e.g. eet_tf.AttributeLoss\(\)"):
+        make_two_headed_learner(EETLoss(), loss)
+
+
+def test_an_attribute_loss_that_does_not_average_is_refused():
+    with pytest.raises(ValueError, match="`attribute_loss` must have reduction='sum_over_batch_size'.*'sum'"):
+        make_two_headed_learner(EETLoss(), AttributeLoss(reduction="sum"))
+
+
+def test_a_negative_attribute_weight_is_refused():
+    with pytest.raises(ValueError, match="`attribute_weight` must be 0 or more. Received: attribute_weight=-1"):
+        make_two_headed_learner(EETLoss(), AttributeLoss(), attribute_weight=-1)

@@ -1,5 +1,8 @@
 """Distances against NumPy, their gradients where the textbook ones are infinite, and blocks of rows of every size."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -124,3 +127,151 @@ def test_blocks_of_a_batch_whose_size_is_known_only_at_run_time():
 
     for rows in (1, 3, 8):
         np.testing.assert_array_equal(doubled(points(rows)), points(rows) * 2.0)
+
+
+def angles_to_others(rows, references, labels, weights):
+    """Something of every pair, of no symmetry: per row, one number from references of another label, one from all."""
+    similarity = tf.matmul(rows, references, transpose_b=True)
+    is_other = tf.not_equal(labels[:, tf.newaxis], tf.range(tf.shape(references)[0])[tf.newaxis, :] % 3)
+    first = weights * tf.reduce_sum(tf.where(is_other, tf.sin(similarity), 0.0), axis=1)
+    return tf.stack([first, tf.reduce_max(similarity, axis=1)], axis=1)
+
+
+OTHERS = [np.array([2, 0, 1, 1, 0, 2, 2], np.int32), np.linspace(0.5, 2.0, 7).astype(np.float32)]
+UPSTREAM = np.array([[1.0, -2.0, 0.5, 3.0, 0.0, 1.5, -1.0], [0.3, 1.0, 2.0, -1.0, 4.0, 0.0, 1.0]], np.float32).T
+MODES = {
+    "eager": lambda function: function,
+    "graph": tf.function,
+    "xla": tf.function(jit_compile=True),
+}
+
+
+def value_and_gradients(reduce):
+    """Of a function of rows and references: its value and, with `UPSTREAM` behind it, its two gradients."""
+
+    def both(rows, references):
+        with tf.GradientTape() as tape:
+            tape.watch([rows, references])
+            value = reduce(rows, references)
+        gradients = tape.gradient(value, [rows, references], UPSTREAM[:, : value.shape[1]])
+        return value, *map(tf.convert_to_tensor, gradients)
+
+    return both
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("block_rows", [1, 3, 7, 100])
+def test_reduced_in_blocks_value_and_gradients_are_those_of_the_whole(block_rows, mode):
+    """Seven rows against five references: blocks that divide them, that do not, of exactly the size, and larger."""
+    rows, references = tf.constant(points(7, seed=1)), tf.constant(points(5, seed=2))
+    whole = value_and_gradients(lambda r, x: angles_to_others(r, x, *OTHERS))(rows, references)
+    in_blocks = value_and_gradients(lambda r, x: pairwise.reduce_row_blocks(angles_to_others, r, x, OTHERS, block_rows))
+    for found, expected in zip(MODES[mode](in_blocks)(rows, references), whole):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_reduced_in_blocks_of_a_size_known_only_at_run_time():
+    signature = [tf.TensorSpec([None, 5]), tf.TensorSpec([None, 5])]
+
+    def square_sums(rows, references):
+        return tf.reduce_sum(tf.square(tf.matmul(rows, references, transpose_b=True)), axis=1)
+
+    @tf.function(input_signature=signature)
+    def gradients(rows, references):
+        with tf.GradientTape() as tape:
+            tape.watch([rows, references])
+            value = pairwise.reduce_row_blocks(square_sums, rows, references, block_rows=3)
+        return tape.gradient(value, [rows, references])
+
+    for num_rows in (1, 3, 8):
+        r, x = points(num_rows, seed=1).astype(np.float64), points(4, seed=2).astype(np.float64)
+        of_rows, of_references = gradients(r.astype(np.float32), x.astype(np.float32))
+        np.testing.assert_allclose(of_rows, 2 * r @ x.T @ x, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(of_references, 2 * x @ r.T @ r, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_are_the_references_get_both_gradients():
+    """Of the sum of all products x_i . x_j, `|sum of x|^2`, the gradient to each row is twice the sum."""
+    x = tf.constant(points(5))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = pairwise.reduce_row_blocks(
+            lambda rows, references: tf.reduce_sum(tf.matmul(rows, references, transpose_b=True), axis=1), x, x, (), 2
+        )
+    np.testing.assert_allclose(tape.gradient(value, x), np.tile(2 * x.numpy().sum(0), [5, 1]), rtol=1e-5, atol=1e-5)
+
+
+def test_some_of_the_reduced_rows_can_be_picked():
+    """The gradient of `tf.gather` is sparse; row 2 is picked twice, row 0 once."""
+    rows, references = tf.constant(points(4)), tf.constant(points(3, seed=1))
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        values = pairwise.reduce_row_blocks(lambda r, x: tf.reduce_sum(r, axis=1), rows, references, (), 3)
+        picked = tf.gather(values, [0, 2, 2])
+    expected = np.zeros([4, 5])
+    expected[0], expected[2] = 1.0, 2.0
+    np.testing.assert_allclose(tape.gradient(picked, rows), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("others_alone", [False, True])
+def test_reducing_gives_others_no_gradient(others_alone, mode):
+    rows, references, weights = tf.constant(points(7)), tf.constant(points(5)), tf.constant(OTHERS[1])
+
+    def gradient(weights):
+        with tf.GradientTape() as tape:
+            tape.watch(weights if others_alone else [weights, rows])
+            value = pairwise.reduce_row_blocks(angles_to_others, rows, references, [OTHERS[0], weights], 3)
+        return tape.gradient(value, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    np.testing.assert_array_equal(MODES[mode](gradient)(weights), np.zeros(7))
+
+
+def test_what_is_made_of_a_block_is_thrown_away_before_the_gradient():
+    """Also where the tape records every operation as it runs, without a graph."""
+    made = []
+
+    def note(rows, references):
+        similarity = tf.matmul(rows, references, transpose_b=True)
+        made.append(weakref.ref(similarity))
+        return tf.reduce_sum(tf.square(similarity), axis=1)
+
+    rows = tf.constant(points(6))
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        value = pairwise.reduce_row_blocks(note, rows, rows, (), 2)
+    gc.collect()
+    assert len(made) == 3 and not any(reference() is not None for reference in made)
+    assert np.any(tape.gradient(value, rows) != 0)
+
+
+def test_no_block_of_a_reduction_is_larger_than_asked_for():
+    sizes = []
+
+    def note(rows, references):
+        sizes.append(rows.shape[0])
+        return tf.reduce_sum(rows, axis=1)
+
+    rows = tf.constant(points(10))
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        value = pairwise.reduce_row_blocks(note, rows, rows, (), 4)
+    in_value = len(sizes)
+    tape.gradient(value, rows)
+    assert len(sizes) == 2 * in_value
+    assert max(sizes) <= 4
+
+
+def test_blocks_are_worked_on_one_at_a_time():
+    """TensorFlow would start on ten iterations of a loop at once, and hold ten blocks."""
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = pairwise.reduce_row_blocks(lambda r, y: tf.reduce_sum(r, axis=1), x, x, (), 2)
+        return tape.gradient(value, x)
+
+    graph = gradient.get_concrete_function(tf.TensorSpec([7, 5])).graph
+    at_once = [loop.get_attr("parallel_iterations") for loop in graph.get_operations() if "While" in loop.type]
+    assert at_once == [1, 1]

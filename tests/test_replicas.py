@@ -7,48 +7,67 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import EETLoss, MetricLearner, make_strategy, replicas
+from eet_tf import (
+    AttributeLoss,
+    BinomialDevianceLoss,
+    EETLoss,
+    MetricLearner,
+    SoftBinomialDevianceLoss,
+    make_strategy,
+    replicas,
+)
 
 pytestmark = pytest.mark.addons
 
 # Three global batches of 8, of which each of two replicas gets one half. The first has its classes whole on one
 # replica; in the second every positive is on the other replica; the third is uneven, with classes of 1 to 3.
 LABELS = np.array([[0, 0, 1, 1, 2, 2, 3, 3], [4, 5, 6, 7, 4, 5, 6, 7], [9, 2, 2, 9, 8, 9, 5, 2]])
-# What each process trains: a kind of model, and the arguments of its loss
+# Of the 24 photos, in {1, 0, -1 = unknown}; nothing is known of the second one
+ATTRIBUTES = np.random.default_rng(5).integers(-1, 2, size=[LABELS.size, 5])
+ATTRIBUTES[1] = -1
+# What each process trains: a kind of model, and what makes its losses. The default negative_cost of 25 is steep enough
+# to show the rounding of sums in another order.
 TRAININGS = {
-    "learner": {"symmetric_margin": True},
-    "keras_model": {"symmetric_margin": True},
-    "learner_without_class_terms": {"equidistributed_weight": 0.0},
+    "learner": lambda: {"loss": EETLoss(symmetric_margin=True)},
+    "keras_model": lambda: {"loss": EETLoss(symmetric_margin=True)},
+    "learner_without_class_terms": lambda: {"loss": EETLoss(equidistributed_weight=0.0)},
+    "learner_of_all_pairs": lambda: {"loss": BinomialDevianceLoss(negative_cost=2.0)},
+    "learner_of_two_heads": lambda: {
+        "loss": SoftBinomialDevianceLoss(negative_cost=2.0, granularity="predictions"),
+        "attribute_loss": AttributeLoss(),
+        "attribute_weight": 0.5,
+    },
 }
 
 
-def make_embedder():
+def make_embedder(has_two_heads):
     """Without batch normalisation, which sees one replica's rows only; with regularisation, which has no rows."""
-    regularizer = keras.regularizers.L2(0.05)
-    return keras.Sequential(
-        [
-            keras.Input([6]),
-            keras.layers.Dense(8, activation="tanh", kernel_regularizer=regularizer),
-            keras.layers.Dense(4),
-        ]
-    )
+    images = keras.Input([6])
+    hidden = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.05))(images)
+    embedding = keras.layers.Dense(4)(hidden)
+    heads = {"embedding": embedding, "attributes": keras.layers.Dense(5)(hidden)} if has_two_heads else embedding
+    return keras.Model(images, heads)
 
 
-def make_dataset():
+def make_dataset(has_two_heads):
     images = np.random.default_rng(3).normal(size=[LABELS.size, 6]).astype(np.float32)
-    return tf.data.Dataset.from_tensor_slices((images, LABELS.reshape(-1))).batch(8, drop_remainder=True)
+    labels = LABELS.reshape(-1)
+    targets = {"label": labels, "attributes": ATTRIBUTES} if has_two_heads else labels
+    return tf.data.Dataset.from_tensor_slices((images, targets)).batch(8, drop_remainder=True)
 
 
 def train(name, strategy):
     """Three steps of plain gradient descent: the history and every weight."""
     keras.utils.set_random_seed(7)
     with strategy.scope():
-        embedder = make_embedder()
+        losses = TRAININGS[name]()
+        has_two_heads = "attribute_loss" in losses
+        embedder = make_embedder(has_two_heads)
         model = MetricLearner(embedder) if name.startswith("learner") else embedder
-        model.compile(optimizer=keras.optimizers.SGD(0.2), loss=EETLoss(**TRAININGS[name]))
+        model.compile(optimizer=keras.optimizers.SGD(0.2), **losses)
     before = [weight.tolist() for weight in embedder.get_weights()]
-    history = model.fit(make_dataset(), shuffle=False, verbose=0).history
-    evaluated = model.evaluate(make_dataset(), verbose=0, return_dict=True)
+    history = model.fit(make_dataset(has_two_heads), shuffle=False, verbose=0).history
+    evaluated = model.evaluate(make_dataset(has_two_heads), verbose=0, return_dict=True)
     after = [weight.tolist() for weight in embedder.get_weights()]
     return {"history": history, "evaluated": evaluated, "before": before, "after": after}
 

@@ -79,9 +79,14 @@ def served(base):
     return ServedEmbedder(base)
 
 
+def decoded(photos):
+    """What training would see."""
+    return tf.stack([decode_and_resize(photo, SIZE) for photo in photos])
+
+
 def python_path(embedder, photos):
-    """What training would see: decode, embed."""
-    return embedder(tf.stack([decode_and_resize(photo, SIZE) for photo in photos]), training=False).numpy()
+    """Decode, embed."""
+    return embedder(decoded(photos), training=False).numpy()
 
 
 # What it answers
@@ -334,3 +339,111 @@ def test_fingerprint_of_another_scaling_of_pixels_differs():
     images = keras.Input([SIZE, SIZE, 3])
     one, other = (keras.Model(images, PixelScaling(mode)(images)) for mode in ("unit", "tf"))
     assert embedder_fingerprint(one) != embedder_fingerprint(other)
+
+
+# Attributes
+
+
+NAMES = ("striped", "red", "long sleeves")
+
+
+@pytest.fixture(scope="module")
+def two_heads(embedder):
+    """The embedder with an attribute head on top: every other weight is the same."""
+    model = eet_tf.build_embedder("small_cnn", DIM, image_size=SIZE, attribute_names=NAMES)
+    rng = np.random.default_rng(4)
+    for layer in model.layers:
+        if layer.name == "attributes":
+            layer.set_weights([rng.normal(0, 0.2, weight.shape) for weight in layer.get_weights()])
+        else:
+            layer.set_weights(embedder.get_layer(layer.name).get_weights())
+    return model
+
+
+@pytest.fixture(scope="module")
+def base_of_two_heads(two_heads, tmp_path_factory):
+    """A base path with version 1."""
+    base = tmp_path_factory.mktemp("two_heads")
+    export_embedder(two_heads, str(base))
+    return str(base)
+
+
+def test_an_attribute_head_is_served_as_probabilities(two_heads, base_of_two_heads):
+    served = ServedEmbedder(base_of_two_heads)
+    assert served.attribute_names == NAMES
+    probabilities = served.predict_attributes([PHOTOS[0], BAD[1], *PHOTOS[1:]])
+    expected = tf.sigmoid(two_heads(decoded(PHOTOS), training=False)["attributes"]).numpy()
+    assert probabilities.dtype == np.float32
+    assert np.ptp(expected) > 0.1
+    assert not probabilities[1].any()
+    np.testing.assert_allclose(np.delete(probabilities, 1, axis=0), expected, atol=1e-5)
+
+
+def test_its_embeddings_are_those_without_the_head(served, base_of_two_heads):
+    mixed = [PHOTOS[0], BAD[0], PHOTOS[1]]
+    for found, expected in zip(ServedEmbedder(base_of_two_heads).embed(mixed), served.embed(mixed)):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_signature_of_two_heads_is_as_documented(base_of_two_heads):
+    signature = tf.saved_model.load(os.path.join(base_of_two_heads, "1")).signatures["serving_default"]
+    outputs = {name: (spec.dtype, spec.shape.as_list()) for name, spec in signature.structured_outputs.items()}
+    assert outputs == {
+        "embedding": (tf.float32, [None, DIM]),
+        "attributes": (tf.float32, [None, len(NAMES)]),
+        "ok": (tf.bool, [None]),
+    }
+
+
+def test_no_photos_have_no_attributes(served, base_of_two_heads):
+    assert ServedEmbedder(base_of_two_heads).predict_attributes([]).shape == (0, len(NAMES))
+    assert served.predict_attributes(PHOTOS[:2]).shape == (2, 0)
+    assert served.attribute_names == ()
+
+
+def test_the_manifest_names_the_attributes(base, base_of_two_heads):
+    names = []
+    for path in (base, base_of_two_heads):
+        with open(os.path.join(path, "1", MANIFEST)) as file:
+            names.append(json.load(file)["attribute_names"])
+    assert names == [[], list(NAMES)]
+
+
+def test_a_version_from_before_there_were_attributes_still_loads(base, served, tmp_path):
+    shutil.copytree(base, tmp_path / "old")
+    path = tmp_path / "old" / "1" / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["attribute_names"]
+    path.write_text(json.dumps(manifest))
+    old = ServedEmbedder(str(tmp_path / "old"))
+    assert old.attribute_names == ()
+    assert (old.embed(PHOTOS[:2])[0] == served.embed(PHOTOS[:2])[0]).all()
+
+
+def test_an_attribute_head_is_no_part_of_the_fingerprint(embedder, two_heads):
+    """It is of the function from photo to vector. Neither the head's weights nor its names change that."""
+    renamed = eet_tf.build_embedder("small_cnn", DIM, image_size=SIZE, attribute_names=["other"])
+    for layer, same in zip(renamed.layers, two_heads.layers):
+        if layer.name != "attributes":
+            layer.set_weights(same.get_weights())
+    fingerprints = {embedder_fingerprint(model) for model in (embedder, two_heads, renamed)}
+    assert len(fingerprints) == 1
+
+
+def test_fingerprint_of_two_heads_sees_every_other_weight(two_heads):
+    before = embedder_fingerprint(two_heads)
+    projection = two_heads.get_layer("projection")
+    weights = projection.get_weights()
+    projection.set_weights([weights[0], weights[1] + 1])
+    assert embedder_fingerprint(two_heads) != before
+    projection.set_weights(weights)
+    assert embedder_fingerprint(two_heads) == before
+
+
+def test_a_dict_without_an_attribute_head_is_served_as_an_embedding(embedder, tmp_path):
+    """Whatever else a model of one's own puts out."""
+    outputs = {"embedding": embedder.output, "other": keras.layers.Dense(2)(embedder.output)}
+    export_embedder(keras.Model(embedder.input, outputs), str(tmp_path))
+    served = ServedEmbedder(str(tmp_path))
+    assert (served.attribute_names, served.embedding_dim) == ((), DIM)
+    np.testing.assert_allclose(served.embed(PHOTOS[:2])[0], python_path(embedder, PHOTOS[:2]), atol=1e-5)

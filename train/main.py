@@ -15,7 +15,23 @@ from absl import app, flags, logging
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
-_DATASETS = ["synthetic", "csv", "folder", "sop"]
+_DATASETS = ["synthetic", "csv", "folder", "sop", "inshop", "consumer_to_shop", "cub", "cars196"]
+_RECALL_KS = {  # those of each data set's protocol
+    "sop": (1, 10, 100, 1000),
+    "inshop": (1, 10, 20, 30, 40, 50),
+    "consumer_to_shop": (1, 20, 50),
+    "cub": (1, 2, 4, 8),
+    "cars196": (1, 2, 4, 8),
+}
+_EET = ["margin", "equidistant_weight", "equidistributed_weight", "symmetric_margin"]
+_TRIPLET = ["margin", "positives", "negatives", "distance", "soft_margin"]
+_DEVIANCE = ["alpha", "beta", "negative_cost"]
+_LOSSES = {  # the class, and the flags that are its arguments
+    "eet": ("EETLoss", _EET),
+    "triplet": ("TripletLoss", _TRIPLET),
+    "binomial_deviance": ("BinomialDevianceLoss", _DEVIANCE),
+    "soft_binomial_deviance": ("SoftBinomialDevianceLoss", [*_DEVIANCE, "weighting", "granularity", "preserved_share"]),
+}
 _STRATEGIES = ["default", "one_device", "mirrored", "multi_worker"]
 _MAY_CHANGE = frozenset({"epochs", "strategy", "virtual_devices", "model_dir", "data_dir", "check_photos"})
 
@@ -26,11 +42,26 @@ flags.DEFINE_bool("check_photos", True, "Decode every photo once before training
 flags.DEFINE_float("hold_out", 0.1, "Share of the training products kept aside to choose the best epoch; 0: none.")
 flags.DEFINE_string("model_dir", "runs/synthetic", "What training writes: model.keras, history.csv, metrics.json, ...")
 
-flags.DEFINE_enum("loss", "eet", ["eet", "triplet"], "eet, or triplet: batch-hard alone.")
-flags.DEFINE_float("margin", 0.3, "Margin of the loss, in Euclidean distance of unit vectors.", lower_bound=0.0)
+flags.DEFINE_enum("loss", "eet", list(_LOSSES), "The loss of the embedding; triplet is batch-hard by default.")
+flags.DEFINE_float("margin", 0.3, "EET, triplet: margin, in the unit of the distance.", lower_bound=0.0)
 flags.DEFINE_float("equidistant_weight", 1.0, "EET: weight of the equidistant term.", lower_bound=0.0)
 flags.DEFINE_float("equidistributed_weight", 1.0, "EET: weight of the class terms.", lower_bound=0.0)
 flags.DEFINE_bool("symmetric_margin", False, "EET: add the margin seen from the positive.")
+
+flags.DEFINE_enum("positives", "hard", ["hard", "partner", "all"], "Triplet: which positives an anchor meets.")
+flags.DEFINE_enum("negatives", "hard", ["hard", "semi_hard", "all"], "Triplet: which negatives an anchor meets.")
+flags.DEFINE_enum("distance", "euclidean", ["euclidean", "squared", "cosine"], "Triplet: distance of unit vectors.")
+flags.DEFINE_bool("soft_margin", False, "Triplet: log(1 + exp(.)) in place of the margin.")
+flags.DEFINE_float("alpha", 2.0, "Deviance: steepness.", lower_bound=0.0)
+flags.DEFINE_float("beta", 0.5, "Deviance: cosine that parts positive pairs from negative ones.")
+flags.DEFINE_float("negative_cost", 25.0, "Deviance: weight of negatives in the exponent.", lower_bound=0.0)
+flags.DEFINE_enum(
+    "weighting", "informativeness", ["informativeness", "preserving"], "Soft deviance: how attributes weigh pairs."
+)
+flags.DEFINE_enum("granularity", "labels", ["labels", "predictions"], "Soft deviance: where attributes come from.")
+flags.DEFINE_float("preserved_share", 0.5, "Soft deviance, preserving: how far alike negatives are spared.", 0.0, 1.0)
+flags.DEFINE_list("attributes", [], "Attribute columns that a second head learns, with commas between; all: every one.")
+flags.DEFINE_float("attribute_weight", 1.0, "Weight of the attribute loss.", lower_bound=0.0)
 
 flags.DEFINE_string("backbone", "small_cnn", "resnet50, efficientnet_b0, mobilenet_v2, ... or small_cnn for CPUs.")
 flags.DEFINE_string("weights", None, "imagenet, or the path of a backbone's weights.")
@@ -41,19 +72,27 @@ flags.DEFINE_bool("freeze_batch_norm", False, "Keep the backbone's batch normali
 
 flags.DEFINE_integer("classes_per_batch", 16, "Products in a batch.")
 flags.DEFINE_integer("examples_per_class", 4, "Photos of each product in a batch.")
+flags.DEFINE_float(
+    "category_probability", 0.0, "Share of the batches that come from one category (arXiv 1810.04652: 0.8).", 0.0, 1.0
+)
+flags.DEFINE_string("category_column", None, "Attribute column to take for the category.")
 flags.DEFINE_float("crop", 0.6, "Smallest share of the area that a random crop keeps; 1: no crops.")
 flags.DEFINE_float("color", 0.05, "Strength of random brightness, contrast and saturation; 0: none.")
 flags.DEFINE_float("cutout", 0.0, "Largest side of a blanked rectangle as a share of the image's; 0: none.")
+flags.DEFINE_float("noise", 0.0, "Strength of noise on every other photo, as a share of 255; 0: none.")
 
 flags.DEFINE_integer("epochs", 16, "Epochs to train.", lower_bound=1)
 flags.DEFINE_integer(
     "steps_per_epoch", None, "Batches in an epoch; by default as many as show every photo once, and at least 100."
 )
 flags.DEFINE_enum("optimizer", "adam", ["adam", "adamw", "sgd"], "sgd is with Nesterov momentum 0.9.")
-flags.DEFINE_float("learning_rate", 1e-3, "Highest learning rate; it falls to 1 % of that along a cosine.")
+flags.DEFINE_float("learning_rate", 1e-3, "Highest learning rate.")
+flags.DEFINE_enum("schedule", "cosine", ["cosine", "step"], "How it falls: along a cosine to 1 %, or once to 10 %.")
+flags.DEFINE_float("drop_at", 0.2, "Schedule step: share of the training after which the rate falls.", 0.0, 1.0)
 flags.DEFINE_integer("warmup_steps", 0, "Steps over which the learning rate rises from 0.")
 flags.DEFINE_float("weight_decay", 0.0, "Decoupled weight decay, for adamw.")
 flags.DEFINE_integer("seed", 0, "Of the weights, the batches and what is held out.")
+flags.DEFINE_list("ks", None, "The K of each R@K; by default the data set's own, or 1,10,100.")
 
 flags.DEFINE_enum("strategy", "default", _STRATEGIES, "How training is shared among devices (tf.distribute).")
 flags.DEFINE_integer("virtual_devices", 0, "Split the CPU into this many devices, to try a strategy without GPUs.")
@@ -64,6 +103,8 @@ def _catalogs():
     from eet_tf import data
 
     catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir)
+    if FLAGS.category_column:
+        catalog = catalog.categorized_by(FLAGS.category_column)
     splits = set() if catalog.splits is None else set(catalog.splits.tolist())
     test = catalog.split("test") if "test" in splits else None
     train = catalog.split("train") if "train" in splits else catalog
@@ -93,20 +134,64 @@ def _every_seconds(report, seconds: float = 5.0):
     return throttled
 
 
+def _sampler(train):
+    from eet_tf import data
+
+    if FLAGS.category_probability and train.categories is None:
+        raise ValueError(
+            f"--category_probability needs categories, and {train.source} has none. "
+            f"Name a column with --category_column; there are {sorted(train.attributes) or 'none'}."
+        )
+    return data.PKSampler(
+        train.labels,
+        FLAGS.classes_per_batch,
+        FLAGS.examples_per_class,
+        FLAGS.seed,
+        train.categories,
+        FLAGS.category_probability,
+    )
+
+
+def _attributes(train):
+    """What the second head learns, or None."""
+    from eet_tf import data
+
+    if FLAGS.attributes:
+        return data.encode_attributes(train, "all" if FLAGS.attributes == ["all"] else FLAGS.attributes)
+    if FLAGS.loss == "soft_binomial_deviance":
+        raise ValueError(
+            "--loss=soft_binomial_deviance needs --attributes=COLUMN,COLUMN or --attributes=all; "
+            f"{train.source} has the columns {sorted(train.attributes) or 'none'}."
+        )
+    return None
+
+
 def _loss():
     import eet_tf
 
-    if FLAGS.loss == "triplet":
-        return eet_tf.TripletLoss(FLAGS.margin)
-    return eet_tf.EETLoss(FLAGS.margin, FLAGS.equidistant_weight, FLAGS.equidistributed_weight, FLAGS.symmetric_margin)
+    loss, arguments = _LOSSES[FLAGS.loss]
+    return getattr(eet_tf, loss)(**{name: getattr(FLAGS, name) for name in arguments})
+
+
+def _learning_rate(num_steps: int):
+    import keras
+
+    schedules = keras.optimizers.schedules
+    if FLAGS.schedule == "step":
+        if FLAGS.warmup_steps:
+            raise ValueError("--warmup_steps needs --schedule=cosine.")
+        return schedules.PiecewiseConstantDecay(
+            [int(FLAGS.drop_at * num_steps)], [FLAGS.learning_rate, FLAGS.learning_rate / 10]
+        )
+    warmup = {"warmup_target": FLAGS.learning_rate, "warmup_steps": FLAGS.warmup_steps} if FLAGS.warmup_steps else {}
+    first = 0.0 if warmup else FLAGS.learning_rate
+    return schedules.CosineDecay(first, max(num_steps - FLAGS.warmup_steps, 1), alpha=0.01, **warmup)
 
 
 def _optimizer(num_steps: int):
     import keras
 
-    warmup = {"warmup_target": FLAGS.learning_rate, "warmup_steps": FLAGS.warmup_steps} if FLAGS.warmup_steps else {}
-    first = 0.0 if warmup else FLAGS.learning_rate
-    rate = keras.optimizers.schedules.CosineDecay(first, max(num_steps - FLAGS.warmup_steps, 1), alpha=0.01, **warmup)
+    rate = _learning_rate(num_steps)
     if FLAGS.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
     if FLAGS.optimizer == "adamw":
@@ -114,7 +199,7 @@ def _optimizer(num_steps: int):
     return keras.optimizers.Adam(rate)
 
 
-def _learner(num_steps: int):
+def _learner(num_steps: int, attributes):
     import eet_tf
 
     embedder = eet_tf.build_embedder(
@@ -124,9 +209,15 @@ def _learner(num_steps: int):
         FLAGS.weights,
         FLAGS.pooling,
         FLAGS.freeze_batch_norm,
+        attributes.names if attributes else (),
     )
     learner = eet_tf.MetricLearner(embedder)
-    learner.compile(optimizer=_optimizer(num_steps), loss=_loss())
+    learner.compile(
+        optimizer=_optimizer(num_steps),
+        loss=_loss(),
+        attribute_loss=eet_tf.AttributeLoss() if attributes else None,
+        attribute_weight=FLAGS.attribute_weight,
+    )
     return learner
 
 
@@ -140,13 +231,16 @@ def _settings() -> dict[str, str]:
     return {flag.name: str(flag.value) for flag in own if flag.value is not None}
 
 
-def _measure(embedder, catalog) -> dict[str, float]:
-    import eet_tf
+def _rank(embedder, catalog):
     from eet_tf import data
-    from eet_tf.evaluation import embed
+    from eet_tf.evaluation import embed, rank_catalog
 
     embeddings = embed(embedder, data.gallery_dataset(catalog, FLAGS.image_size), verbose=1)
-    return eet_tf.evaluate_retrieval(embeddings, catalog.labels, ks=(1, 10, 100))
+    return rank_catalog(embeddings, catalog.labels, catalog.roles)
+
+
+def _ks() -> tuple[int, ...]:
+    return tuple(int(k) for k in FLAGS.ks) if FLAGS.ks else _RECALL_KS.get(FLAGS.dataset, (1, 10, 100))
 
 
 def _callbacks(run, progress, validation) -> list:
@@ -164,10 +258,11 @@ def _callbacks(run, progress, validation) -> list:
     return [*callbacks, keras.callbacks.TensorBoard(run.path("logs"), write_graph=False), progress]
 
 
-def _train(run, learner, sampler, train, validation, test) -> None:
+def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     """Trains, or goes on training, and writes the figures."""
     import eet_tf
     from eet_tf import data
+    from eet_tf.comparison import ClassResults
     from eet_tf.report import plot_curves
     from eet_tf.run import Progress
 
@@ -178,12 +273,13 @@ def _train(run, learner, sampler, train, validation, test) -> None:
     measured_on = test or validation
     if measured_on and run.read_json("before.json") is None:
         _say(f"Measuring the untrained embedder on {len(measured_on):,} photos.")
-        run.write_json("before.json", _measure(learner.embedder, measured_on))
+        run.write_json("before.json", _rank(learner.embedder, measured_on).summary(_ks()))
 
     steps = _steps_per_epoch(sampler)
     _say(f"Training on {len(train):,} photos of {train.num_classes:,} products, {steps} steps an epoch.")
-    augment = data.augmentation(FLAGS.image_size, FLAGS.crop, FLAGS.color, FLAGS.cutout, FLAGS.seed)
-    dataset = data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps)
+    augment = data.augmentation(FLAGS.image_size, FLAGS.crop, FLAGS.color, FLAGS.cutout, FLAGS.seed, FLAGS.noise)
+    values = attributes.values if attributes else None
+    dataset = data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, values)
     started = time.monotonic()
     learner.fit(
         dataset,
@@ -196,7 +292,9 @@ def _train(run, learner, sampler, train, validation, test) -> None:
 
     figures = {"best_epoch": progress.best_epoch(), "epochs": FLAGS.epochs, "seconds": time.monotonic() - started}
     if measured_on:
-        after = _measure(eet_tf.load_embedder(run.folder), measured_on)
+        ranking = _rank(eet_tf.load_embedder(run.folder), measured_on)
+        ClassResults.of(ranking, _ks(), measured_on.label_skus).write(run.path("classes.csv"))
+        after = ranking.summary(_ks())
         figures.update(measured_on="test" if test else "validation", before=run.read_json("before.json"), after=after)
     run.write_json("metrics.json", figures)
     plot_curves(run.read_history(), run.path("curves.png"))
@@ -224,7 +322,7 @@ def main(argv):
         if FLAGS.virtual_devices:
             replicas.split_cpu(FLAGS.virtual_devices)
         train, validation, test = _catalogs()
-        sampler = data.PKSampler(train.labels, FLAGS.classes_per_batch, FLAGS.examples_per_class, FLAGS.seed)
+        sampler, attributes = _sampler(train), _attributes(train)
         if replicas.num_workers() > 1:
             raise ValueError(
                 "TF_CONFIG names several workers, and this tool trains on one machine: Keras 3's fit cannot share a "
@@ -233,7 +331,7 @@ def main(argv):
         strategy = eet_tf.make_strategy(FLAGS.strategy)
         replicas.check_batch_size(sampler.batch_size, strategy)
         with strategy.scope():
-            learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs)
+            learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs, attributes)
         run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE)
         if FLAGS.check_photos:
             for catalog in filter(None, [train, validation, test]):
@@ -242,7 +340,7 @@ def main(argv):
         sys.exit(f"error: {error}")
     try:
         with strategy.scope():
-            _train(run, learner, sampler, train, validation, test)
+            _train(run, learner, sampler, attributes, train, validation, test)
     except RunError as error:
         sys.exit(f"error: {error}")
 

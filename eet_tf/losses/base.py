@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -54,12 +55,41 @@ def _check_shapes(labels: tf.TensorShape, embeddings: tf.TensorShape) -> None:
         )
 
 
+def entry_of(argument: str, value, key: str):
+    """`value[key]`, where a loss needs dicts of labels and of outputs.
+
+    Raises:
+        ValueError: if `value` is no dict or has no such entry; it says where dicts come from.
+    """
+    if isinstance(value, Mapping) and key in value:
+        return value[key]
+    received = f"a dict of {', '.join(sorted(value))}" if isinstance(value, Mapping) else "no dict"
+    raise ValueError(
+        f"`{argument}` must be a dict with {key!r}. Received: {argument} is {received}. Losses that use attributes "
+        "need eet_tf.MetricLearner (Keras's own compile gives a loss one output at a time), an embedder from "
+        "build_embedder(..., attribute_names=...) and batches of (images, {'label': [batch], 'attributes': [batch, "
+        "num_attributes]})."
+    )
+
+
+def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"`{argument}` must be one of {', '.join(choices)}. Received: {argument}={value!r}.")
+
+
 class MetricLoss(compat.Loss):
     """A loss over pairs within a batch, the sum of named terms.
 
     A subclass has `terms(labels, embeddings)`, the weighted terms by name, each of shape `[B]`. `MetricLearner` logs
     them one by one; in any other Keras model only their sum is seen.
+
+    Attributes:
+        uses_attributes: whether `terms` takes, in place of labels and embeddings, the dicts `{"label": [B],
+            "attributes": [B, A]}` and `{"embedding": [B, D], "attributes": [B, A]}`.
     """
+
+    uses_attributes = False
 
     @property
     def term_names(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import mining, pairwise, replicas
-from eet_tf.losses.base import Batch, MetricLoss, make_batch
+from eet_tf.losses.base import Batch, MetricLoss, check_choice, make_batch
 
 _POSITIVES = ("hard", "partner", "all")
 _NEGATIVES = ("hard", "semi_hard", "all")
@@ -206,9 +206,9 @@ class TripletLoss(MetricLoss):
         super().__init__(reduction, name, dtype)
         if margin < 0:
             raise ValueError(f"`margin` must be 0 or more. Received: margin={margin}.")
-        _check_choice("positives", positives, _POSITIVES)
-        _check_choice("negatives", negatives, _NEGATIVES)
-        _check_choice("distance", distance, pairwise.DISTANCES)
+        check_choice("positives", positives, _POSITIVES)
+        check_choice("negatives", negatives, _NEGATIVES)
+        check_choice("distance", distance, pairwise.DISTANCES)
         self.margin = margin
         self.positives = positives
         self.negatives = negatives
@@ -238,8 +238,3 @@ class TripletLoss(MetricLoss):
     def get_config(self) -> dict:
         """The constructor's arguments."""
         return {**self._arguments(), **super().get_config()}
-
-
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{argument}` must be one of {', '.join(choices)}. Received: {argument}={value!r}.")

@@ -10,13 +10,16 @@ import pytest
 from PIL import Image
 
 import eet_tf
+from eet_tf.comparison import ClassResults
 from eet_tf.run import read_run
 
 
 def test_training_leaves_what_it_promises(trained, root):
     folder, outcome = trained
     left = {file.name for file in folder.iterdir()}
-    promised = {"model.keras", "history.csv", "metrics.json", "before.json", "curves.png", "flags.txt", "logs"}
+    promised = {"model.keras", "history.csv", "metrics.json", "before.json", "curves.png", "flags.txt", "logs"} | {
+        "classes.csv"
+    }
     assert promised <= left
     assert left - promised == {"checkpoints", ".lock"}
     assert list(folder.glob("logs/**/events.out.tfevents.*"))
@@ -59,6 +62,15 @@ def test_the_figures_are_those_of_the_saved_embedder(trained, root):
     again = eet_tf.evaluate_retrieval(embeddings, catalog.labels, ks=(1, 10, 100))
     written = read_run(str(trained[0])).metrics["after"]
     assert again == {name: pytest.approx(value, abs=1e-6) for name, value in written.items()}
+
+
+def test_figures_by_product_add_up_to_the_figures(trained):
+    """2 test products of 4 photos each, every photo a query; the shares are hits divided by queries."""
+    results = ClassResults.read(trained[0] / "classes.csv")
+    written = read_run(str(trained[0])).metrics["after"]
+    assert results.num_queries.tolist() == [4, 4]
+    for name in ("recall@1", "recall@10", "map@r", "r_precision"):
+        assert results.mean(name) == pytest.approx(written[name])
 
 
 def test_its_flagfile_runs_it_again(trained, tmp_path, run_script):
@@ -129,6 +141,11 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "bad weights": (good, f"--weights={weights}"),
         "image size": (good, "--image_size=8"),
         "nan": (good, "--learning_rate=1e30", "--optimizer=sgd", "--epochs=30"),
+        "no categories": (listed(folder / "plain", root, pairs(8)), "--category_probability=0.8"),
+        "no such column": (good, "--category_column=brand"),
+        "no attributes": (good, "--loss=soft_binomial_deviance"),
+        "no such attribute": (good, "--attributes=colour,brand"),
+        "warm-up of steps": (good, "--schedule=step", "--warmup_steps=3"),
         "other settings": (good, "--margin=0.7", f"--model_dir={trained[0]}"),
         "mended": (single, "--drop_singles", "--epochs=1"),
     }
@@ -163,6 +180,11 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "bad weights": ("`weights` could not be loaded into small_cnn", r"weights\.h5"),
         "image size": ("`image_size` at least 32", "image_size=8"),
         "nan": (r"(The loss|A weight) is .* epoch \d+, step \d+", "Lower --learning_rate"),
+        "no categories": ("--category_probability needs categories", r"--category_column; there are none"),
+        "no such column": ("brand", "colour"),
+        "no attributes": ("needs --attributes=", "'colour', 'emblem', 'pattern', 'shape'"),
+        "no such attribute": ("brand", "colour"),
+        "warm-up of steps": ("--warmup_steps needs --schedule=cosine",),
         "other settings": ("--margin was '0.3', is '0.7'", "--flagfile="),
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",

@@ -1,0 +1,379 @@
+"""Which method for which catalogue: trains each with the same embedder, batches, steps and seeds, and writes tables.
+
+    python benchmarks/methods.py --recipe=fashion --data_dir=DATA/fashion --weights=MOBILENET_V2.h5
+    python benchmarks/methods.py --recipe=grocery --data_dir=DATA/grocery --weights=MOBILENET_V2.h5 \
+        --methods=batch_hard,eet --seeds=5 --jobs=2
+
+Every finished run is a file there, and is not trained again: killed at any moment, the same command goes on. With
+`--measure_on=held_out` a quarter of the training products is kept aside and measured in place of the test products:
+that is where settings are to be chosen.
+"""
+
+import concurrent.futures
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+FLAGS = flags.FLAGS
+# What all methods of a table share. Learning rate, crop and steps were chosen on held-out training products with
+# batch-hard triplet (see docs/methods.md).
+RECIPES = {
+    "fashion": {
+        "dataset": "sop",
+        "seeds": 3,
+        "backbone": "mobilenet_v2_stride16",
+        "image_size": 64,
+        "classes_per_batch": 32,
+        "examples_per_class": 2,
+        "steps": 400,
+        "crop": 0.6,
+        "category_column": None,
+        "attributes": ["gender", "subCategory", "articleType", "baseColour", "season", "usage"],
+    },
+    "grocery": {
+        "dataset": "csv",
+        "seeds": 5,
+        "backbone": "mobilenet_v2_stride16",
+        "image_size": 64,
+        "classes_per_batch": 16,
+        "examples_per_class": 4,
+        "steps": 200,
+        "crop": 0.6,
+        "category_column": "department",
+        "attributes": ["category", "department"],
+    },
+    "synthetic": {
+        "dataset": "synthetic",
+        "seeds": 2,
+        "backbone": "small_cnn",
+        "image_size": 32,
+        "classes_per_batch": 8,
+        "examples_per_class": 2,
+        "steps": 40,
+        "crop": 0.6,
+        "category_column": None,
+        "attributes": ["colour"],
+    },
+}
+BASELINE = "batch_hard"
+# name: (what it is in the table, class, arguments, what else it needs)
+_DODDS = {"margin": 0.1, "positives": "partner", "distance": "cosine"}
+METHODS = {
+    "batch_hard": ("MC: batch-hard triplet", "TripletLoss", {}, ()),
+    "mc_ec1": ("MC + EC1", "EETLoss", {"equidistributed_weight": 0.0}, ()),
+    "mc_ec2": ("MC + EC2", "EETLoss", {"equidistant_weight": 0.0}, ()),
+    "eet": ("EET", "EETLoss", {}, ()),
+    "eet_light": ("EET, both weights 0.2", "EETLoss", {"equidistant_weight": 0.2, "equidistributed_weight": 0.2}, ()),
+    "batch_all": ("batch-all triplet", "TripletLoss", {"positives": "all", "negatives": "all"}, ()),
+    "semi_hard": (
+        "semi-hard triplet (FaceNet)",
+        "TripletLoss",
+        {"margin": 0.2, "positives": "all", "negatives": "semi_hard", "distance": "squared"},
+        (),
+    ),
+    "online_sampling": ("online sampling (Dodds)", "TripletLoss", _DODDS, ()),
+    "online_sampling_categories": ("online sampling, category batches 0.8", "TripletLoss", _DODDS, ("categories",)),
+    "bdl": ("BDL: binomial deviance", "BinomialDevianceLoss", {}, ()),
+    "bdl_attributes": ("BDL + attributes", "BinomialDevianceLoss", {}, ("attributes",)),
+    "sbdl_informativeness": (
+        "SBDL, informativeness",
+        "SoftBinomialDevianceLoss",
+        {"granularity": "predictions"},
+        ("attributes",),
+    ),
+    "sbdl_preserving": (
+        "SBDL, preserving",
+        "SoftBinomialDevianceLoss",
+        {"weighting": "preserving", "granularity": "predictions"},
+        ("attributes",),
+    ),
+    "circle": ("Circle (Keras)", "Circle", {"gamma": 80.0, "margin": 0.4}, ()),
+    "multi_similarity": ("multi-similarity", "MultiSimilarityLoss", {}, ()),
+    "normalized_softmax": ("normalised softmax", "NormalizedLogits", {}, ()),
+}
+_KS = (1, 10, 100)
+
+flags.DEFINE_enum("recipe", "fashion", list(RECIPES), "What the methods share: data, embedder, batches, steps.")
+flags.DEFINE_string("data_dir", None, "Where the photos are.")
+flags.DEFINE_string("weights", None, "Path of the backbone's weights; the recipes of mobilenet_v2 need ImageNet's.")
+flags.DEFINE_string("output_dir", None, "Where runs and tables go; runs/methods/<recipe> by default.")
+flags.DEFINE_list("methods", list(METHODS), "Which to train, with commas between.")
+flags.DEFINE_integer("seeds", None, "Trainings of each; by default the recipe's number.", lower_bound=1)
+flags.DEFINE_integer("jobs", 1, "Trainings at once; the processor's threads are shared among them.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Batches in a training; by default the recipe's number.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 3e-4, "Highest learning rate; it falls along a cosine after 1/10 of warm-up.")
+flags.DEFINE_enum("measure_on", "test", ["test", "held_out"], "Test products, or a quarter of the training products.")
+flags.DEFINE_string("only", None, "METHOD:SEED, for this tool's own use: trains one and ends.")
+
+
+def settings_of(method: str, seed: int) -> dict:
+    """All that decides what a training gives."""
+    shared = {**RECIPES[FLAGS.recipe], "learning_rate": FLAGS.learning_rate, "measure_on": FLAGS.measure_on}
+    if FLAGS.steps:
+        shared["steps"] = FLAGS.steps
+    _, loss, arguments, needs = METHODS[method]
+    del shared["seeds"]
+    return {**shared, "loss": loss, "arguments": arguments, "needs": list(needs), "seed": seed}
+
+
+def load_catalogs(settings: dict):
+    """What to learn from, and what to measure on."""
+    from eet_tf import data
+
+    catalog = data.load_dataset(settings["dataset"], FLAGS.data_dir)
+    if settings["category_column"]:
+        catalog = catalog.categorized_by(settings["category_column"])
+    train = catalog.split("train").check_trainable()
+    return train.hold_out(0.25, seed=0) if settings["measure_on"] == "held_out" else (train, catalog.split("test"))
+
+
+def pixels_of(catalog, image_size: int):
+    """All photos, decoded once: `[N, S, S, 3]` uint8."""
+    import numpy as np
+
+    from eet_tf import data
+
+    return np.concatenate([np.rint(batch).astype(np.uint8) for batch in data.gallery_dataset(catalog, image_size)])
+
+
+def batches_of(train, pixels, settings: dict, attributes):
+    """The same batches for every method with the same needs and seed."""
+    import tensorflow as tf
+
+    from eet_tf import data
+
+    favoured = (
+        {"categories": train.categories, "category_probability": 0.8} if "categories" in settings["needs"] else {}
+    )
+    sampler = data.PKSampler(
+        train.labels, settings["classes_per_batch"], settings["examples_per_class"], settings["seed"], **favoured
+    )
+    augment = data.augmentation(settings["image_size"], settings["crop"], color=0, cutout=0, seed=settings["seed"])
+
+    def batches():
+        for rows in sampler.batches(epoch=0):
+            label = train.labels[rows]
+            target = label if attributes is None else {"label": label, "attributes": attributes.values[rows]}
+            yield pixels[rows], target
+
+    first = next(batches())
+    signature = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), first)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return dataset.map(lambda images, target: (augment(images), target), tf.data.AUTOTUNE).prefetch(2)
+
+
+def make_model(embedder, settings: dict, num_classes: int):
+    """The embedder with the method around it, compiled."""
+    import keras
+    import rivals
+
+    import eet_tf
+
+    warmup = settings["steps"] // 10
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        settings["steps"] - warmup,
+        alpha=0.01,
+        warmup_target=settings["learning_rate"],
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.Adam(rate)
+    name, arguments = settings["loss"], settings["arguments"]
+    if name == "NormalizedLogits":
+        model = keras.Model(embedder.input, rivals.NormalizedLogits(num_classes, **arguments)(embedder.output))
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+    room = {"Circle": keras.losses, "MultiSimilarityLoss": rivals}.get(name, eet_tf)
+    model = eet_tf.MetricLearner(embedder)
+    attribute_loss = eet_tf.AttributeLoss() if "attributes" in settings["needs"] else None
+    model.compile(optimizer, getattr(room, name)(**arguments), attribute_loss)
+    return model
+
+
+def train_one(method: str, seed: int) -> None:
+    """Trains one method from one seed and writes its figures."""
+    import keras
+    import tensorflow as tf
+
+    import eet_tf
+    from eet_tf import data
+    from eet_tf.comparison import ClassResults
+    from eet_tf.evaluation import rank_catalog
+    from eet_tf.files import replaced
+
+    threads = max(1, os.cpu_count() // FLAGS.jobs)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    settings = settings_of(method, seed)
+    tf.get_logger().setLevel("ERROR")
+    keras.utils.set_random_seed(seed)
+    train, measured = load_catalogs(settings)
+    attributes = data.encode_attributes(train, settings["attributes"]) if "attributes" in settings["needs"] else None
+    is_pretrained = settings["backbone"] != "small_cnn"
+    embedder = eet_tf.build_embedder(
+        settings["backbone"],
+        128,
+        settings["image_size"],
+        weights=FLAGS.weights if is_pretrained else None,
+        freeze_batch_norm=is_pretrained,
+        attribute_names=attributes.names if attributes else (),
+    )
+    model = make_model(embedder, settings, train.num_classes)
+    dataset = batches_of(train, pixels_of(train, settings["image_size"]), settings, attributes)
+    started = time.monotonic()
+    history = model.fit(dataset, steps_per_epoch=settings["steps"], verbose=0, shuffle=False).history
+    seconds = time.monotonic() - started
+
+    outputs = embedder.predict(pixels_of(measured, settings["image_size"]).astype("float32"), 256, verbose=0)
+    embeddings = outputs["embedding"] if attributes else outputs
+    results = ClassResults.of(rank_catalog(embeddings, measured.labels, measured.roles), _KS, measured.label_skus)
+    file = run_file(method, seed)
+    with replaced(file + ".json") as aside, open(aside, "w", encoding="utf-8") as opened:
+        json.dump({"settings": settings, "seconds": seconds, "loss": history["loss"][-1]}, opened, indent=1)
+    results.write(file + ".csv")
+
+
+def output_dir() -> str:
+    """Where everything goes."""
+    return FLAGS.output_dir or os.path.join("runs", "methods", FLAGS.recipe)
+
+
+def run_file(method: str, seed: int) -> str:
+    """Where one run's figures are, without the ending."""
+    return os.path.join(output_dir(), f"{method}-{seed}")
+
+
+def is_finished(method: str, seed: int) -> bool:
+    """Whether a run is there; refuses one that other settings made."""
+    file = run_file(method, seed)
+    if not os.path.isfile(file + ".csv"):
+        return False
+    with open(file + ".json", encoding="utf-8") as opened:
+        known = json.load(opened)["settings"]
+    wanted = json.loads(json.dumps(settings_of(method, seed)))
+    different = [name for name in wanted if known.get(name) != wanted[name]]
+    if different:
+        sys.exit(f"error: {file}.json was made with another {', '.join(different)}. Give another --output_dir.")
+    return True
+
+
+def train_all(methods: list[str], seeds: int) -> None:
+    """Trains what is missing, seed by seed, so that every method has a figure early; each in a process of its own."""
+    missing = [(method, seed) for seed in range(seeds) for method in methods if not is_finished(method, seed)]
+    with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
+        for number, run in enumerate(pool.map(train_apart, missing), start=1):
+            print(f"{number} of {len(missing)}: {run[0]}, seed {run[1]}.", flush=True)
+
+
+def train_apart(run: tuple[str, int]) -> tuple[str, int]:
+    """Trains one run in a process of its own, which leaves nothing behind."""
+    subprocess.run([sys.executable, *sys.argv, f"--only={run[0]}:{run[1]}"], check=True)
+    return run
+
+
+def write_tables(methods: list[str], seeds: int) -> None:
+    """`table.csv`, `table.md` and `table.png` of all that is finished."""
+    from eet_tf.comparison import ClassResults, compare, mean_interval
+    from eet_tf.files import replaced
+
+    results = {
+        method: [ClassResults.read(run_file(method, seed) + ".csv") for seed in range(seeds)] for method in methods
+    }
+    rows = []
+    for method, runs in results.items():
+        row = {"method": METHODS[method][0], "runs": len(runs)}
+        for k in _KS:
+            row[f"recall@{k}"], row[f"+-@{k}"] = mean_interval([run.mean(f"recall@{k}") for run in runs])
+        if BASELINE in results and method != BASELINE:
+            comparison = compare(results[BASELINE], runs)
+            row.update(difference=comparison.difference, low=comparison.low, high=comparison.high)
+        row["seconds"] = sum(seconds_of(method, seed) for seed in range(seeds)) / seeds
+        rows.append(row)
+    folder = output_dir()
+    with replaced(os.path.join(folder, "table.csv")) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(max(rows, key=len)))
+        writer.writeheader()
+        writer.writerows(rows)
+    with replaced(os.path.join(folder, "table.md")) as aside, open(aside, "w", encoding="utf-8") as file:
+        file.write(as_markdown(rows))
+    draw(rows, os.path.join(folder, "table.png"))
+    print(as_markdown(rows))
+
+
+def seconds_of(method: str, seed: int) -> float:
+    """How long a training took."""
+    with open(run_file(method, seed) + ".json", encoding="utf-8") as file:
+        return json.load(file)["seconds"]
+
+
+def as_markdown(rows: list[dict]) -> str:
+    """The table for a page, in percent."""
+    lines = [
+        f"{rows[0]['runs']} runs each; mean and 95 % interval over the runs; difference in R@1 from batch-hard triplet "
+        f"with the 95 % interval of a paired bootstrap over products. {os.cpu_count()} cores, {platform.machine()}.",
+        "",
+        "| method | R@1 | R@10 | R@100 | R@1 against batch-hard | s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        shares = [f"{100 * row[f'recall@{k}']:.1f} ± {100 * row[f'+-@{k}']:.1f}" for k in _KS]
+        against = ""
+        if "difference" in row:
+            against = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+            against = f"**{against}**" if row["low"] > 0 or row["high"] < 0 else against
+        lines.append(f"| {row['method']} | {' | '.join(shares)} | {against} | {row['seconds']:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict], file: str) -> None:
+    """R@1 of each method with its interval over the runs, best first; the line is batch-hard triplet."""
+    from matplotlib.figure import Figure
+
+    rows = sorted(rows, key=lambda row: row["recall@1"])
+    figure = Figure(figsize=(8, 0.6 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    values = [100 * row["recall@1"] for row in rows]
+    errors = [100 * row["+-@1"] if row["runs"] > 1 else 0 for row in rows]
+    axes.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color="#1f5f8b", ecolor="#9bbbd0", elinewidth=3)
+    for row in rows:
+        if row["method"] == METHODS[BASELINE][0]:
+            axes.axvline(100 * row["recall@1"], color="#b0413e", linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
+    axes.set_xlabel("R@1 on unseen products, % (95 % interval over runs)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=140)
+
+
+def main(argv):
+    """Trains one run, or all that are missing, and then writes the tables."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    os.makedirs(output_dir(), exist_ok=True)
+    if FLAGS.only:
+        method, seed = FLAGS.only.split(":")
+        return train_one(method, int(seed))
+    if RECIPES[FLAGS.recipe]["backbone"] != "small_cnn" and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
+        sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
+    unknown = [method for method in FLAGS.methods if method not in METHODS]
+    if unknown:
+        sys.exit(f"error: --methods must be of {', '.join(METHODS)}. Received: {', '.join(unknown)}.")
+    seeds = FLAGS.seeds or RECIPES[FLAGS.recipe]["seeds"]
+    try:
+        train_all(FLAGS.methods, seeds)
+    except subprocess.CalledProcessError:
+        sys.exit("error: a training failed; what it said stands above. Those that finished are kept.")
+    write_tables(FLAGS.methods, seeds)
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

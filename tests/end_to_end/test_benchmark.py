@@ -1,0 +1,52 @@
+"""One whole comparison of methods, taken up again, refused where runs would be mixed."""
+
+import csv
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, run_script):
+    """Three methods with one seed, of which one run was there already: the folder, and how both calls ended."""
+    folder = tmp_path_factory.mktemp("methods")
+    flags = ["--recipe=synthetic", f"--data_dir={folder / 'photos'}", f"--output_dir={folder / 'out'}", "--steps=4"]
+    flags += ["--seeds=1", "--jobs=2"]
+    first = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard").succeeded()
+    made = os.stat(folder / "out" / "batch_hard-0.csv").st_mtime_ns
+    methods = "--methods=batch_hard,sbdl_informativeness,normalized_softmax,online_sampling_categories"
+    second = run_script("benchmarks/methods.py", *flags, methods).succeeded()
+    assert os.stat(folder / "out" / "batch_hard-0.csv").st_mtime_ns == made
+    return folder, flags, first, second
+
+
+def test_a_finished_run_is_not_trained_again(compared):
+    _, _, first, second = compared
+    assert "1 of 1: batch_hard, seed 0." in first.printed
+    assert "of 3: " in second.printed and "batch_hard, seed 0." not in second.printed
+
+
+def test_the_tables_hold_every_method(compared):
+    folder, _, _, second = compared
+    with open(folder / "out" / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    for row in rows:
+        assert 0 < float(row["recall@1"]) <= float(row["recall@10"]) <= float(row["recall@100"]) <= 1
+    assert rows[0]["difference"] == "" and all(row["low"] <= row["difference"] or row["low"] for row in rows[1:])
+    table = (folder / "out" / "table.md").read_text()
+    assert table.strip() in second.printed
+    assert all(f"| {row['method']} |" in table for row in rows)
+    assert (folder / "out" / "table.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_runs_of_other_settings_are_not_mixed_in(compared, run_script):
+    folder, flags, _, _ = compared
+    outcome = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard", "--learning_rate=0.1")
+    outcome.refused("batch_hard-0.json was made with another learning_rate", "--output_dir")
+
+
+def test_an_unknown_method_is_refused(run_script):
+    run_script("benchmarks/methods.py", "--methods=eet,contrastive").refused(
+        "--methods must be of .*eet", "contrastive"
+    )
