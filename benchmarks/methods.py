@@ -357,15 +357,15 @@ def main(argv):
     """Trains one run, or all that are missing, and then writes the tables."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
-    os.makedirs(output_dir(), exist_ok=True)
     if FLAGS.only:
         method, seed = FLAGS.only.split(":")
         return train_one(method, int(seed))
-    if RECIPES[FLAGS.recipe]["backbone"] != "small_cnn" and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
-        sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
     unknown = [method for method in FLAGS.methods if method not in METHODS]
     if unknown:
         sys.exit(f"error: --methods must be of {', '.join(METHODS)}. Received: {', '.join(unknown)}.")
+    if RECIPES[FLAGS.recipe]["backbone"] != "small_cnn" and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
+        sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
+    os.makedirs(output_dir(), exist_ok=True)
     seeds = FLAGS.seeds or RECIPES[FLAGS.recipe]["seeds"]
     try:
         train_all(FLAGS.methods, seeds)
