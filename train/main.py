@@ -228,7 +228,11 @@ def _steps_per_epoch(sampler) -> int:
 def _settings() -> dict[str, str]:
     """Every flag of this script that is set, as text: what `flags.txt` holds."""
     own = FLAGS.flags_by_module_dict()[sys.argv[0]]
-    return {flag.name: str(flag.value) for flag in own if flag.value is not None}
+    return {flag.name: _as_text(flag.value) for flag in own if flag.value is not None}
+
+
+def _as_text(value) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _rank(embedder, catalog):
