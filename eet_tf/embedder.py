@@ -51,7 +51,7 @@ def build_embedder(
         freeze_batch_norm: keep the backbone's batch normalisation at the statistics it was loaded with. Needs weights
             with real ones.
         attribute_names: names of the A binary attributes that a second head, linear on the pooled features, predicts.
-            None by default: no such head.
+            Empty by default: no such head.
 
     Returns:
         A model `[B, image_size, image_size, 3]` in [0, 255] -> `[B, embedding_dim]` float32 of unit length. With

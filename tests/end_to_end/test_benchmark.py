@@ -33,7 +33,11 @@ def test_the_tables_hold_every_method(compared):
     assert len(rows) == 4
     for row in rows:
         assert 0 < float(row["recall@1"]) <= float(row["recall@10"]) <= float(row["recall@100"]) <= 1
-    assert rows[0]["difference"] == "" and all(row["low"] <= row["difference"] or row["low"] for row in rows[1:])
+    assert rows[0]["difference"] == ""
+    for row in rows[1:]:
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+        expected = float(row["recall@1"]) - float(rows[0]["recall@1"])
+        assert float(row["difference"]) == pytest.approx(expected, abs=1e-9)
     table = (folder / "out" / "table.md").read_text()
     assert table.strip() in second.printed
     assert all(f"| {row['method']} |" in table for row in rows)

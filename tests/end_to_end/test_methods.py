@@ -64,25 +64,6 @@ def test_the_bundle_names_and_predicts_the_attributes_of_the_list(two_heads, roo
     np.testing.assert_allclose(served.predict_attributes([photo]), 1 / (1 + np.exp(-np.asarray(logits))), atol=1e-5)
 
 
-def test_search_says_what_it_sees(two_heads, root, run_script):
-    index = two_heads / "index"
-    run_script(
-        "export/build_index.py",
-        f"--saved_model={two_heads / 'serving'}",
-        "--dataset=csv",
-        f"--data_dir={root / 'photos'}",
-        "--split=test",
-        f"--output_dir={index}",
-    ).succeeded()
-    photo = next((root / "photos" / "photos").glob("*.jpg"))
-    served = ServedEmbedder(str(two_heads / "serving"))
-    likely = served.predict_attributes([photo.read_bytes()])[0] >= 0.5
-    printed = run_script("export/search.py", f"--index_dir={index}", f"--query={photo}", "--k=2").succeeded().printed
-    for name, is_likely in zip(served.attribute_names, likely):
-        if is_likely and likely.sum() <= 8:
-            assert name in printed
-
-
 def test_the_settings_of_triplets_are_flags(root, tiny, run_script):
     folder = root / "triplet"
     settings = ["--positives=all", "--negatives=all", "--distance=cosine", "--soft_margin", "--hold_out=0"]
