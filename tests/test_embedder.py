@@ -8,7 +8,15 @@ import pytest
 import tensorflow as tf
 
 from eet_tf import build_embedder, embedder, load_embedder
-from eet_tf.embedder import BACKBONES, AttributeHead, GeMPooling, PixelScaling, UnitLength, attribute_names
+from eet_tf.embedder import (
+    BACKBONES,
+    AttributeHead,
+    GeMPooling,
+    GridPooling,
+    PixelScaling,
+    UnitLength,
+    attribute_names,
+)
 
 pytestmark = pytest.mark.addons
 
@@ -55,16 +63,18 @@ def test_every_other_backbone_is_known_to_keras():
         assert callable(getattr(keras.applications, function))
 
 
-def test_a_backbone_cut_short_takes_the_weights_of_the_whole_one(tmp_path):
-    """Its features are those of the whole network at the last layer of stride 16: 4 x 4 places for 64 pixels."""
+@pytest.mark.parametrize(
+    "backbone, last_layer, channels",
+    [("mobilenet_v2_stride16", "block_13_expand_relu", 576), ("mobilenet_v2_block8", "block_8_expand_relu", 384)],
+)
+def test_a_backbone_cut_short_takes_the_weights_of_the_whole_one(backbone, last_layer, channels, tmp_path):
+    """Its features are those of the whole network at that layer: 4 x 4 places for 64 pixels."""
     whole = network_of(build_embedder("mobilenet_v2", embedding_dim=8, image_size=64))
     whole.save_weights(tmp_path / "whole.weights.h5")
-    cut = network_of(
-        build_embedder("mobilenet_v2_stride16", 8, image_size=64, weights=str(tmp_path / "whole.weights.h5"))
-    )
+    cut = network_of(build_embedder(backbone, 8, image_size=64, weights=str(tmp_path / "whole.weights.h5")))
     pixels = np.random.default_rng(2).uniform(-1, 1, [2, 64, 64, 3]).astype(np.float32)
-    at_layer = keras.Model(whole.input, whole.get_layer("block_13_expand_relu").output)(pixels)
-    assert at_layer.shape == (2, 4, 4, 576)
+    at_layer = keras.Model(whole.input, whole.get_layer(last_layer).output)(pixels)
+    assert at_layer.shape == (2, 4, 4, channels)
     np.testing.assert_allclose(cut(pixels), at_layer, rtol=1e-5, atol=1e-5)
 
 
@@ -156,6 +166,40 @@ def test_avg_pooling_is_keras():
     assert isinstance(small().get_layer("pooling"), GeMPooling)
 
 
+def cell_by_cell(features, cells):
+    """Each place cut into `cells` x `cells` equal pieces, so that every cell is made of whole pieces."""
+    pieces = np.repeat(np.repeat(features, cells, axis=1), cells, axis=2)
+    height, width = features.shape[1:3]
+    means = [
+        pieces[:, i * height : (i + 1) * height, j * width : (j + 1) * width].mean(axis=(1, 2))
+        for i in range(cells)
+        for j in range(cells)
+    ]
+    return np.concatenate(means, axis=1)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (8, 8), (6, 5), (7, 13), (3, 2)])
+def test_grid_pooling_is_the_mean_of_every_cell(shape):
+    features = np.random.default_rng(1).normal(size=[2, *shape, 3]).astype(np.float32)
+    pooled = GridPooling(4)(features)
+    assert pooled.shape == (2, 48)
+    np.testing.assert_allclose(pooled, cell_by_cell(features, 4), atol=1e-6)
+
+
+def test_grid_pooling_tells_left_from_right():
+    model = small(pooling="grid", image_size=64)
+    assert model.get_layer("projection").get_weights()[0].shape[0] == 16 * 256
+    photo = np.random.default_rng(2).uniform(0, 255, [1, 64, 64, 3]).astype(np.float32)
+    pooled = keras.Model(model.input, model.get_layer("pooling").output)
+    mirrored = pooled(photo[:, :, ::-1])
+    assert np.abs(pooled(photo) - mirrored).max() > 1e-3
+
+
+def test_a_map_too_small_for_the_grid_is_refused():
+    with pytest.raises(ValueError, match="feature map of 2 x 2. Received: pooling='grid', which needs 4 x 4 or more"):
+        small(pooling="grid", image_size=32)
+
+
 def test_unit_length_leaves_a_zero_vector_finite():
     np.testing.assert_array_equal(UnitLength()(np.zeros([1, 4], np.float32)), np.zeros([1, 4]))
 
@@ -213,7 +257,7 @@ def test_imagenet_weights_that_do_not_exist_are_refused():
     "arguments, message",
     [
         ({"backbone": "resnet51"}, "`backbone` must be one of .*resnet50.* Received: backbone='resnet51'"),
-        ({"pooling": "max"}, "`pooling` must be 'gem' or 'avg'. Received: pooling='max'"),
+        ({"pooling": "max"}, "`pooling` must be one of gem, avg, grid. Received: pooling='max'"),
         ({"embedding_dim": 0}, "`embedding_dim` must be at least 1 .*Received: embedding_dim=0"),
         ({"image_size": 31}, "`image_size` at least 32. Received: .*image_size=31"),
     ],
@@ -285,6 +329,7 @@ def test_layers_come_back_from_their_configuration():
     for layer in (
         PixelScaling("caffe", name="pixels"),
         GeMPooling(name="pooling"),
+        GridPooling(3, name="grid"),
         UnitLength(name="unit"),
         AttributeHead(["striped", "red"], name="attributes"),
     ):

@@ -67,7 +67,7 @@ flags.DEFINE_string("backbone", "small_cnn", "resnet50, efficientnet_b0, mobilen
 flags.DEFINE_string("weights", None, "imagenet, or the path of a backbone's weights.")
 flags.DEFINE_integer("image_size", 64, "Side of the square input in pixels.")
 flags.DEFINE_integer("embedding_dim", 128, "Length of the embedding.")
-flags.DEFINE_enum("pooling", "gem", ["gem", "avg"], "How the feature map becomes a vector.")
+flags.DEFINE_enum("pooling", "gem", ["gem", "avg", "grid"], "How the feature map becomes a vector.")
 flags.DEFINE_bool("freeze_batch_norm", False, "Keep the backbone's batch normalisation as loaded.")
 
 flags.DEFINE_integer("classes_per_batch", 16, "Products in a batch.")
