@@ -155,6 +155,7 @@ def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: kera
 
 
 def _images_and_targets(data):
-    if not isinstance(data, tuple) or len(data) != 2:
+    """The two parts of a batch; `train_on_batch` and `test_on_batch` of Keras 3 add a third, None."""
+    if not isinstance(data, tuple) or len(data) < 2 or any(part is not None for part in data[2:]):
         raise ValueError("`fit` must be given batches of (images, labels), without sample weights.")
-    return data
+    return data[:2]

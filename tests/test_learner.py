@@ -225,6 +225,16 @@ def test_a_loss_that_does_not_average_is_refused(loss_class, reduction):
         make_learner(loss_class(reduction=reduction))
 
 
+def test_single_batches_train_as_fit_does():
+    fitted, stepped = make_learner(EETLoss()), make_learner(EETLoss())
+    stepped.set_weights(fitted.get_weights())
+    fitted.fit(IMAGES, LABELS, batch_size=16, shuffle=False, verbose=0)
+    stepped.train_on_batch(IMAGES, LABELS)
+    for weight, expected in zip(stepped.get_weights(), fitted.get_weights()):
+        np.testing.assert_allclose(weight, expected, atol=1e-6)
+    assert np.isfinite(stepped.test_on_batch(IMAGES, LABELS)).all()
+
+
 def test_sample_weights_are_refused():
     with pytest.raises(ValueError, match="batches of .images, labels., without sample weights"):
         make_learner(EETLoss()).fit(IMAGES, LABELS, sample_weight=np.ones(16), verbose=0)
