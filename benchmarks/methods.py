@@ -6,7 +6,9 @@
 
 Every finished run is a file there, and is not trained again: killed at any moment, the same command goes on. With
 `--measure_on=held_out` a quarter of the training products is kept aside and measured in place of the test products:
-that is where settings are to be chosen.
+that is where settings are to be chosen. Any setting of the recipe can be changed there, several with commas between:
+
+    python benchmarks/methods.py --recipe=fashion ... --measure_on=held_out --set=crop=0.6,steps=90 --output_dir=runs/c
 """
 
 import concurrent.futures
@@ -23,20 +25,24 @@ from absl import app, flags
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 FLAGS = flags.FLAGS
-# What all methods of a table share. The learning rate was chosen on fashion's held-out training products with batch-hard
-# triplet, of 3e-4 and 1e-3; the rest is what a minute of training on 2 cores allows, not a choice by figures.
+# What all methods of a table share; how it was chosen is in docs/methods.md.
 RECIPES = {
     "fashion": {
         "dataset": "sop",
         "seeds": 3,
-        "backbone": "mobilenet_v2_stride16",
+        "backbone": "mobilenet_v2_block8",
         "is_pretrained": True,
+        "fixed_until": "block_3_project_BN",
+        "pooling": "grid",
+        "embedding_dim": 512,
         "image_size": 64,
-        "classes_per_batch": 32,
+        "classes_per_batch": 128,
         "examples_per_class": 2,
-        "steps": 400,
-        "crop": 0.6,
+        "steps": 200,
+        "learning_rate": 3e-4,
+        "crop": 0.85,
         "category_column": None,
+        "category_probability": 0.8,
         "attributes": ["gender", "subCategory", "articleType", "baseColour", "season", "usage"],
     },
     "grocery": {
@@ -44,12 +50,17 @@ RECIPES = {
         "seeds": 5,
         "backbone": "mobilenet_v2_stride16",
         "is_pretrained": True,
+        "fixed_until": "block_3_project_BN",
+        "pooling": "gem",
+        "embedding_dim": 128,
         "image_size": 64,
         "classes_per_batch": 16,
         "examples_per_class": 4,
         "steps": 200,
+        "learning_rate": 3e-4,
         "crop": 0.6,
         "category_column": "department",
+        "category_probability": 0.8,
         "attributes": ["category", "department"],
     },
     "synthetic": {
@@ -57,12 +68,17 @@ RECIPES = {
         "seeds": 2,
         "backbone": "small_cnn",
         "is_pretrained": False,
+        "fixed_until": None,
+        "pooling": "gem",
+        "embedding_dim": 128,
         "image_size": 32,
         "classes_per_batch": 8,
         "examples_per_class": 2,
         "steps": 40,
+        "learning_rate": 3e-4,
         "crop": 0.6,
         "category_column": None,
+        "category_probability": 0.8,
         "attributes": ["colour"],
     },
 }
@@ -111,20 +127,45 @@ flags.DEFINE_string("output_dir", None, "Where runs and tables go; runs/methods/
 flags.DEFINE_list("methods", list(METHODS), "Which to train, with commas between.")
 flags.DEFINE_integer("seeds", None, "Trainings of each; by default the recipe's number.", lower_bound=1)
 flags.DEFINE_integer("jobs", 1, "Trainings at once; the processor's threads are shared among them.", lower_bound=1)
-flags.DEFINE_integer("steps", None, "Batches in a training; by default the recipe's number.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 3e-4, "Highest learning rate; it falls along a cosine after 1/10 of warm-up.")
+flags.DEFINE_list("set", [], "Settings of the recipe to change, name=value with commas between.")
 flags.DEFINE_enum("measure_on", "test", ["test", "held_out"], "Test products, or a quarter of the training products.")
 flags.DEFINE_string("only", None, "METHOD:SEED, for this tool's own use: trains one and ends.")
 
 
+def recipe() -> dict:
+    """What the methods of a table share, with the changes asked for.
+
+    Raises:
+        ValueError: if a change names no setting, or gives a value of another kind.
+    """
+    shared = dict(RECIPES[FLAGS.recipe])
+    for change in FLAGS.set:
+        name, _, text = change.partition("=")
+        kind = type(shared.get(name))
+        if kind not in (str, int, float):
+            changeable = [name for name, value in shared.items() if type(value) in (str, int, float)]
+            raise ValueError(f"--set must be name=value with a name of {', '.join(changeable)}. Received: {change!r}.")
+        try:
+            shared[name] = kind(text)
+        except ValueError:
+            raise ValueError(
+                f"--set={name} must be a value of the kind of {shared[name]}. Received: {text!r}."
+            ) from None
+    return shared
+
+
 def settings_of(method: str, seed: int) -> dict:
     """All that decides what a training gives."""
-    shared = {**RECIPES[FLAGS.recipe], "learning_rate": FLAGS.learning_rate, "measure_on": FLAGS.measure_on}
-    if FLAGS.steps:
-        shared["steps"] = FLAGS.steps
     _, loss, arguments, needs = METHODS[method]
-    del shared["seeds"]
-    return {**shared, "loss": loss, "arguments": arguments, "needs": list(needs), "seed": seed}
+    shared = {name: value for name, value in recipe().items() if name != "seeds"}
+    return {
+        **shared,
+        "measure_on": FLAGS.measure_on,
+        "loss": loss,
+        "arguments": arguments,
+        "needs": list(needs),
+        "seed": seed,
+    }
 
 
 def load_catalogs(settings: dict):
@@ -153,11 +194,13 @@ def batches_of(train, pixels, settings: dict, attributes):
 
     from eet_tf import data
 
-    favoured = (
-        {"categories": train.categories, "category_probability": 0.8} if "categories" in settings["needs"] else {}
-    )
     sampler = data.PKSampler(
-        train.labels, settings["classes_per_batch"], settings["examples_per_class"], settings["seed"], **favoured
+        train.labels,
+        settings["classes_per_batch"],
+        settings["examples_per_class"],
+        settings["seed"],
+        train.categories,
+        settings["category_probability"] if "categories" in settings["needs"] else 0.0,
     )
     augment = data.augmentation(settings["image_size"], settings["crop"], color=0, cutout=0, seed=settings["seed"])
 
@@ -171,6 +214,16 @@ def batches_of(train, pixels, settings: dict, attributes):
     signature = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), first)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return dataset.map(lambda images, target: (augment(images), target), tf.data.AUTOTUNE).prefetch(2)
+
+
+def fix_first_layers(embedder, last: str | None) -> None:
+    """Leaves the backbone's layers up to `last` as they were loaded: those of the largest maps cost the most."""
+    import keras
+
+    backbone = next(layer for layer in embedder.layers if isinstance(layer, keras.Model))
+    names = [layer.name for layer in backbone.layers]
+    for layer in backbone.layers[: names.index(last) + 1 if last else 0]:
+        layer.trainable = False
 
 
 def make_model(embedder, settings: dict, num_classes: int):
@@ -222,12 +275,14 @@ def train_one(method: str, seed: int) -> None:
     attributes = data.encode_attributes(train, settings["attributes"]) if "attributes" in settings["needs"] else None
     embedder = eet_tf.build_embedder(
         settings["backbone"],
-        128,
+        settings["embedding_dim"],
         settings["image_size"],
-        weights=FLAGS.weights if settings["is_pretrained"] else None,
+        FLAGS.weights if settings["is_pretrained"] else None,
+        settings["pooling"],
         freeze_batch_norm=settings["is_pretrained"],
         attribute_names=attributes.names if attributes else (),
     )
+    fix_first_layers(embedder, settings["fixed_until"])
     model = make_model(embedder, settings, train.num_classes)
     dataset = batches_of(train, pixels_of(train, settings["image_size"]), settings, attributes)
     started = time.monotonic()
@@ -365,10 +420,14 @@ def main(argv):
     unknown = [method for method in FLAGS.methods if method not in METHODS]
     if unknown:
         sys.exit(f"error: --methods must be of {', '.join(METHODS)}. Received: {', '.join(unknown)}.")
-    if RECIPES[FLAGS.recipe]["is_pretrained"] and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
+    try:
+        shared = recipe()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if shared["is_pretrained"] and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
         sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
     os.makedirs(output_dir(), exist_ok=True)
-    seeds = FLAGS.seeds or RECIPES[FLAGS.recipe]["seeds"]
+    seeds = FLAGS.seeds or shared["seeds"]
     try:
         train_all(FLAGS.methods, seeds)
     except subprocess.CalledProcessError:

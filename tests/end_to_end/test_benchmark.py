@@ -10,7 +10,7 @@ import pytest
 def compared(tmp_path_factory, run_script):
     """Three methods with one seed, of which one run was there already: the folder, and how both calls ended."""
     folder = tmp_path_factory.mktemp("methods")
-    flags = ["--recipe=synthetic", f"--data_dir={folder / 'photos'}", f"--output_dir={folder / 'out'}", "--steps=4"]
+    flags = ["--recipe=synthetic", f"--data_dir={folder / 'photos'}", f"--output_dir={folder / 'out'}", "--set=steps=4"]
     flags += ["--seeds=1", "--jobs=2"]
     first = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard").succeeded()
     made = os.stat(folder / "out" / "batch_hard-0.csv").st_mtime_ns
@@ -46,7 +46,7 @@ def test_the_tables_hold_every_method(compared):
 
 def test_runs_of_other_settings_are_not_mixed_in(compared, run_script):
     folder, flags, _, _ = compared
-    outcome = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard", "--learning_rate=0.1")
+    outcome = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard", "--set=steps=4,learning_rate=0.1")
     outcome.refused("batch_hard-0.json was made with another learning_rate", "--output_dir")
 
 
@@ -54,3 +54,15 @@ def test_an_unknown_method_is_refused(run_script):
     run_script("benchmarks/methods.py", "--methods=eet,contrastive").refused(
         "--methods must be of .*eet", "contrastive"
     )
+
+
+@pytest.mark.parametrize(
+    "change, culprit",
+    [
+        ("margin=0.5", "--set must be name=value with a name of .*crop.*'margin=0.5'"),
+        ("attributes=colour", "--set must be name=value with a name of .*'attributes=colour'"),
+        ("steps=many", "--set=steps must be a value of the kind of 40. Received: 'many'"),
+    ],
+)
+def test_a_wrong_change_of_the_recipe_is_refused(change, culprit, run_script):
+    run_script("benchmarks/methods.py", "--recipe=synthetic", f"--set={change}").refused(culprit)
