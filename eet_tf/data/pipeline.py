@@ -56,11 +56,18 @@ def training_dataset(
             epoch += 1
 
     dataset = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec([], tf.int64))
-    dataset = dataset.map(lambda row: (_read(files[row], image_size), targets(row)), tf.data.AUTOTUNE)
+    dataset = dataset.map(lambda row: (_read(files[row], image_size), targets(row)), os.cpu_count())
     dataset = dataset.batch(sampler.batch_size, drop_remainder=True)
     if augment is not None:
-        dataset = dataset.map(lambda batch, target: (augment(batch), target), tf.data.AUTOTUNE)
-    return dataset.prefetch(2)
+        dataset = dataset.map(lambda batch, target: (augment(batch), target), os.cpu_count())
+    return _ending_at_once(dataset.prefetch(2))
+
+
+def _ending_at_once(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Without tuning in the background: its thread may sleep for a minute when training ends, and is waited for."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _targets(catalog: Catalog, attributes: np.ndarray | None) -> Callable:

@@ -85,6 +85,11 @@ def test_augment_is_given_whole_batches(catalog, sampler):
         assert (labels == same_labels).all()
 
 
+def test_the_end_of_a_training_waits_for_no_tuning(catalog, sampler):
+    """A tuned dataset has a thread that sleeps for up to a minute, and whoever lets go of the dataset waits for it."""
+    assert not training_dataset(catalog, sampler, SIZE).options().autotune.enabled
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
 def test_gallery_keeps_the_order_of_the_catalogue(catalog, batch_size):
     batches = take(gallery_dataset(catalog, SIZE, batch_size), 99)
