@@ -139,18 +139,16 @@ def recipe() -> dict:
         ValueError: if a change names no setting, or gives a value of another kind.
     """
     shared = dict(RECIPES[FLAGS.recipe])
+    kinds = {name: str if value is None else type(value) for name, value in shared.items()}
+    changeable = [name for name, kind in kinds.items() if kind in (str, int, float)]
     for change in FLAGS.set:
         name, _, text = change.partition("=")
-        kind = type(shared.get(name))
-        if kind not in (str, int, float):
-            changeable = [name for name, value in shared.items() if type(value) in (str, int, float)]
+        if name not in changeable:
             raise ValueError(f"--set must be name=value with a name of {', '.join(changeable)}. Received: {change!r}.")
         try:
-            shared[name] = kind(text)
+            shared[name] = kinds[name](text)
         except ValueError:
-            raise ValueError(
-                f"--set={name} must be a value of the kind of {shared[name]}. Received: {text!r}."
-            ) from None
+            raise ValueError(f"--set={name} must be {kinds[name].__name__}. Received: {text!r}.") from None
     return shared
 
 
