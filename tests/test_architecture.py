@@ -14,7 +14,7 @@ MODULES = {
     # 0: stands on nothing of ours
     "_lazy": (0, set()),
     "compat": (0, {"keras", "tensorflow"}),
-    "embedder": (0, {"keras", "keras_cv", "tensorflow"}),
+    "embedder": (0, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "files": (0, set()),
     "metrics": (0, {"numpy"}),
     "pairwise": (0, {"tensorflow"}),

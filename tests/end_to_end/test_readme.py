@@ -53,9 +53,9 @@ def test_readme_has_the_commands_that_are_run_below():
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the real photos in ../shared/data")
 @pytest.mark.parametrize("command", COMMANDS[-2:], ids=["grocery", "fashion"])
 def test_commands_on_real_photos(workplace, command):
-    """The recipes of the measured figures, with fewer steps and a smaller image."""
+    """The recipes of the measured figures, with fewer steps and small images; a grid needs 64 pixels."""
     arguments = shlex.split(command.replace("DATA", str(DATA)))
-    result = run([sys.executable, *arguments[1:], *shlex.split(TINY)], workplace)
+    result = run([sys.executable, *arguments[1:], *shlex.split(TINY), "--image_size=64"], workplace)
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     assert "R@1 on unseen test products" in result.stdout
 
