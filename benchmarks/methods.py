@@ -15,7 +15,6 @@ import concurrent.futures
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -116,7 +115,7 @@ METHODS = {
     ),
     "circle": ("Circle (Keras)", "Circle", {"gamma": 80.0, "margin": 0.4}, ()),
     "multi_similarity": ("multi-similarity", "MultiSimilarityLoss", {}, ()),
-    "normalized_softmax": ("normalised softmax", "NormalizedLogits", {}, ()),
+    "normalized_softmax": ("normalised softmax", "NormalizedLogits", {"scale": 0.01}, ()),
 }
 _KS = (1, 10, 100)
 
@@ -296,6 +295,7 @@ def train_one(method: str, seed: int) -> None:
     file = run_file(method, seed)
     with replaced(file + ".json") as aside, open(aside, "w", encoding="utf-8") as opened:
         json.dump({"settings": settings, "seconds": seconds, "loss": history["loss"][-1]}, opened, indent=1)
+        opened.write("\n")
     results.write(file + ".csv")
 
 
@@ -323,9 +323,9 @@ def is_finished(method: str, seed: int) -> bool:
     return True
 
 
-def train_all(methods: list[str], seeds: int) -> None:
-    """Trains what is missing, seed by seed, so that every method has a figure early; each in a process of its own."""
-    missing = [(method, seed) for seed in range(seeds) for method in methods if not is_finished(method, seed)]
+def train_all(missing: list[tuple[str, int]]) -> None:
+    """Trains these runs, each in a process of its own."""
+    os.makedirs(output_dir(), exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
         for number, run in enumerate(pool.map(train_apart, missing), start=1):
             print(f"{number} of {len(missing)}: {run[0]}, seed {run[1]}.", flush=True)
@@ -376,7 +376,7 @@ def as_markdown(rows: list[dict]) -> str:
     """The table for a page, in percent."""
     lines = [
         f"{rows[0]['runs']} runs each; mean and 95 % interval over the runs; difference in R@1 from batch-hard triplet "
-        f"with the 95 % interval of a paired bootstrap over products. {os.cpu_count()} cores, {platform.machine()}.",
+        f"with the 95 % interval of a paired bootstrap over products.",
         "",
         "| method | R@1 | R@10 | R@100 | R@1 against batch-hard | s |",
         "|---|---|---|---|---|---|",
@@ -425,12 +425,13 @@ def main(argv):
         shared = recipe()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if shared["is_pretrained"] and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
-        sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
-    os.makedirs(output_dir(), exist_ok=True)
     seeds = FLAGS.seeds or shared["seeds"]
+    # seed by seed, so that every method has a figure early
+    missing = [(method, seed) for seed in range(seeds) for method in FLAGS.methods if not is_finished(method, seed)]
+    if missing and shared["is_pretrained"] and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
+        sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
     try:
-        train_all(FLAGS.methods, seeds)
+        train_all(missing)
     except subprocess.CalledProcessError:
         sys.exit("error: a training failed; what it said stands above. Those that finished are kept.")
     write_tables(FLAGS.methods, seeds)

@@ -52,18 +52,22 @@ class NormalizedLogits(keras.layers.Layer):
     Args:
         num_classes: C.
         temperature: 0.05 in the paper.
+        scale: deviation of the class vectors' numbers at the start. Only directions count, and the smaller the vectors,
+            the faster a step of Adam turns them: at 1 they hardly move at a rate that suits the network.
 
     Reference: Zhai, Wu, "Classification is a Strong Baseline for Deep Metric Learning", arXiv 1811.12649, eq. 3.
     """
 
-    def __init__(self, num_classes: int, temperature: float = 0.05):
+    def __init__(self, num_classes: int, temperature: float = 0.05, scale: float = 0.01):
         super().__init__(name="normalized_logits")
-        self.num_classes, self.temperature = num_classes, temperature
+        self.num_classes, self.temperature, self.scale = num_classes, temperature, scale
 
     def build(self, input_shape):
         """Makes the vectors of the classes."""
         self.proxies = self.add_weight(
-            name="proxies", shape=(self.num_classes, input_shape[-1]), initializer=keras.initializers.RandomNormal(1.0)
+            name="proxies",
+            shape=(self.num_classes, input_shape[-1]),
+            initializer=keras.initializers.RandomNormal(stddev=self.scale),
         )
         super().build(input_shape)
 

@@ -2,8 +2,13 @@
 
 import csv
 import os
+import pathlib
+import shutil
 
 import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+RESULTS = sorted(folder for folder in (REPOSITORY / "benchmarks" / "results").iterdir() if folder.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +71,16 @@ def test_an_unknown_method_is_refused(run_script):
 )
 def test_a_wrong_change_of_the_recipe_is_refused(change, culprit, run_script):
     run_script("benchmarks/methods.py", "--recipe=synthetic", f"--set={change}").refused(culprit)
+
+
+@pytest.mark.parametrize("results", RESULTS, ids=lambda folder: folder.name)
+def test_the_published_tables_are_those_of_the_published_runs(results, tmp_path, run_script):
+    """From copies of what each training gave, without photos or weights: the same table, which the page shows."""
+    again = tmp_path / results.name
+    shutil.copytree(results, again)
+    for table in again.glob("table.*"):
+        table.unlink()
+    run_script("benchmarks/methods.py", f"--recipe={results.name}", f"--output_dir={again}").succeeded()
+    table = (again / "table.md").read_text()
+    assert table == (results / "table.md").read_text()
+    assert table.strip() in (REPOSITORY / "docs" / "methods.md").read_text()
