@@ -46,7 +46,7 @@ RECIPES = {
     },
     "grocery": {
         "dataset": "csv",
-        "seeds": 3,
+        "seeds": 5,
         "backbone": "mobilenet_v2_stride16",
         "is_pretrained": True,
         "fixed_until": "block_3_project_BN",
