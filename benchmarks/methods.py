@@ -6,9 +6,11 @@
 
 Every finished run is a file there, and is not trained again: killed at any moment, the same command goes on. With
 `--measure_on=held_out` a quarter of the training products is kept aside and measured in place of the test products:
-that is where settings are to be chosen. Any setting of the recipe can be changed there, several with commas between:
+that is where settings are to be chosen. Any setting of the recipe can be changed there, and any number among a loss's
+arguments, several with commas between:
 
-    python benchmarks/methods.py --recipe=fashion ... --measure_on=held_out --set=crop=0.6,steps=90 --output_dir=runs/c
+    python benchmarks/methods.py --recipe=fashion ... --measure_on=held_out --set=crop=0.6,loss.margin=0.5 \
+        --output_dir=runs/c
 """
 
 import concurrent.futures
@@ -81,11 +83,30 @@ RECIPES = {
         "attributes": ["colour"],
     },
 }
+# What a finding of those tables was followed up with: the same but for what is named, and with fewer methods.
+_PURE = ("batch_hard", "mc_ec1", "mc_ec2", "eet", "eet_light", "semi_hard", "circle", "multi_similarity")
+_SAMPLED = ("batch_hard", "batch_hard_categories", "online_sampling", "online_sampling_categories")
+RECIPES["grocery_whole"] = {**RECIPES["grocery"], "backbone": "mobilenet_v2", "methods": _PURE}
+RECIPES["fashion_categories"] = {
+    **RECIPES["fashion"],
+    "classes_per_batch": 32,
+    "category_column": "masterCategory",
+    "methods": _SAMPLED,
+}
+RECIPES["grocery_96"] = {
+    **RECIPES["grocery"],
+    "backbone": "mobilenet_v2",
+    "image_size": 96,
+    "steps": 400,
+    "fixed_until": "expanded_conv_project_BN",
+    "methods": ("batch_hard", "eet"),
+}
 BASELINE = "batch_hard"
 # name: (what it is in the table, class, arguments, what else it needs)
 _DODDS = {"margin": 0.1, "positives": "partner", "distance": "cosine"}
 METHODS = {
     "batch_hard": ("MC: batch-hard triplet", "TripletLoss", {}, ()),
+    "batch_hard_categories": ("MC, category batches 0.8", "TripletLoss", {}, ("categories",)),
     "mc_ec1": ("MC + EC1", "EETLoss", {"equidistributed_weight": 0.0}, ()),
     "mc_ec2": ("MC + EC2", "EETLoss", {"equidistant_weight": 0.0}, ()),
     "eet": ("EET", "EETLoss", {}, ()),
@@ -123,7 +144,7 @@ flags.DEFINE_enum("recipe", "fashion", list(RECIPES), "What the methods share: d
 flags.DEFINE_string("data_dir", None, "Where the photos are.")
 flags.DEFINE_string("weights", None, "Path of the backbone's weights; the recipes of mobilenet_v2 need ImageNet's.")
 flags.DEFINE_string("output_dir", None, "Where runs and tables go; runs/methods/<recipe> by default.")
-flags.DEFINE_list("methods", list(METHODS), "Which to train, with commas between.")
+flags.DEFINE_list("methods", None, "Which to train, with commas between; by default the recipe's, or all.")
 flags.DEFINE_integer("seeds", None, "Trainings of each; by default the recipe's number.", lower_bound=1)
 flags.DEFINE_integer("jobs", 1, "Trainings at once; the processor's threads are shared among them.", lower_bound=1)
 flags.DEFINE_list("set", [], "Settings of the recipe to change, name=value with commas between.")
@@ -142,24 +163,27 @@ def recipe() -> dict:
     changeable = [name for name, kind in kinds.items() if kind in (str, int, float)]
     for change in FLAGS.set:
         name, _, text = change.partition("=")
-        if name not in changeable:
-            raise ValueError(f"--set must be name=value with a name of {', '.join(changeable)}. Received: {change!r}.")
+        if name not in changeable and not name.startswith("loss."):
+            names = ", ".join([*changeable, "loss.ARGUMENT"])
+            raise ValueError(f"--set must be name=value with a name of {names}. Received: {change!r}.")
+        kind = kinds.get(name, float)
         try:
-            shared[name] = kinds[name](text)
+            shared[name] = kind(text)
         except ValueError:
-            raise ValueError(f"--set={name} must be {kinds[name].__name__}. Received: {text!r}.") from None
+            raise ValueError(f"--set={name} must be {kind.__name__}. Received: {text!r}.") from None
     return shared
 
 
 def settings_of(method: str, seed: int) -> dict:
     """All that decides what a training gives."""
     _, loss, arguments, needs = METHODS[method]
-    shared = {name: value for name, value in recipe().items() if name != "seeds"}
+    shared = {name: value for name, value in recipe().items() if name not in ("seeds", "methods")}
+    changed = {name: shared.pop(name) for name in list(shared) if name.startswith("loss.")}
     return {
         **shared,
         "measure_on": FLAGS.measure_on,
         "loss": loss,
-        "arguments": arguments,
+        "arguments": {**arguments, **{name.removeprefix("loss."): value for name, value in changed.items()}},
         "needs": list(needs),
         "seed": seed,
     }
@@ -418,23 +442,24 @@ def main(argv):
     if FLAGS.only:
         method, seed = FLAGS.only.split(":")
         return train_one(method, int(seed))
-    unknown = [method for method in FLAGS.methods if method not in METHODS]
-    if unknown:
-        sys.exit(f"error: --methods must be of {', '.join(METHODS)}. Received: {', '.join(unknown)}.")
     try:
         shared = recipe()
     except ValueError as error:
         sys.exit(f"error: {error}")
+    methods = FLAGS.methods or list(shared.get("methods", METHODS))
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        sys.exit(f"error: --methods must be of {', '.join(METHODS)}. Received: {', '.join(unknown)}.")
     seeds = FLAGS.seeds or shared["seeds"]
     # seed by seed, so that every method has a figure early
-    missing = [(method, seed) for seed in range(seeds) for method in FLAGS.methods if not is_finished(method, seed)]
+    missing = [(method, seed) for seed in range(seeds) for method in methods if not is_finished(method, seed)]
     if missing and shared["is_pretrained"] and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
         sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
     try:
         train_all(missing)
     except subprocess.CalledProcessError:
         sys.exit("error: a training failed; what it said stands above. Those that finished are kept.")
-    write_tables(FLAGS.methods, seeds)
+    write_tables(methods, seeds)
     return 0
 
 

@@ -53,6 +53,8 @@ def test_runs_of_other_settings_are_not_mixed_in(compared, run_script):
     folder, flags, _, _ = compared
     outcome = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard", "--set=steps=4,learning_rate=0.1")
     outcome.refused("batch_hard-0.json was made with another learning_rate", "--output_dir")
+    outcome = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard", "--set=steps=4,loss.margin=0.5")
+    outcome.refused("batch_hard-0.json was made with another arguments", "--output_dir")
 
 
 def test_an_unknown_method_is_refused(run_script):
@@ -67,6 +69,7 @@ def test_an_unknown_method_is_refused(run_script):
         ("margin=0.5", "--set must be name=value with a name of .*crop.*'margin=0.5'"),
         ("attributes=colour", "--set must be name=value with a name of .*'attributes=colour'"),
         ("steps=many", "--set=steps must be int. Received: 'many'"),
+        ("loss.margin=wide", "--set=loss.margin must be float. Received: 'wide'"),
     ],
 )
 def test_a_wrong_change_of_the_recipe_is_refused(change, culprit, run_script):
