@@ -1,12 +1,15 @@
-"""Which rows of a batch make a triplet or a class pair: (embeddings, labels) -> indices, never differentiable."""
+"""Which rows of a batch make a triplet: (embeddings, classes) -> indices, never differentiable."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from eet_tf import compat, pairwise
+
+_MEMBERS_AT_ONCE = 32
 
 
 class Triplets(NamedTuple):
@@ -17,29 +20,48 @@ class Triplets(NamedTuple):
     is_valid: tf.Tensor
 
 
-class ClassPairs(NamedTuple):
-    """For classes c, c' of a batch the nearest rows u of c and v of c'. Valid where both exist and differ."""
+class Classes(NamedTuple):
+    """Who is in which class, of B rows in M classes; some classes at the end may be empty. All int32.
 
-    rows: tf.Tensor
-    other_rows: tf.Tensor
-    is_valid: tf.Tensor
-    class_of_row: tf.Tensor
-    class_sizes: tf.Tensor
+    `of_row` `[B]`; `sizes` `[M]`; `order` `[B]`, the rows class by class; `starts` `[M]`, where each begins in it.
+    """
+
+    of_row: tf.Tensor
+    sizes: tf.Tensor
+    order: tf.Tensor
+    starts: tf.Tensor
+
+    @property
+    def count(self) -> tf.Tensor:
+        """M."""
+        return tf.size(self.sizes)
+
+    @property
+    def num_rows(self) -> tf.Tensor:
+        """B."""
+        return tf.size(self.of_row)
+
+
+def find_classes(labels: tf.Tensor) -> Classes:
+    """The classes of a batch, from `[B]` labels of any number type."""
+    of_row, count = compat.number_classes(labels)
+    sizes = tf.math.unsorted_segment_sum(tf.ones_like(of_row), of_row, count)
+    return Classes(of_row, sizes, tf.argsort(of_row, stable=True), tf.cumsum(sizes, exclusive=True))
 
 
 def mine_triplets(
-    anchors, anchor_labels, anchor_rows, references, reference_labels, positives: str = "hard", negatives: str = "hard"
+    anchors, anchor_rows, references, classes: Classes, positives: str = "hard", negatives: str = "hard"
 ) -> Triplets:
     """For each anchor one positive and one negative among the references.
 
-    An anchor is never its own positive. An anchor that lacks a positive or a negative is marked invalid.
+    An anchor is never its own positive. An anchor that lacks a positive or a negative is marked invalid. Of equally
+    near ones the first counts.
 
     Args:
         anchors: `[A, D]` unit vectors.
-        anchor_labels: `[A]` labels.
         anchor_rows: `[A]` int32, the row of `references` that each anchor is.
         references: `[B, D]` unit vectors to choose from.
-        reference_labels: `[B]` labels.
+        classes: those of the references.
         positives: `"hard"`, the farthest one, or `"partner"`, the next row of an anchor at an even row; anchors at odd
             rows are invalid.
         negatives: `"hard"`, the nearest one, or `"semi_hard"`, the nearest that is farther than the positive, and if
@@ -51,40 +73,92 @@ def mine_triplets(
     Reference: Hermans, Beyer, Leibe, arXiv 1703.07737, eq. 5 (hard); Schroff, Kalenichenko, Philbin, arXiv
         1503.03832, section 3.2 (semi-hard); Dodds et al., arXiv 1810.04652 (partner).
     """
-    references = tf.stop_gradient(references)
+    extended = pairwise.extended(tf.stop_gradient(references))
 
-    def one_block(rows, labels, own):
-        nearness = pairwise.closeness(rows, references)
-        is_positive, is_negative = pair_masks(labels, own, reference_labels, positives)
-        positive = tf.argmin(tf.where(is_positive, nearness, nearness.dtype.max), axis=1, output_type=tf.int32)
+    def one_block(block, rows):
+        nearness = pairwise.closeness(block, extended)  # [R, B]
+        own = tf.gather(classes.of_row, rows)
+        if positives == "partner":
+            positive, has_positive = partners(rows, classes)
+        else:
+            positive = first_of_class(lambda found: -at(nearness, found), own, rows, classes)
+            has_positive = tf.gather(classes.sizes, own) > 1
+        is_same = tf.equal(own[:, tf.newaxis], classes.of_row[tf.newaxis, :])
         if negatives == "semi_hard":
-            nearness = semi_hard_nearness(nearness, tf.gather(nearness, positive, batch_dims=1), is_negative)
-        negative = tf.argmax(tf.where(is_negative, nearness, nearness.dtype.min), axis=1, output_type=tf.int32)
-        is_valid = tf.reduce_any(is_positive, axis=1) & tf.reduce_any(is_negative, axis=1)
-        return positive, negative, is_valid
+            nearness = _semi_hard_nearness(nearness, at(nearness, positive[:, tf.newaxis])[:, 0], ~is_same)
+        negative = tf.argmax(tf.where(is_same, nearness.dtype.min, nearness), axis=1, output_type=tf.int32)
+        return positive, negative, has_positive & has_negative(own, classes)
 
-    blocks = [tf.stop_gradient(anchors), anchor_labels, anchor_rows]
-    return Triplets(*pairwise.map_row_blocks(one_block, blocks, (tf.int32, tf.int32, tf.bool)))
+    blocks = [tf.stop_gradient(anchors), anchor_rows]
+    block_rows = pairwise.block_rows_against(references)
+    return Triplets(*pairwise.map_row_blocks(one_block, blocks, (tf.int32, tf.int32, tf.bool), block_rows))
 
 
-def pair_masks(labels, rows, reference_labels, positives: str = "hard") -> tuple[tf.Tensor, tf.Tensor]:
+def has_negative(numbers, classes: Classes) -> tf.Tensor:
+    """`[R]` bool: whether there are rows of other classes than these, `[R]`."""
+    return tf.gather(classes.sizes, numbers) < classes.num_rows
+
+
+def partners(rows, classes: Classes):
+    """The next row of each even row, and whether it is of the same class."""
+    partners = tf.minimum(rows + 1, classes.num_rows - 1)
+    is_same = tf.equal(tf.gather(classes.of_row, partners), tf.gather(classes.of_row, rows))
+    return partners, is_same & tf.equal(rows % 2, 0) & tf.not_equal(partners, rows)
+
+
+def at(values: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Entries of each row, `[R, B]`, `[R, N]` -> `[R, N]`."""
+    shape = tf.shape(values)
+    return tf.gather(tf.reshape(values, [-1]), tf.range(shape[0])[:, tf.newaxis] * shape[1] + columns)
+
+
+def first_of_class(score: Callable, numbers, rows, classes: Classes) -> tf.Tensor:
+    """For each of R rows the one with the largest score in a class, itself left out; the first on a tie.
+
+    It looks at the members of the class only, some at a time.
+
+    Args:
+        score: function of candidates `[R, N]`, rows of the batch, returning what each is worth to its row, `[R, N]`.
+        numbers: `[R]` int32, the class to search.
+        rows: `[R]` int32, the rows that search.
+        classes: those of all rows.
+
+    Returns:
+        `[R]` int32; 0 where nobody else is in the class.
+    """
+    sizes, starts = tf.gather(classes.sizes, numbers), tf.gather(classes.starts, numbers)
+    lowest = tf.float32.min
+
+    def some_members(first, best, best_row):
+        members = first + tf.range(_MEMBERS_AT_ONCE)[tf.newaxis, :]
+        is_member = members < sizes[:, tf.newaxis]
+        candidates = tf.gather(classes.order, tf.where(is_member, starts[:, tf.newaxis] + members, 0))
+        is_member &= tf.not_equal(candidates, rows[:, tf.newaxis])
+        scores = tf.where(is_member, score(candidates), lowest)
+        found = tf.argmax(scores, axis=1, output_type=tf.int32)
+        value = tf.reduce_max(scores, axis=1)
+        row = tf.gather(candidates, found, batch_dims=1)
+        return first + _MEMBERS_AT_ONCE, tf.maximum(best, value), tf.where(value > best, row, best_row)
+
+    start = (0, tf.fill(tf.shape(rows), lowest), tf.zeros_like(rows))
+    _, _, best_row = tf.while_loop(lambda first, *_: first < tf.reduce_max(sizes), some_members, start)
+    return best_row
+
+
+def pair_masks(labels, rows, reference_labels) -> tuple[tf.Tensor, tf.Tensor]:
     """Which references are positives and which negatives of each row: `[R, B]` bool each.
 
     Args:
         labels: `[R]` labels of the rows.
         rows: `[R]` int32, the reference that each row is itself.
         reference_labels: `[B]`.
-        positives: with `"partner"` only the next reference counts, and only for rows at even places.
     """
     columns = tf.range(tf.size(reference_labels))
     is_same = tf.equal(labels[:, tf.newaxis], reference_labels[tf.newaxis, :])
-    if positives == "partner":
-        partner = tf.where(rows % 2 == 0, rows + 1, -tf.ones_like(rows))
-        return is_same & tf.equal(partner[:, tf.newaxis], columns[tf.newaxis, :]), tf.logical_not(is_same)
     return is_same & tf.not_equal(rows[:, tf.newaxis], columns[tf.newaxis, :]), tf.logical_not(is_same)
 
 
-def semi_hard_nearness(nearness, nearness_of_positive, is_negative) -> tf.Tensor:
+def _semi_hard_nearness(nearness, nearness_of_positive, is_negative) -> tf.Tensor:
     """Nearness made such that the largest among the negatives is the semi-hard one.
 
     Args:
@@ -98,53 +172,3 @@ def semi_hard_nearness(nearness, nearness_of_positive, is_negative) -> tf.Tensor
     is_beyond = is_negative & (nearness < nearness_of_positive[:, tf.newaxis])
     has_beyond = tf.reduce_any(is_beyond, axis=1, keepdims=True)
     return tf.where(has_beyond, tf.where(is_beyond, nearness, nearness.dtype.min), -nearness)
-
-
-def nearest_class_pairs(embeddings, labels) -> ClassPairs:
-    """For every ordered pair of classes the two rows, one of each, that are nearest to each other.
-
-    Args:
-        embeddings: `[B, D]`.
-        labels: `[B]`.
-
-    Returns:
-        `ClassPairs` with `rows`, `other_rows` (int32) and `is_valid` (bool) of shape `[M, M]`, `class_of_row` `[B]`
-        and `class_sizes` `[M]` (int32). M is the number of classes, or an upper bound with empty classes.
-    """
-    embeddings = tf.stop_gradient(embeddings)
-    class_of_row, num_classes = compat.number_classes(labels)
-    distances, nearest = _nearest_row_of_each_class(embeddings, class_of_row, num_classes)
-    _, rows = _segment_argmin(distances, class_of_row, num_classes)
-    other_rows = tf.transpose(tf.gather(tf.transpose(nearest), tf.transpose(rows), batch_dims=1))
-    return _as_class_pairs(rows, other_rows, class_of_row, num_classes)
-
-
-def _nearest_row_of_each_class(embeddings, class_of_row, num_classes):
-    """`[B, M]`: for each row the negative closeness of, and the row number of, the nearest member of each class."""
-    squares = tf.reduce_sum(tf.square(embeddings), axis=-1)
-
-    def one_block(rows, own_squares):
-        squared = own_squares[:, tf.newaxis] - pairwise.closeness(rows, embeddings)
-        smallest, which = _segment_argmin(tf.transpose(squared), class_of_row, num_classes)
-        return tf.transpose(smallest), tf.transpose(which)
-
-    return pairwise.map_row_blocks(one_block, [embeddings, squares], (tf.float32, tf.int32))
-
-
-def _segment_argmin(values, segments, num_segments):
-    """Minimum over the rows of each segment, `[R, N]` -> (`[S, N]`, row numbers `[S, N]`); lowest row on a tie."""
-    smallest = tf.math.unsorted_segment_min(values, segments, num_segments)
-    num_rows = tf.shape(values)[0]
-    is_smallest = tf.equal(values, tf.gather(smallest, segments))
-    candidates = tf.where(is_smallest, tf.range(num_rows)[:, tf.newaxis], num_rows)
-    which = tf.math.unsorted_segment_min(candidates, segments, num_segments)
-    return smallest, tf.minimum(which, num_rows - 1)
-
-
-def _as_class_pairs(rows, other_rows, class_of_row, num_classes) -> ClassPairs:
-    class_sizes = tf.math.unsorted_segment_sum(tf.ones_like(class_of_row), class_of_row, num_classes)
-    exists = class_sizes > 0
-    numbers = tf.range(num_classes)
-    differ = tf.not_equal(numbers[:, tf.newaxis], numbers[tf.newaxis, :])
-    is_valid = exists[:, tf.newaxis] & exists[tf.newaxis, :] & differ
-    return ClassPairs(rows, other_rows, is_valid, class_of_row, class_sizes)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 BLOCK_ROWS = 512
+BLOCK_ELEMENTS = 2**21  # 8 MB of float32
 
 
 def safe_sqrt(x: tf.Tensor) -> tf.Tensor:
@@ -23,8 +24,56 @@ def euclidean(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     return safe_sqrt(tf.reduce_sum(tf.square(left - right), axis=-1))
 
 
+def triangle_sides(rows: tf.Tensor, references: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Euclidean distances within (row, reference, other reference), as exact as `euclidean`, in blocks both ways.
+
+    Args:
+        rows: `[A, D]`; has a gradient.
+        references: `[B, D]`; has a gradient.
+        first: `[A]` int32, the reference that each row is put together with.
+        second: `[A]` int32, the other one.
+
+    Returns:
+        `[A, 3]`: from the row to the first, from it to the second, from the first to the second.
+    """
+
+    def differences(block, first, second):
+        u, v = tf.gather(references, first), tf.gather(references, second)
+        return block - u, block - v, u - v
+
+    @tf.custom_gradient
+    def measure(rows, references):
+        def one_block(*block):
+            squared = [tf.reduce_sum(tf.square(difference), axis=1) for difference in differences(*block)]
+            return (tf.sqrt(tf.stack(squared, axis=1)),)
+
+        (sides,) = map_row_blocks(one_block, [rows, first, second], (tf.float32,))
+
+        def gradient(upstream):
+            slopes = tf.math.divide_no_nan(upstream, sides)  # 0 where two are the same
+
+            def one_block(of_references, block, first, second, slopes, numbers):
+                # what only fills the last block counts for nothing
+                slopes *= tf.cast(tf.equal(numbers, numbers[0] + tf.range(tf.size(numbers))), tf.float32)[:, tf.newaxis]
+                to_first, to_second, across = [
+                    slopes[:, side : side + 1] * difference
+                    for side, difference in enumerate(differences(block, first, second))
+                ]
+                where = tf.concat([first, second], axis=0)[:, tf.newaxis]
+                moved = tf.concat([across - to_first, -across - to_second], axis=0)
+                return tf.tensor_scatter_nd_add(of_references, where, moved), (to_first + to_second,)
+
+            arrays = [rows, first, second, slopes, tf.range(tf.shape(rows)[0])]
+            of_references, (of_rows,) = fold_row_blocks(one_block, tf.zeros_like(references), arrays, (tf.float32,))
+            return of_rows, of_references
+
+        return sides, gradient
+
+    return measure(rows, references)
+
+
 DISTANCES = ("euclidean", "squared", "cosine")
-_NEARLY_EQUAL = 1e-6  # squared distance of unit vectors below which a matrix product gives noise
+NEARLY_EQUAL = 1e-6  # squared distance of unit vectors below which a matrix product gives noise
 
 
 def distance(left: tf.Tensor, right: tf.Tensor, kind: str) -> tf.Tensor:
@@ -46,19 +95,40 @@ def distance_matrix(rows: tf.Tensor, references: tf.Tensor, kind: str) -> tf.Ten
     if kind == "cosine":
         return 1.0 - tf.matmul(rows, references, transpose_b=True)
     squares = tf.reduce_sum(tf.square(rows), axis=-1)
-    squared = tf.nn.relu(squares[:, tf.newaxis] - closeness(rows, references))
+    squared = tf.nn.relu(squares[:, tf.newaxis] - closeness(rows, extended(references)))
     if kind == "squared":
         return squared
-    return safe_sqrt(tf.where(squared < _NEARLY_EQUAL, tf.zeros_like(squared), squared))
+    return safe_sqrt(tf.where(squared < NEARLY_EQUAL, tf.zeros_like(squared), squared))
 
 
-def closeness(rows: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
-    """`2 r.x - |x|^2`, `[R, D]`, `[B, D]` -> `[R, B]`: for each row, larger means nearer in Euclidean distance.
+def extended(references: tf.Tensor) -> tf.Tensor:
+    """`[x, -|x|^2]` for each row x, `[B, D]` -> `[B, D + 1]`: what `closeness` measures against."""
+    squares = tf.reduce_sum(tf.square(references), axis=-1, keepdims=True)
+    return tf.concat([references, -squares], axis=-1)
 
-    It is the negative squared distance up to a constant of the row, for one matrix product.
+
+def closeness(rows: tf.Tensor, extended_references: tf.Tensor, transposed: bool = False) -> tf.Tensor:
+    """`2 r.x - |x|^2`: for each row r, larger means nearer in Euclidean distance.
+
+    It is the negative squared distance up to a constant of the row, for one matrix product and nothing besides.
+
+    Args:
+        rows: `[R, D]`.
+        extended_references: `[B, D + 1]`, see `extended`.
+        transposed: whether to return `[B, R]`.
+
+    Returns:
+        `[R, B]`.
     """
-    squares = tf.reduce_sum(tf.square(references), axis=-1)
-    return 2.0 * tf.matmul(rows, references, transpose_b=True) - squares[tf.newaxis, :]
+    doubled = tf.concat([2.0 * rows, tf.ones_like(rows[:, :1])], axis=-1)
+    if transposed:
+        return tf.matmul(extended_references, doubled, transpose_b=True)
+    return tf.matmul(doubled, extended_references, transpose_b=True)
+
+
+def block_rows_against(references: tf.Tensor) -> tf.Tensor:
+    """How many rows to take at once where each meets all `references`: 512, or as many as make a block of 8 MB."""
+    return tf.clip_by_value(BLOCK_ELEMENTS // tf.maximum(tf.shape(references)[0], 1), 8, BLOCK_ROWS)
 
 
 def map_row_blocks(
@@ -75,27 +145,51 @@ def map_row_blocks(
     Returns:
         A tuple of tensors: the results of all rows, in order.
     """
+    return fold_row_blocks(lambda state, *block: (state, fn(*block)), (), arrays, out_dtypes, block_rows)[1]
+
+
+def fold_row_blocks(
+    fn: Callable, state, arrays: Sequence[tf.Tensor], out_dtypes: Sequence[tf.DType], block_rows: int = BLOCK_ROWS
+):
+    """As `map_row_blocks`, with something that each block hands on to the next.
+
+    Args:
+        fn: function of the state and of one block of each array, returning the new state and a tuple of tensors with R
+            rows. It sees row 0 again in what fills the last block.
+        state: what the first block gets: any structure of tensors.
+        arrays: as in `map_row_blocks`.
+        out_dtypes: as in `map_row_blocks`.
+        block_rows: as in `map_row_blocks`.
+
+    Returns:
+        The last state, and the results of all rows, in order.
+    """
     num_rows = tf.shape(arrays[0])[0]
     block = tf.maximum(tf.minimum(block_rows, num_rows), 1)
     num_blocks = (num_rows + block - 1) // block
-    rows = tf.range(num_blocks * block)
-    rows = tf.where(rows < num_rows, rows, tf.zeros_like(rows))
+    outs = [tf.TensorArray(dtype, num_blocks) for dtype in out_dtypes]
 
-    def one_block(picked):
-        return tuple(fn(*[tf.gather(array, picked) for array in arrays]))
+    def one_block(number, state, outs):
+        rows = number * block + tf.range(block)
+        rows = tf.where(rows < num_rows, rows, tf.zeros_like(rows))
+        state, results = fn(state, *[tf.gather(array, rows) for array in arrays])
+        return number + 1, state, [out.write(number, result) for out, result in zip(outs, results)]
 
     # one block at a time: by default a graph works on ten at once, and holds all of them
-    stacked = tf.map_fn(
-        one_block,
-        tf.reshape(rows, [num_blocks, block]),
-        parallel_iterations=1,
-        fn_output_signature=tuple(out_dtypes),
+    _, state, outs = tf.while_loop(
+        lambda number, *_: number < num_blocks, one_block, (0, state, outs), parallel_iterations=1
     )
-    return tuple(tf.reshape(out, tf.concat([[num_blocks * block], tf.shape(out)[2:]], 0))[:num_rows] for out in stacked)
+    return state, tuple(_join(out.stack(), num_rows) for out in outs)
+
+
+def _join(blocks: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    """`[N, R, ...]` -> `[num_rows, ...]`."""
+    shape = tf.shape(blocks)
+    return tf.reshape(blocks, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))[:num_rows]
 
 
 def reduce_row_blocks(
-    fn: Callable, rows: tf.Tensor, references: tf.Tensor, others: Sequence[tf.Tensor] = (), block_rows: int = BLOCK_ROWS
+    fn: Callable, rows: tf.Tensor, references: tf.Tensor, others: Sequence[tf.Tensor] = (), block_rows=None
 ) -> tf.Tensor:
     """`fn(rows, references, *others)`, worked out and differentiated block by block of rows.
 
@@ -108,12 +202,13 @@ def reduce_row_blocks(
         rows: `[A, D]` float32; has a gradient.
         references: `[B, D]` float32; has a gradient.
         others: tensors with A rows, without a gradient, such as labels.
-        block_rows: rows in a block.
+        block_rows: rows in a block; those of `block_rows_against` by default.
 
     Returns:
         `[A]` or `[A, C]` float32.
     """
     others = [tf.stop_gradient(other) for other in others]
+    block_rows = block_rows_against(references) if block_rows is None else block_rows
 
     @tf.custom_gradient
     def reduce(rows, references):

@@ -57,13 +57,19 @@ def split_cpu(num_devices: int) -> None:
         raise ValueError(f"`split_cpu` must be called before TensorFlow is used: {error}") from error
 
 
-def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    """Raises `ValueError` unless the replicas of `strategy` can share `batch_size` equally."""
+def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, microbatch: int | None = None) -> None:
+    """Raises `ValueError` unless the replicas can share `batch_size` equally, and each in whole microbatches."""
     count = strategy.num_replicas_in_sync
     if batch_size % count:
         raise ValueError(
             f"`batch_size` must be a multiple of the {count} replicas. Received: batch_size={batch_size}. "
             f"Change classes_per_batch x examples_per_class, e.g. to {batch_size // count * count or count}."
+        )
+    share = batch_size // count
+    if microbatch is not None and (microbatch < 1 or share % microbatch):
+        raise ValueError(
+            f"`microbatch` must divide the {share} photos that each of {count} replicas gets of a batch. "
+            f"Received: microbatch={microbatch}."
         )
 
 
@@ -79,6 +85,13 @@ def gather(tensor: tf.Tensor) -> tf.Tensor:
     if num_replicas() == 1:
         return tensor
     return _dense_gradient(tf.distribute.get_replica_context().all_gather(tensor, axis=0))
+
+
+def sum_over(tensor: tf.Tensor) -> tf.Tensor:
+    """The sum of what the replicas have, on each of them."""
+    if num_replicas() == 1:
+        return tensor
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
 
 @tf.custom_gradient

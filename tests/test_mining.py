@@ -1,6 +1,4 @@
-"""The miners against plain loops: who is chosen, who may not be, and that nothing flows back through the choice."""
-
-import functools
+"""The miner of triplets against plain loops: who is chosen, who may not be, and that no gradient flows back."""
 
 import numpy as np
 import pytest
@@ -23,11 +21,11 @@ def make_batch(seed):
 
 def batch_hard(labels, embeddings):
     rows = np.arange(len(labels), dtype=np.int32)
-    return mining.mine_triplets(tf.constant(embeddings), labels, rows, tf.constant(embeddings), labels)
+    return mining.mine_triplets(embeddings, rows, embeddings, mining.find_classes(tf.constant(labels)))
 
 
 def in_blocks_of(monkeypatch, block_rows):
-    monkeypatch.setattr(pairwise, "map_row_blocks", functools.partial(pairwise.map_row_blocks, block_rows=block_rows))
+    monkeypatch.setattr(pairwise, "block_rows_against", lambda references: block_rows)
 
 
 @pytest.mark.parametrize("block_rows", [1, 4, 512])
@@ -53,7 +51,8 @@ def test_anchors_may_be_some_rows_of_the_references():
     """As on the second of two replicas: anchors are the references' rows from 4 on."""
     labels, embeddings = make_batch(0)
     rows = np.arange(4, len(labels), dtype=np.int32)
-    some = mining.mine_triplets(tf.constant(embeddings[4:]), labels[4:], rows, tf.constant(embeddings), labels)
+    classes = mining.find_classes(tf.constant(labels))
+    some = mining.mine_triplets(tf.constant(embeddings[4:]), rows, tf.constant(embeddings), classes)
     for field, whole_field in zip(some, batch_hard(labels, embeddings)):
         np.testing.assert_array_equal(field, whole_field[4:])
 
@@ -64,41 +63,28 @@ def test_a_batch_without_triplets_has_no_valid_anchor(labels):
     assert not np.any(triplets.is_valid)
 
 
-@pytest.mark.parametrize("block_rows", [1, 4, 512])
-@pytest.mark.parametrize("seed", range(3))
-def test_class_pairs_are_the_nearest_rows(seed, block_rows, monkeypatch):
-    in_blocks_of(monkeypatch, block_rows)
-    labels, embeddings = make_batch(seed)
-    pairs = mining.nearest_class_pairs(tf.constant(embeddings), labels)
-    numbers = dict(zip(labels.tolist(), np.asarray(pairs.class_of_row).tolist()))
-    for c, number in numbers.items():
-        for other, other_number in numbers.items():
-            assert bool(pairs.is_valid[number, other_number]) == (c != other)
-            u, v = int(pairs.rows[number, other_number]), int(pairs.other_rows[number, other_number])
-            assert (labels[u], labels[v]) == (c, other)
-            if c != other:
-                expected = reference.class_distance(labels, embeddings, c, other)
-                assert reference.distance(embeddings[u], embeddings[v]) == pytest.approx(expected)
+@pytest.mark.parametrize("at_once", [1, 2, 32])
+def test_large_classes_are_searched_some_members_at_a_time(at_once, monkeypatch):
+    """Five photos of a class, looked at one, two or all at a time; own rows and other classes in between."""
+    monkeypatch.setattr(mining, "_MEMBERS_AT_ONCE", at_once)
+    labels, embeddings = np.array([0, 1, 0, 0, 2, 0, 1, 0]), make_batch(0)[1][:8]
+    triplets = batch_hard(labels, embeddings)
+    for a in np.flatnonzero(labels == 0):
+        positive, negative = reference.hardest(labels, embeddings.astype(np.float64), a)
+        assert (int(triplets.positives[a]), int(triplets.negatives[a])) == (positive, negative)
 
 
-def test_class_sizes_and_numbers_describe_the_batch():
-    """Keras 2 may add empty classes; they have size 0 and no valid pair."""
-    labels, embeddings = make_batch(0)
-    pairs = mining.nearest_class_pairs(tf.constant(embeddings), labels)
-    sizes = np.asarray(pairs.class_sizes)
-    for row, number in enumerate(np.asarray(pairs.class_of_row)):
+def test_classes_describe_the_batch():
+    """Keras 2 may add empty classes; they have size 0."""
+    labels, _ = make_batch(0)
+    classes = mining.find_classes(tf.constant(labels))
+    sizes, order = np.asarray(classes.sizes), np.asarray(classes.order)
+    for row, number in enumerate(np.asarray(classes.of_row)):
         assert sizes[number] == SIZES[labels[row]]
-    assert sizes.sum() == len(labels)
-    assert not np.any(np.asarray(pairs.is_valid)[sizes == 0])
-    assert np.sum(pairs.is_valid) == len(SIZES) * (len(SIZES) - 1)
-
-
-def test_class_pairs_among_identical_photos_are_still_of_the_two_classes():
-    labels = np.array([1, 0, 1, 0])
-    pairs = mining.nearest_class_pairs(tf.ones([4, 3]), labels)
-    for number, other in np.argwhere(pairs.is_valid):
-        assert int(pairs.class_of_row[int(pairs.rows[number, other])]) == number
-        assert int(pairs.class_of_row[int(pairs.other_rows[number, other])]) == other
+        members = order[int(classes.starts[number]) : int(classes.starts[number]) + sizes[number]]
+        np.testing.assert_array_equal(members, np.flatnonzero(labels == labels[row]))
+    assert sizes.sum() == len(labels) == int(classes.num_rows)
+    assert len(sizes) == int(classes.count)
 
 
 def test_nothing_flows_back_through_a_choice():
@@ -106,12 +92,8 @@ def test_nothing_flows_back_through_a_choice():
     x = tf.constant(embeddings)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        rows = tf.range(len(labels))
-        triplets = mining.mine_triplets(x, labels, rows, x, labels)
-        pairs = mining.nearest_class_pairs(x, labels)
-        chosen = tf.add_n(
-            [tf.reduce_sum(tf.cast(field, tf.float32)) for field in (*triplets, pairs.rows, pairs.other_rows)]
-        )
+        triplets = mining.mine_triplets(x, tf.range(len(labels)), x, mining.find_classes(tf.constant(labels)))
+        chosen = tf.add_n([tf.reduce_sum(tf.cast(field, tf.float32)) for field in triplets])
     assert tape.gradient(chosen, x) is None
 
 
@@ -120,6 +102,3 @@ def test_labels_of_any_number_type_choose_the_same(dtype):
     labels, embeddings = make_batch(1)
     for field, expected in zip(batch_hard(labels.astype(dtype), embeddings), batch_hard(labels, embeddings)):
         np.testing.assert_array_equal(field, expected)
-    pairs, expected = (mining.nearest_class_pairs(embeddings, each) for each in (labels.astype(dtype), labels))
-    for field, expected_field in zip(pairs, expected):
-        np.testing.assert_array_equal(field, expected_field)

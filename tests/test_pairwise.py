@@ -70,7 +70,49 @@ def test_closeness_is_the_negative_squared_distance_up_to_a_constant_of_the_row(
     rows, references = points(4, seed=1), points(9, seed=2)
     squared = ((rows[:, np.newaxis] - references[np.newaxis]) ** 2).sum(-1)
     expected = (rows**2).sum(-1, keepdims=True) - squared
-    np.testing.assert_allclose(pairwise.closeness(rows, references), expected, rtol=1e-4, atol=1e-5)
+    extended = pairwise.extended(tf.constant(references))
+    np.testing.assert_allclose(pairwise.closeness(rows, extended), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(pairwise.closeness(rows, extended, transposed=True), expected.T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "num_references, rows", [(0, 512), (1, 512), (4096, 512), (8192, 256), (65536, 32), (10**6, 8)]
+)
+def test_a_block_against_references_is_at_most_8_megabytes_unless_they_are_very_many(num_references, rows):
+    assert int(pairwise.block_rows_against(tf.zeros([num_references, 1]))) == rows
+
+
+def sides_by_differences(rows, references, first, second):
+    """The same as `triangle_sides`, all at once, for TensorFlow to differentiate."""
+    u, v = tf.gather(references, first), tf.gather(references, second)
+    return tf.stack([pairwise.euclidean(rows, u), pairwise.euclidean(rows, v), pairwise.euclidean(u, v)], axis=1)
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 1025])
+def test_sides_of_triangles_and_their_gradients(num_rows):
+    """Also in three blocks, the last one filled up; some references are chosen by many rows, some for both places."""
+    rng = np.random.default_rng(0)
+    rows, references = tf.constant(points(num_rows, seed=1)), tf.constant(points(6, seed=2))
+    first, second = rng.integers(6, size=[2, num_rows])
+    upstream = rng.normal(size=[num_rows, 3]).astype(np.float32)
+
+    def both(sides):
+        with tf.GradientTape() as tape:
+            tape.watch([rows, references])
+            value = sides(rows, references, first, second)
+        return value, *tape.gradient(value, [rows, references], upstream)
+
+    for found, expected in zip(both(pairwise.triangle_sides), both(sides_by_differences)):
+        np.testing.assert_allclose(found, tf.convert_to_tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_sides_of_length_0_have_no_gradient():
+    references = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(references)
+        sides = pairwise.triangle_sides(tf.constant([[1.0, 2.0]]), references, [0], [0])
+    np.testing.assert_array_equal(sides, [[0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(tape.gradient(sides, references), np.zeros([2, 2]))
 
 
 @pytest.mark.parametrize("block_rows", [1, 2, 3, 7, 8, 100])
@@ -109,6 +151,29 @@ def test_the_default_block_is_smaller_than_a_large_batch():
     (same,) = pairwise.map_row_blocks(note, [x], (tf.float32,))
     np.testing.assert_array_equal(same, x)
     assert max(sizes) == pairwise.BLOCK_ROWS == 512
+
+
+@pytest.mark.parametrize(
+    "mode", [lambda f: f, tf.function, tf.function(jit_compile=True)], ids=["eager", "graph", "xla"]
+)
+def test_blocks_hand_on_a_state(mode):
+    """The largest row so far, and its number; what fills the last block is row 0 again, which changes no maximum."""
+    x = points(7)[:, :1]
+
+    def one_block(state, rows, numbers):
+        best, where = state
+        place = tf.argmax(rows[:, 0], output_type=tf.int32)
+        is_larger = rows[place, 0] > best
+        state = tf.where(is_larger, rows[place, 0], best), tf.where(is_larger, numbers[place], where)
+        return state, (rows * 2.0,)
+
+    def folded(x):
+        start = (tf.constant(-1e9), tf.constant(-1))
+        return pairwise.fold_row_blocks(one_block, start, [x, tf.range(7)], (tf.float32,), 3)
+
+    (best, where), (doubled,) = mode(folded)(tf.constant(x))
+    assert (float(best), int(where)) == (x.max(), x.argmax())
+    np.testing.assert_array_equal(doubled, x * 2.0)
 
 
 def test_blocks_may_return_rows_of_another_shape():

@@ -170,7 +170,7 @@ class BinomialDevianceLoss(DevianceLoss):
     - Pairs are ordered pairs of different photos of the whole global batch, under any strategy.
     - A batch without a positive (or a negative) pair contributes exactly 0 to that term.
     - The loss of an anchor is that of its pairs, so dealt that the mean over anchors is the formula's value.
-    - Memory is that of blocks of 512 rows, for the gradient too.
+    - Memory is that of blocks of 8 MB, for the gradient too.
 
     Args:
         alpha: steepness, default 2. [base]

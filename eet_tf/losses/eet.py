@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import mining, pairwise
+from eet_tf import class_pairs, mining, pairwise
+from eet_tf.class_pairs import ClassPairs
 from eet_tf.losses.base import Batch, MetricLoss, make_batch
-from eet_tf.losses.triplet import TripletSides, hard_triplet_sides, hinge
+from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
+from eet_tf.mining import Classes
 
 
 def eet_terms(
@@ -22,14 +24,19 @@ def eet_terms(
 ) -> dict[str, tf.Tensor]:
     """The weighted terms of EET by name, each `[B]`; see `EETLoss`. A term with weight 0 is left out."""
     batch = make_batch(labels, embeddings, from_normalized)
-    sides = hard_triplet_sides(batch)
+    classes = mining.find_classes(batch.reference_labels)
+    if equidistributed_weight:
+        triplets, pairs = class_pairs.mine(batch.anchors, batch.anchor_rows, batch.references, classes)
+    else:
+        triplets = mining.mine_triplets(batch.anchors, batch.anchor_rows, batch.references, classes)
+    sides = triplet_sides(batch, triplets)
     terms = {"margin": hinge(sides.anchor_positive, sides.anchor_negative, margin, sides.is_valid)}
     if symmetric_margin:
         terms["symmetric"] = hinge(sides.anchor_positive, sides.positive_negative, margin, sides.is_valid)
     if equidistant_weight:
         terms["equidistant"] = equidistant_weight * _equidistant(sides)
     if equidistributed_weight:
-        max_min, equal_minima = _equidistributed(batch)
+        max_min, equal_minima = _equidistributed(batch, classes, pairs)
         terms["max_min"] = equidistributed_weight * max_min
         terms["equal_minima"] = equidistributed_weight * equal_minima
     return terms
@@ -64,16 +71,13 @@ def _equidistant(sides: TripletSides) -> tf.Tensor:
     return tf.where(sides.is_valid, difference, tf.zeros_like(difference))
 
 
-def _equidistributed(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def _equidistributed(batch: Batch, classes: Classes, pairs: ClassPairs) -> tuple[tf.Tensor, tf.Tensor]:
     """L_M and L_E, which are means over classes, dealt out to the anchors of each class: `[B]` each."""
-    pairs = mining.nearest_class_pairs(batch.references, batch.reference_labels)
-    distances = pairwise.euclidean(
-        tf.gather(batch.references, pairs.rows), tf.gather(batch.references, pairs.other_rows)
-    )
-    max_min = _max_min(distances, pairs.is_valid)
-    equal_minima = _equal_minima(distances, pairs.is_valid)
-    class_of_anchor = tf.gather(pairs.class_of_row, batch.anchor_rows)
-    share = _share_of_anchor(pairs.class_sizes, class_of_anchor)
+    distances = class_pairs.distances(batch.anchors, batch.anchor_rows, batch.references, classes, pairs)
+    max_min = _max_min(distances, class_pairs.exist(classes))
+    equal_minima = _equal_minima(batch.references, pairs, class_pairs.exist(classes))
+    class_of_anchor = tf.gather(classes.of_row, batch.anchor_rows)
+    share = _share_of_anchor(classes.sizes, class_of_anchor)
     return share * tf.gather(max_min, class_of_anchor), share * tf.gather(equal_minima, class_of_anchor)
 
 
@@ -84,12 +88,16 @@ def _max_min(distances: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(decay, axis=1), count)
 
 
-def _equal_minima(distances: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
+def _equal_minima(references: tf.Tensor, pairs: ClassPairs, is_valid: tf.Tensor) -> tf.Tensor:
     """`[M]`: for each class c `|m_c - m_b(c)|`, m_c its distance to the nearest class b(c)."""
-    far = tf.where(is_valid, distances, distances.dtype.max)
-    nearest_class = tf.argmin(tf.stop_gradient(far), axis=1, output_type=tf.int32)
+    far = tf.where(is_valid, pairs.squared, pairs.squared.dtype.max)
+    nearest_class = tf.argmin(far, axis=1, output_type=tf.int32)
     has_other = tf.reduce_any(is_valid, axis=1)
-    minima = tf.gather(distances, nearest_class, batch_dims=1)
+    rows, other_rows = [
+        tf.where(has_other, tf.gather(side, nearest_class, batch_dims=1), 0)
+        for side in (pairs.rows, tf.transpose(pairs.rows))
+    ]
+    minima = pairwise.euclidean(tf.gather(references, rows), tf.gather(references, other_rows))
     difference = tf.abs(minima - tf.gather(minima, nearest_class))
     return tf.where(has_other, difference, tf.zeros_like(difference))
 
@@ -121,7 +129,8 @@ class EETLoss(MetricLoss):
     it the other way round. p, n, b(c) are selections: gradients flow through the chosen distances only. An anchor
     that lacks a positive or a negative contributes exactly 0 to the first two terms (public code lets it be its own
     positive); a batch of one class contributes 0 to the last two. The whole global batch is searched under any
-    strategy. Memory is that of blocks of 512 rows, plus the distances between the classes of a batch.
+    strategy. Memory is that of blocks of 8 MB and of the distances between
+    classes; distances in max_min come from a matrix product, so that those below 0.001 count as 0.
 
     Args:
         margin: default 0.3; 0.5 is also used. [port]

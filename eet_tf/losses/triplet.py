@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from eet_tf import mining, pairwise, replicas
 from eet_tf.losses.base import Batch, MetricLoss, check_choice, make_batch
+from eet_tf.mining import Classes
 
 _POSITIVES = ("hard", "partner", "all")
 _NEGATIVES = ("hard", "semi_hard", "all")
@@ -23,17 +24,10 @@ class TripletSides(NamedTuple):
     is_valid: tf.Tensor
 
 
-def hard_triplet_sides(batch: Batch) -> TripletSides:
-    """Mines each anchor's hardest triplet and measures it; only the three chosen embeddings get a gradient."""
-    triplets = mining.mine_triplets(*batch)
-    positives = tf.gather(batch.references, triplets.positives)
-    negatives = tf.gather(batch.references, triplets.negatives)
-    return TripletSides(
-        anchor_positive=pairwise.euclidean(batch.anchors, positives),
-        anchor_negative=pairwise.euclidean(batch.anchors, negatives),
-        positive_negative=pairwise.euclidean(positives, negatives),
-        is_valid=triplets.is_valid,
-    )
+def triplet_sides(batch: Batch, triplets: mining.Triplets) -> TripletSides:
+    """Measures each anchor's triplet; only the three chosen embeddings get a gradient."""
+    sides = pairwise.triangle_sides(batch.anchors, batch.references, triplets.positives, triplets.negatives)
+    return TripletSides(*tf.unstack(sides, axis=1), triplets.is_valid)
 
 
 def hinge(positive: tf.Tensor, negative: tf.Tensor, margin: float, is_valid: tf.Tensor) -> tf.Tensor:
@@ -54,7 +48,14 @@ def triplet_loss(
 ) -> tf.Tensor:
     """Triplet loss of each anchor, `[B]` float32, whose mean is the paper's value; everything as in `TripletLoss`."""
     batch = make_batch(labels, embeddings, from_normalized)
-    violation = tf.nn.softplus if soft_margin else (lambda difference: tf.nn.relu(difference + margin))
+
+    def violation(difference):
+        """What a triplet loses, and the slope of that."""
+        if soft_margin:
+            return tf.nn.softplus(difference), tf.sigmoid(difference)
+        excess = difference + margin
+        return tf.nn.relu(excess), tf.cast(excess > 0, tf.float32)
+
     if "all" in (positives, negatives):
         return _over_many_triplets(batch, violation, positives, negatives, distance)
     return _over_one_triplet(batch, violation, positives, negatives, distance)
@@ -62,12 +63,13 @@ def triplet_loss(
 
 def _over_one_triplet(batch: Batch, violation, positives: str, negatives: str, distance: str) -> tf.Tensor:
     """Chooses one triplet per anchor without gradient, then differentiates only what was chosen."""
-    triplets = mining.mine_triplets(*batch, positives, negatives)
+    classes = mining.find_classes(batch.reference_labels)
+    triplets = mining.mine_triplets(batch.anchors, batch.anchor_rows, batch.references, classes, positives, negatives)
     to_positive, to_negative = (
         pairwise.distance(batch.anchors, tf.gather(batch.references, chosen), distance)
         for chosen in (triplets.positives, triplets.negatives)
     )
-    loss = tf.where(triplets.is_valid, violation(to_positive - to_negative), tf.zeros_like(to_positive))
+    loss = tf.where(triplets.is_valid, violation(to_positive - to_negative)[0], tf.zeros_like(to_positive))
     return 2.0 * loss if positives == "partner" else loss  # every other photo is an anchor, and the mean is theirs
 
 
@@ -76,70 +78,87 @@ def _over_many_triplets(batch: Batch, violation, positives: str, negatives: str,
 
     The loss of an anchor depends on its distances alone, so the slope of each is all that its gradient needs.
     """
+    classes = mining.find_classes(batch.reference_labels)
 
-    def one_block(anchors, references, labels, rows):
+    def one_block(anchors, references, rows):
         distances = pairwise.distance_matrix(anchors, references, distance)
-        masks = mining.pair_masks(labels, rows, batch.reference_labels, positives)
-        values, slopes, counts = _go_through_positives(
-            tf.stop_gradient(distances), *masks, violation, positives, negatives
-        )
-        values += tf.reduce_sum(slopes * (distances - tf.stop_gradient(distances)), axis=1)
+        known = tf.stop_gradient(distances)
+        values, slopes, counts = _go_through_positives(known, rows, classes, violation, positives, negatives)
+        values += tf.reduce_sum(slopes * (distances - known), axis=1)
         return tf.stack([values, counts], axis=1)
 
-    sums = pairwise.reduce_row_blocks(
-        one_block, batch.anchors, batch.references, [batch.anchor_labels, batch.anchor_rows]
-    )
+    sums = pairwise.reduce_row_blocks(one_block, batch.anchors, batch.references, [batch.anchor_rows])
     count = tf.reduce_sum(replicas.gather(tf.reduce_sum(sums[:, 1], keepdims=True)))
     num_rows = tf.cast(tf.shape(batch.references)[0], tf.float32)
     return tf.math.divide_no_nan(sums[:, 0] * num_rows, tf.stop_gradient(count))
 
 
-def _go_through_positives(distances, is_positive, is_negative, violation, positives: str, negatives: str):
+_FAR = 1e9  # what is no negative is put that far away
+
+
+def _go_through_positives(distances, rows, classes: Classes, violation, positives: str, negatives: str):
     """Takes each anchor's positives one by one, so that only `[R, B]` is ever needed.
 
     Returns:
         The sum of an anchor's triplets `[R]`, its derivative by each distance `[R, B]`, and how many triplets the mean
         is over `[R]`: those that have a loss where all negatives count, otherwise those that exist.
     """
-    columns = tf.range(tf.shape(distances)[1])
-    if positives == "hard":
-        farthest = tf.argmax(tf.where(is_positive, distances, -1.0), axis=1, output_type=tf.int32)
-        is_positive &= tf.equal(columns[tf.newaxis, :], farthest[:, tf.newaxis])
+    own = tf.gather(classes.of_row, rows)
+    sizes, starts = tf.gather(classes.sizes, own), tf.gather(classes.starts, own)
+    is_same = tf.equal(own[:, tf.newaxis], classes.of_row[tf.newaxis, :])
+    to_negatives = tf.where(is_same, _FAR, distances)
+    against = _against_all if negatives == "all" else _against_one
+    nearest = tf.argmin(to_negatives, axis=1, output_type=tf.int32)
+    farthest = tf.argmax(tf.where(is_same, -_FAR, distances), axis=1, output_type=tf.int32)
+    if positives == "partner":
+        single, has_single = mining.partners(rows, classes)
+    else:
+        single = mining.first_of_class(lambda found: mining.at(distances, found), own, rows, classes)
+        has_single = sizes > 1
 
-    def one_positive(remaining, values, slopes, counts):
-        positive = tf.argmax(tf.cast(remaining, tf.int32), axis=1, output_type=tf.int32)
-        is_taken = remaining & tf.equal(columns[tf.newaxis, :], positive[:, tf.newaxis])
-        to_positive = tf.gather(distances, positive, batch_dims=1)
-        chosen = _choose_negatives(distances, to_positive, is_negative, negatives)
-        chosen &= tf.reduce_any(remaining, axis=1, keepdims=True)
-        difference = to_positive[:, tf.newaxis] - distances
-        with tf.GradientTape() as tape:
-            tape.watch(difference)
-            losses = violation(difference)
-        slope = tf.where(chosen, tape.gradient(losses, difference), 0.0)
-        losses = tf.where(chosen, losses, 0.0)
-        counted = chosen & (losses > 0) if negatives == "all" else chosen
-        slopes += tf.where(is_taken, tf.reduce_sum(slope, axis=1, keepdims=True), 0.0) - slope
-        counts += tf.reduce_sum(tf.cast(counted, tf.float32), axis=1)
-        return remaining & ~is_taken, values + tf.reduce_sum(losses, axis=1), slopes, counts
+    def one_positive(member, values, slopes, counts):
+        if positives != "all":
+            positive, exists = single, has_single
+        else:
+            is_member = member < sizes
+            positive = tf.gather(classes.order, tf.where(is_member, starts + member, 0))
+            exists = is_member & tf.not_equal(positive, rows)
+        exists &= mining.has_negative(own, classes)
+        to_positive = mining.at(distances, positive[:, tf.newaxis])[:, 0]
+        if negatives == "semi_hard":
+            is_beyond = to_negatives > to_positive[:, tf.newaxis]
+            beyond = tf.where(is_beyond, to_negatives, _FAR)
+            negative = tf.argmin(beyond, axis=1, output_type=tf.int32)
+            has_beyond = mining.at(beyond, negative[:, tf.newaxis])[:, 0] < _FAR
+            negative = tf.where(has_beyond, negative, farthest)
+        else:
+            negative = nearest
+        value, slope, count, slopes = against(violation, to_negatives, to_positive, negative, exists, slopes)
+        places = tf.stack([tf.range(tf.size(rows)), positive], axis=1)
+        return member + 1, values + value, tf.tensor_scatter_nd_add(slopes, places, slope), counts + count
 
     nothing = tf.zeros_like(distances[:, 0])
-    start = (is_positive, nothing, tf.zeros_like(distances), nothing)
-    _, *results = tf.while_loop(lambda remaining, *_: tf.reduce_any(remaining), one_positive, start)
+    last = tf.reduce_max(sizes) if positives == "all" else 1
+    start = (0, nothing, tf.zeros_like(distances), nothing)
+    _, *results = tf.while_loop(lambda member, *_: member < last, one_positive, start, parallel_iterations=1)
     return tuple(tf.stop_gradient(result) for result in results)
 
 
-def _choose_negatives(distances, to_positive, is_negative, negatives: str) -> tf.Tensor:
-    """`[R, B]` bool: which negatives stand against the positive in hand."""
-    if negatives == "all":
-        return is_negative
-    nearness = -distances
-    if negatives == "semi_hard":
-        nearness = mining.semi_hard_nearness(nearness, -to_positive, is_negative)
-    nearness = tf.where(is_negative, nearness, nearness.dtype.min)
-    best = tf.argmax(nearness, axis=1, output_type=tf.int32)
-    columns = tf.range(tf.shape(distances)[1])
-    return is_negative & tf.equal(columns[tf.newaxis, :], best[:, tf.newaxis])
+def _against_one(violation, to_negatives, to_positive, negative, exists, slopes):
+    """One negative `[R]` for the positive in hand: loss, its slope, how many triplets, and the slopes of negatives."""
+    value, slope = violation(to_positive - mining.at(to_negatives, negative[:, tf.newaxis])[:, 0])
+    slope = tf.where(exists, slope, 0.0)
+    places = tf.stack([tf.range(tf.size(negative)), negative], axis=1)
+    slopes = tf.tensor_scatter_nd_add(slopes, places, -slope)
+    return tf.where(exists, value, 0.0), slope, tf.cast(exists, tf.float32), slopes
+
+
+def _against_all(violation, to_negatives, to_positive, negative, exists, slopes):
+    """Every negative for the positive in hand: as `_against_one`; what is far away loses nothing."""
+    to_positive = tf.where(exists, to_positive, -_FAR)
+    losses, each_slope = violation(to_positive[:, tf.newaxis] - to_negatives)
+    count = tf.math.count_nonzero(losses, axis=1, dtype=tf.float32)
+    return tf.reduce_sum(losses, axis=1), tf.reduce_sum(each_slope, axis=1), count, slopes - each_slope
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
@@ -159,7 +178,7 @@ class TripletLoss(MetricLoss):
     - An anchor is never its own positive. One that lacks a positive or a negative has no triplet and contributes
       exactly 0; where the mean is over anchors it counts in it, otherwise not.
     - Under any strategy the whole global batch is searched.
-    - Memory is that of blocks of 512 rows. With `"all"`, time grows with the largest class of the batch.
+    - Memory is that of blocks of 8 MB. With `"all"`, time grows with the largest class of the batch.
     - Online sampling takes batches of pairs, `PKSampler(..., examples_per_class=2)`: photos at even places are
       queries, the next photo is the partner, and only queries are anchors. Its authors floor the largest similarity of
       a negative at 0, since they mask by a product; here what is no negative is left out.

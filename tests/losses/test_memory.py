@@ -1,17 +1,25 @@
-"""What a loss over all triplets of a large batch needs beyond its inputs, measured in a process of its own."""
+"""What losses over large batches need beyond their inputs, measured in processes of their own."""
 
 import json
-import resource
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from eet_tf import TripletLoss
+from benchmarks.memory import PeakMemory
+from eet_tf import EETLoss, TripletLoss
+
+# the loss, rows, dimensions, and the megabytes over the inputs it must stay below
+CASES = {
+    "batch_all": (lambda: TripletLoss(positives="all", negatives="all"), 1024, 128, 100),
+    "eet": (EETLoss, 8192, 512, 150),
+}
 
 
-def report_batch_all(num_rows):
-    """Runs in a process of its own: megabytes by which batch-all, forward and backward, raised the peak."""
-    loss = TripletLoss(positives="all", negatives="all")
+def report(case):
+    """Runs in a process of its own: megabytes by which the loss, forward and backward, raised the peak."""
+    make, num_rows, dim, _ = CASES[case]
+    loss = make()
 
     @tf.function
     def gradient(labels, x):
@@ -21,17 +29,18 @@ def report_batch_all(num_rows):
         return tape.gradient(value, x)
 
     def inputs(rows):
-        rng = np.random.default_rng(0)
-        return tf.constant(np.arange(rows) // 4), tf.constant(rng.normal(size=[rows, 128]), tf.float32)
+        return tf.constant(np.arange(rows) // 8), tf.random.stateless_normal([rows, dim], [1, 2])
 
-    gradient(*inputs(64))  # what TensorFlow itself takes for a graph
+    for rows in (64, 600):  # what TensorFlow itself takes for a graph
+        gradient(*inputs(rows))
     batch = inputs(num_rows)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gradient(*batch)
-    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+    with PeakMemory() as memory:
+        gradient(*batch)
+    print(json.dumps(memory.megabytes))
 
 
-def test_batch_all_of_1024_photos_takes_less_than_100_megabytes(run_python):
-    """All triplets at once would be 1,024^3 floats, 4 GB; blocks of 512 rows are 2 MB for each tensor in use."""
-    printed = run_python("from tests.losses import test_memory; test_memory.report_batch_all(1024)")
-    assert json.loads(printed[0].splitlines()[-1]) < 100
+@pytest.mark.parametrize("case", CASES)
+def test_a_large_batch_takes_little_memory(case, run_python):
+    """All triplets of 1,024 photos at once would be 4 GB; one matrix of all pairs of 8,192 would be 268 MB."""
+    printed = run_python(f"from tests.losses import test_memory; test_memory.report({case!r})")
+    assert 1 < json.loads(printed[0].splitlines()[-1]) < CASES[case][3]

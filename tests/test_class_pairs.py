@@ -1,0 +1,165 @@
+"""Nearest rows of class pairs against plain loops, the triplets found along with them, and the distances' gradient."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eet_tf import class_pairs, mining, pairwise
+from tests import reference
+
+pytestmark = pytest.mark.addons
+
+SIZES = {3: 4, 40: 2, 7: 1, 12: 3, 0: 1}  # label -> photos; in no order, two classes with one photo
+
+
+def make_batch(seed, sizes=None, dim=5):
+    """Asymmetric: labels neither dense, sorted nor contiguous, classes of 1 to 4 photos."""
+    rng = np.random.default_rng(seed)
+    sizes = sizes or SIZES
+    labels = rng.permutation(np.repeat(list(sizes), list(sizes.values())))
+    return labels, rng.normal(size=[len(labels), dim]).astype(np.float32)
+
+
+def mine(labels, embeddings, rows=None):
+    rows = np.arange(len(labels), dtype=np.int32) if rows is None else rows
+    x = tf.constant(embeddings)
+    return class_pairs.mine(tf.gather(x, rows), tf.constant(rows), x, mining.find_classes(tf.constant(labels)))
+
+
+def numbers_of(labels):
+    """label -> the class number that the batch gives it."""
+    return dict(zip(labels.tolist(), np.asarray(mining.find_classes(tf.constant(labels)).of_row).tolist()))
+
+
+def in_blocks_of(monkeypatch, block_rows):
+    monkeypatch.setattr(pairwise, "block_rows_against", lambda references: block_rows)
+
+
+@pytest.mark.parametrize("block_rows", [1, 4, 512])
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_are_the_nearest_rows(seed, block_rows, monkeypatch):
+    in_blocks_of(monkeypatch, block_rows)
+    labels, embeddings = make_batch(seed)
+    _, pairs = mine(labels, embeddings)
+    numbers = numbers_of(labels)
+    for c, number in numbers.items():
+        for other, other_number in numbers.items():
+            if c == other:
+                continue
+            u, v = int(pairs.rows[number, other_number]), int(pairs.rows[other_number, number])
+            assert (labels[u], labels[v]) == (c, other)
+            expected = reference.class_distance(labels, embeddings, c, other)
+            assert reference.distance(embeddings[u], embeddings[v]) == pytest.approx(expected)
+            assert float(pairs.squared[number, other_number]) == pytest.approx(expected**2, rel=1e-4)
+
+
+@pytest.mark.parametrize("block_rows", [1, 4, 512])
+@pytest.mark.parametrize("seed", range(3))
+def test_triplets_are_those_of_the_miner_of_triplets(seed, block_rows, monkeypatch):
+    in_blocks_of(monkeypatch, block_rows)
+    labels, embeddings = make_batch(seed)
+    triplets, _ = mine(labels, embeddings)
+    rows = np.arange(len(labels), dtype=np.int32)
+    expected = mining.mine_triplets(embeddings, rows, embeddings, mining.find_classes(tf.constant(labels)))
+    np.testing.assert_array_equal(triplets.is_valid, expected.is_valid)
+    for found, wanted in zip(triplets[:2], expected[:2]):
+        np.testing.assert_array_equal(found[expected.is_valid], wanted[expected.is_valid])
+
+
+def test_which_pairs_exist():
+    """Keras 2 may add empty classes; they make no pair, nor does a class with itself."""
+    labels, _ = make_batch(0)
+    found = np.asarray(class_pairs.exist(mining.find_classes(tf.constant(labels))))
+    expected = np.zeros_like(found)
+    expected[: len(SIZES), : len(SIZES)] = ~np.eye(len(SIZES), dtype=bool)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_pairs_of_identical_photos_are_still_of_the_two_classes():
+    labels = np.array([1, 0, 1, 0])
+    _, pairs = mine(labels, np.ones([4, 3], np.float32))
+    numbers = numbers_of(labels)
+    assert labels[int(pairs.rows[numbers[0], numbers[1]])] == 0
+    assert labels[int(pairs.rows[numbers[1], numbers[0]])] == 1
+
+
+def weighted_sum_of_distances(labels, weights):
+    """Of embeddings: the class distances, each with its own weight, by plain loops."""
+
+    def value(x):
+        total = 0.0
+        for (c, other), weight in weights.items():
+            total += weight * reference.class_distance(labels, x, c, other)
+        return np.array(total)
+
+    return value
+
+
+@pytest.mark.parametrize(
+    "mode", [lambda f: f, tf.function, tf.function(jit_compile=True)], ids=["eager", "graph", "xla"]
+)
+@pytest.mark.parametrize("block_rows", [1, 3, 512])
+def test_gradient_of_the_distances_is_the_numeric_one(block_rows, mode, monkeypatch):
+    """Every ordered pair has another weight, so that nothing symmetric can hide a mistake."""
+    in_blocks_of(monkeypatch, block_rows)
+    labels, embeddings = make_batch(4)
+    numbers = numbers_of(labels)
+    weights = {
+        (c, other): np.sin(3.0 * numbers[c] + 5.0 * numbers[other]) for c in SIZES for other in SIZES if c != other
+    }
+
+    def gradient(x, y):
+        rows = tf.range(tf.shape(x)[0])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            classes = mining.find_classes(y)
+            _, pairs = class_pairs.mine(x, rows, x, classes)
+            distances = class_pairs.distances(x, rows, x, classes, pairs)
+            number = tf.range(classes.count, dtype=tf.int32)
+            angles = tf.cast(3 * number[:, tf.newaxis] + 5 * number[tf.newaxis, :], tf.float32)
+            total = tf.reduce_sum(tf.sin(angles) * distances)
+        return total, tape.gradient(total, x)
+
+    total, found = mode(gradient)(tf.constant(embeddings), tf.constant(labels))
+    plain = weighted_sum_of_distances(labels, weights)
+    assert float(total) == pytest.approx(float(plain(embeddings.astype(np.float64))), rel=1e-4)
+    expected = reference.numeric_gradient(plain, embeddings)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_classes_that_touch_have_distance_0_and_no_gradient():
+    labels = np.array([0, 1, 2])
+    x = tf.constant([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        classes = mining.find_classes(labels)
+        rows = tf.range(3)
+        _, pairs = class_pairs.mine(x, rows, x, classes)
+        distances = class_pairs.distances(x, rows, x, classes, pairs)
+        value = distances[0, 1]
+    assert float(value) == 0.0
+    assert float(distances[0, 2]) == pytest.approx(np.sqrt(2))
+    np.testing.assert_array_equal(tape.gradient(value, x), np.zeros([3, 2]))
+
+
+def test_classes_in_several_blocks_of_one_batch():
+    """700 rows are two blocks; 40 classes lie across both, in no order."""
+    labels, embeddings = make_batch(5, {label: 17 + label % 2 for label in range(40)}, dim=16)
+    _, pairs = mine(labels, embeddings)
+    squared = ((embeddings[:, np.newaxis] - embeddings[np.newaxis]) ** 2).sum(-1)
+    numbers = numbers_of(labels)
+    for c in range(0, 40, 3):
+        for other in range(1, 40, 4):
+            if c != other:
+                expected = squared[labels == c][:, labels == other].min()
+                assert float(pairs.squared[numbers[c], numbers[other]]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_nothing_flows_back_through_a_choice():
+    labels, embeddings = make_batch(0)
+    x = tf.constant(embeddings)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        triplets, pairs = class_pairs.mine(x, tf.range(len(labels)), x, mining.find_classes(tf.constant(labels)))
+        chosen = tf.add_n([tf.reduce_sum(tf.cast(field, tf.float32)) for field in (*triplets, *pairs)])
+    assert tape.gradient(chosen, x) is None
