@@ -234,7 +234,8 @@ def batches_of(train, pixels, settings: dict, attributes):
     first = next(batches())
     signature = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), first)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    dataset = dataset.map(lambda images, target: (augment(images), target), os.cpu_count()).prefetch(2)
+    dataset = dataset.enumerate().map(lambda number, batch: (augment(batch[0], number), batch[1]), os.cpu_count())
+    dataset = dataset.prefetch(2)
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread may take a minute to end
     return dataset.with_options(options)

@@ -32,6 +32,7 @@ PUBLIC = {
         "augmentation",
         "check_photos",
         "decode_and_resize",
+        "decode_photos",
         "encode_attributes",
         "gallery_dataset",
         "load_cars196",

@@ -64,6 +64,17 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf
 
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes one photo upright, by the rules of `decode_and_resize`: `[height, width, 3]` float32 in [0, 255]."""
+    # most photos are JPEG without EXIF, and are not to wait for all the operations that others need
+    head = tf.strings.substr(image_bytes, 0, _EXIF_SEARCH_BYTES)
+    is_plain = _starts_with(image_bytes, _JPEG_MAGIC) & ~tf.strings.regex_full_match(head, r"\C*Exif\C*")
+    return tf.cond(is_plain, lambda: _decode_rgb(image_bytes), lambda: _decode_any(image_bytes))
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)],
+    experimental_attributes={"_noinline": True},  # inlined, each of its operations is visited even where it is not run
+)
+def _decode_any(image_bytes: tf.Tensor) -> tf.Tensor:
     # shorter, a PNG has no header; the decoder below says so
     is_png = _starts_with(image_bytes, _PNG_MAGIC) & (tf.strings.length(image_bytes) > 25)
     return tf.cond(is_png, lambda: _decode_png(image_bytes), lambda: _decode_other(image_bytes))

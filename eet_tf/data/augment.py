@@ -1,0 +1,113 @@
+"""Random changes of training photos, drawn from the number of the batch: a resumed run repeats what a whole one saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+_ASPECT_RATIOS = (3 / 4, 4 / 3)
+
+
+def augmentation(
+    image_size: int,
+    crop: float = 0.6,
+    color: float = 0.2,
+    cutout: float = 0.3,
+    seed: int = 0,
+    noise: float = 0.0,
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Random mirror, crop, light, cut-out and noise, as a function of a batch of images and of its number.
+
+    Everything is drawn for each photo by itself, and only from `seed` and the number: the same batch under the same
+    number is changed in the same way.
+
+    Args:
+        image_size: side of the images.
+        crop: smallest share of the area a crop keeps, in (0, 1], sides in a ratio of 3:4 to 4:3, resized back; 1 does
+            not crop.
+        color: strength of changes, in [0, 1]; 0 changes none. Brightness moves by up to that share of 255, contrast and
+            saturation to between `1 - color` and `1 + color` times what they are. What leaves [0, 255] is cut off.
+        cutout: largest side of the rectangle that is made grey, as a share of the image's; 0 makes none.
+        seed: any integer.
+        noise: standard deviation of the Gaussian noise that every other photo gets, as a share of 255; 0 adds none.
+
+    Returns:
+        A function of `[B, S, S, 3]` and a scalar integer -> `[B, S, S, 3]` float32 in [0, 255].
+
+    Example:
+
+    >>> augment = augmentation(image_size=32)
+    >>> augment(tf.zeros([4, 32, 32, 3]), 7).shape
+    TensorShape([4, 32, 32, 3])
+    """
+
+    def augment(images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        draw = _Draws(seed, number, tf.shape(images)[0])
+        images = _cropped_and_mirrored(tf.cast(images, tf.float32), draw, crop, image_size)
+        if color > 0:
+            images = _recolored(images, draw, color)
+        if cutout > 0:
+            images = _blanked(images, draw, cutout, image_size)
+        if noise > 0:
+            is_noisy = draw.uniform() < 0.5
+            images += draw.normal(tf.shape(images), 255.0 * noise) * tf.cast(is_noisy, tf.float32)
+        return tf.clip_by_value(tf.ensure_shape(images, [None, image_size, image_size, 3]), 0.0, 255.0)
+
+    return augment
+
+
+class _Draws:
+    """Random numbers of one batch, one of each kind for each photo."""
+
+    def __init__(self, seed: int, number: tf.Tensor, count: tf.Tensor):
+        number = tf.cast(number, tf.int64)
+        self._seeds = (tf.stack([tf.constant(seed, tf.int64), number * 64 + draw]) for draw in range(64))
+        self._count = count
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+        """`[B, 1, 1, 1]` in [low, high)."""
+        return tf.random.stateless_uniform([self._count, 1, 1, 1], next(self._seeds), low, high)
+
+    def normal(self, shape: tf.Tensor, deviation: float) -> tf.Tensor:
+        """Of any shape."""
+        return tf.random.stateless_normal(shape, next(self._seeds), stddev=deviation)
+
+
+def _cropped_and_mirrored(images: tf.Tensor, draw: _Draws, smallest_area: float, image_size: int) -> tf.Tensor:
+    """One resampling for both: a box whose left side is on the right gives the mirror image."""
+    area = draw.uniform(smallest_area, 1.0) if smallest_area < 1 else 1.0
+    ratio = tf.exp(draw.uniform(*[math.log(end) for end in _ASPECT_RATIOS])) if smallest_area < 1 else 1.0
+    height, width = tf.minimum(tf.sqrt(area / ratio), 1.0), tf.minimum(tf.sqrt(area * ratio), 1.0)
+    top, left = draw.uniform() * (1.0 - height), draw.uniform() * (1.0 - width)
+    is_mirrored = draw.uniform() < 0.5
+    ends = tf.where(is_mirrored, left + width, left), tf.where(is_mirrored, left, left + width)
+    boxes = tf.reshape(tf.stack([top, ends[0], top + height, ends[1]], axis=1), [-1, 4])
+    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [image_size, image_size])
+
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def _recolored(images: tf.Tensor, draw: _Draws, color: float) -> tf.Tensor:
+    """Brightness, contrast around the mean and saturation, of which each is linear: one 3 x 3 matrix and one shift."""
+    brightness = 255.0 * draw.uniform(-color, color)[:, 0]  # [B, 1, 1]
+    contrast, saturation = [draw.uniform(1.0 - color, 1.0 + color)[:, 0] for _ in range(2)]
+    to_grey = tf.tile(tf.constant(_GREY)[:, tf.newaxis], [1, 3])
+    saturate = saturation * tf.eye(3) + (1.0 - saturation) * to_grey  # [B, 3, 3], applied from the right
+    pixels = tf.reshape(images, [tf.shape(images)[0], -1, 3])
+    middle = tf.reduce_mean(pixels, axis=1, keepdims=True)
+    shift = tf.matmul(middle + brightness - contrast * middle, saturate)
+    return tf.reshape(tf.matmul(pixels, contrast * saturate) + shift, tf.shape(images))
+
+
+def _blanked(images: tf.Tensor, draw: _Draws, largest_side: float, image_size: int) -> tf.Tensor:
+    """A rectangle of middle grey whose centre is anywhere."""
+    is_inside = True
+    for axis in (1, 2):
+        centre, side = draw.uniform(), draw.uniform(0.0, largest_side)
+        shape = [1, image_size, 1, 1] if axis == 1 else [1, 1, image_size, 1]
+        places = tf.reshape((tf.range(image_size, dtype=tf.float32) + 0.5) / image_size, shape)
+        is_inside &= tf.abs(places - centre) < side / 2
+    return tf.where(is_inside, 127.5, images)
