@@ -48,6 +48,19 @@ def raw_variables(model: keras.Model) -> list[tf.Variable]:
     return [variable.value for variable in model.variables]
 
 
+def raw_state(model: keras.Model) -> list[tf.Variable]:
+    """The `tf.Variable`s a model changes by itself: moving statistics and, in Keras 3, states of random numbers."""
+    if KERAS_2:
+        return list(model.non_trainable_variables)
+    return [variable.value for variable in model.non_trainable_variables]
+
+
+def weight_averages(optimizer) -> list:
+    """The running averages of the trainable weights, in their order; empty unless `optimizer` has `use_ema=True`."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    return list(inner._model_variables_moving_average) if getattr(inner, "use_ema", False) else []
+
+
 def output_shape(model: keras.Model):
     """The shape of a model's output, or a dict of shapes if its outputs have names (Keras 3 lists them without)."""
     return model.output_shape if KERAS_2 else model.compute_output_shape(model.input_shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -69,7 +70,8 @@ def rank_catalog(embeddings, labels, roles=None) -> metrics.RetrievalResult:
 class RetrievalEvaluation(keras.callbacks.Callback):
     """Embeds a catalogue after every epoch and adds R@K and mAP@R to the epoch's logs.
 
-    Put it before callbacks that read those logs. Use photos of products that are not trained on, and never those that
+    It measures the running averages of the weights where a `MetricLearner`'s optimizer keeps them. Put it before
+    callbacks that read those logs. Use photos of products that are not trained on, and never those that
     the final figures come from.
 
     Args:
@@ -105,7 +107,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and adds to `logs`."""
-        embeddings = embed(self.model, self.dataset, self.verbose)
+        with getattr(self.model, "averaged", contextlib.nullcontext)():
+            embeddings = embed(self.model, self.dataset, self.verbose)
         summary = rank_catalog(embeddings, self.labels, self.roles).summary(self.ks)
         shares = {name: value for name, value in summary.items() if not name.startswith("num_")}
         logs.update({self.prefix + name: value for name, value in shares.items()})

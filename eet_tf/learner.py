@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import types
 from collections.abc import Mapping
 
 import keras
@@ -45,7 +47,8 @@ class MetricLearner(keras.Model):
         super().__init__(name=name)
         self.embedder = embedder
         self._total = keras.metrics.Mean(name="loss")
-        self._means: dict[str, keras.metrics.Mean] = {}
+        # not an attribute of its own, which Keras would lock once the model is built: it may be compiled again
+        self._logged = types.SimpleNamespace(means={})
 
     def compile(
         self,
@@ -53,6 +56,7 @@ class MetricLearner(keras.Model):
         loss=None,
         attribute_loss=None,
         attribute_weight: float = 1.0,
+        microbatch: int | None = None,
         jit_compile="auto",
     ):
         """As `keras.Model.compile`, with one loss for the embedding and one for the attribute head.
@@ -64,12 +68,20 @@ class MetricLearner(keras.Model):
             attribute_loss: a loss of attributes and logits, `[B, A]` each, e.g. `AttributeLoss()`. It is added to the
                 loss and logged as `attributes`. Without one an attribute head stays as it is, and Keras warns of it.
             attribute_weight: what `attribute_loss` is multiplied by, default 1. [base]
+            microbatch: how many photos of a replica's batch, of which it must be a divisor, go through the network at
+                a time; None: all. The update is that of the whole batch, to rounding: all are embedded, the loss says
+                where each embedding should move, and then each piece goes through again, forward and backward. So a
+                step takes the activations of one piece, and about 4/3 of the time. Batch normalisation that is not
+                frozen normalises each piece by itself and moves its statistics once for each piece. Under Keras 2
+                dropout draws anew the second time.
             jit_compile: as in Keras.
 
         Raises:
             ValueError: if a loss is no Keras loss or does not average over the batch, or if it uses attributes and
-                the embedder has no attribute head.
+                the embedder has no attribute head, or `microbatch` is not a number of photos.
         """
+        if microbatch is not None and microbatch < 1:
+            raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
         _check_loss("loss", loss, "EETLoss")
         if attribute_loss is not None:
             _check_loss("attribute_loss", attribute_loss, "AttributeLoss")
@@ -83,27 +95,107 @@ class MetricLearner(keras.Model):
         self._metric_loss = loss
         self._attribute_loss = attribute_loss
         self._attribute_weight = attribute_weight
+        self._microbatch = microbatch
         names = [*(loss.term_names if is_ours else ()), *(["attributes"] if attribute_loss else ())]
-        self._means = {name: keras.metrics.Mean(name=name) for name in names}
+        self._logged.means = {name: keras.metrics.Mean(name=name) for name in names}
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The loss and its terms, as running means over an epoch."""
-        return [self._total, *self._means.values()]
+        return [self._total, *self._logged.means.values()]
 
     def call(self, images, training=None):
         """Images -> embeddings, or the dict of both heads."""
         return self.embedder(images, training=training)
 
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within this the embedder has the running averages of its weights, if the optimizer has `use_ema=True`.
+
+        `RetrievalEvaluation` measures them, and a training run saves them.
+
+        Example:
+
+        >>> learner = MetricLearner(keras.Sequential([keras.Input([8]), keras.layers.Dense(4)]))
+        >>> learner.compile(keras.optimizers.Adam(use_ema=True, ema_momentum=0.99), EETLoss())
+        >>> history = learner.fit(np.eye(8, dtype="float32"), np.array([0, 0, 1, 1, 2, 2, 3, 3]), verbose=0)
+        >>> with learner.averaged():
+        ...     embeddings = learner.embedder(np.eye(8, dtype="float32"))
+        """
+        averages = compat.weight_averages(self.optimizer)
+        variables = self.embedder.trainable_variables if averages else []
+        before = [tf.identity(variable) for variable in variables]
+        for variable, average in zip(variables, averages):
+            variable.assign(average)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, before):
+                variable.assign(value)
+
     def train_step(self, data):
         """One update from a batch; returns the running means of the loss and its terms."""
         images, targets = _images_and_targets(data)
         variables = self.embedder.trainable_variables
-        with tf.GradientTape() as tape:
-            loss = self._observed_loss(targets, self(images, training=True))
-            loss = compat.scale_loss(self.optimizer, loss / replicas.num_replicas())
-        compat.apply_gradients(self.optimizer, tape.gradient(loss, variables), variables)
+        if self._microbatch is None:
+            with tf.GradientTape() as tape:
+                loss = self._observed_loss(targets, self(images, training=True))
+                loss = self._scaled(loss + self._regularization())
+            gradients = tape.gradient(loss, variables)
+        else:
+            gradients = self._gradients_in_pieces(images, targets)
+        compat.apply_gradients(self.optimizer, gradients, variables)
         return {metric.name: metric.result() for metric in self.metrics}
+
+    def _gradients_in_pieces(self, images, targets) -> list[tf.Tensor | None]:
+        """The gradient of the whole batch's loss, of which only `microbatch` photos at a time are in the network."""
+        pieces = _in_pieces(images, self._microbatch)
+        num_pieces = tf.shape(pieces)[0]
+        state = [tf.identity(variable) for variable in compat.raw_state(self.embedder)]
+        outputs = self._embedded_in_pieces(pieces)
+        for variable, before in zip(compat.raw_state(self.embedder), state):
+            variable.assign(before)  # so that statistics and dropout are as if the photos had gone through once
+        with tf.GradientTape() as tape:
+            tape.watch(outputs)
+            loss = self._scaled(self._observed_loss(targets, outputs))
+        slopes = tape.gradient(loss, tf.nest.flatten(outputs))  # None for a head that no loss looks at
+        slopes = [None if slope is None else _in_pieces(slope, self._microbatch) for slope in slopes]
+        variables = self.embedder.trainable_variables
+        is_reached = [False] * len(variables)
+
+        def one_piece(number, sums):
+            with tf.GradientTape() as tape:
+                heads = zip(tf.nest.flatten(self(pieces[number], training=True)), slopes)
+                aims = [tf.cast(head, tf.float32) * slope[number] for head, slope in heads if slope is not None]
+                aim = tf.add_n([tf.reduce_sum(each) for each in aims])
+                aim += self._scaled(self._regularization()) / tf.cast(num_pieces, tf.float32)
+            gradients = tape.gradient(aim, variables)
+            for place, gradient in enumerate(gradients):
+                is_reached[place] |= gradient is not None
+            return number + 1, [total if g is None else total + g for total, g in zip(sums, gradients)]
+
+        nothing = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+        _, sums = tf.while_loop(lambda number, _: number < num_pieces, one_piece, (0, nothing), parallel_iterations=1)
+        return [total if reached else None for total, reached in zip(sums, is_reached)]
+
+    def _embedded_in_pieces(self, pieces: tf.Tensor):
+        """All outputs in float32, from `[N, M, ...]`, with nothing kept for a gradient."""
+        shapes = compat.output_shape(self.embedder)
+        signature = {name: tf.float32 for name in shapes} if isinstance(shapes, Mapping) else tf.float32
+        outputs = tf.map_fn(
+            lambda piece: tf.nest.map_structure(lambda out: tf.cast(out, tf.float32), self(piece, training=True)),
+            pieces,
+            parallel_iterations=1,
+            fn_output_signature=signature,
+        )
+        return tf.nest.map_structure(lambda rows: tf.reshape(rows, [-1, rows.shape[-1]]), outputs)
+
+    def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """This replica's share of the loss, times the loss scale where mixed float16 needs one."""
+        return compat.scale_loss(self.optimizer, loss / replicas.num_replicas())
+
+    def _regularization(self) -> tf.Tensor:
+        return tf.add_n([tf.zeros([]), *self.embedder.losses])
 
     def test_step(self, data):
         """The loss and its terms on a batch, without an update."""
@@ -112,7 +204,7 @@ class MetricLearner(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _observed_loss(self, targets, outputs) -> tf.Tensor:
-        """This replica's mean loss plus the embedder's regularisation; adds the terms to the running means."""
+        """This replica's mean loss; adds the terms to the running means."""
         targets = targets if isinstance(targets, Mapping) else {"label": targets}
         outputs = outputs if isinstance(outputs, Mapping) else {"embedding": outputs}
         per_anchor, terms = self._metric_terms(targets, outputs)
@@ -122,8 +214,8 @@ class MetricLearner(keras.Model):
             per_anchor += terms["attributes"]
         self._total.update_state(per_anchor)
         for name, values in terms.items():
-            self._means[name].update_state(values)
-        return tf.reduce_mean(per_anchor) + tf.add_n([tf.zeros([]), *self.embedder.losses])
+            self._logged.means[name].update_state(values)
+        return tf.reduce_mean(per_anchor)
 
     def _metric_terms(self, targets: Mapping, outputs: Mapping) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of each anchor, or its mean where the loss is not one of this package, and the terms by name."""
@@ -152,6 +244,20 @@ def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: kera
             f"`{argument}` must not use attributes where the embedder predicts none. Received: {argument}="
             f"{type(loss).__name__}. Build the embedder with build_embedder(..., attribute_names=[...])."
         )
+
+
+def _in_pieces(rows: tf.Tensor, microbatch: int) -> tf.Tensor:
+    """`[B, ...]` -> `[B / microbatch, microbatch, ...]`.
+
+    Raises:
+        ValueError: if B is known and `microbatch` does not divide it.
+    """
+    if rows.shape[0] is not None and rows.shape[0] % microbatch:
+        raise ValueError(
+            f"`microbatch` must divide the {rows.shape[0]} photos of a replica's batch. Received: "
+            f"microbatch={microbatch}."
+        )
+    return tf.reshape(rows, tf.concat([[-1, microbatch], tf.shape(rows)[1:]], axis=0))
 
 
 def _images_and_targets(data):

@@ -150,7 +150,7 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         run: the folder.
-        learner: the model in training, compiled.
+        learner: the `MetricLearner` in training, compiled.
         monitor: name of the log that the best embedder has the highest value of; None keeps the last one.
     """
 
@@ -186,7 +186,7 @@ class Progress(keras.callbacks.Callback):
         """Writes the best embedder, the history and, last, the checkpoint."""
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         if self._is_best(row):
-            with files.replaced(self._run.path("model.keras")) as aside:
+            with self._learner.averaged(), files.replaced(self._run.path("model.keras")) as aside:
                 self._learner.embedder.save(aside)
         self._history.append(row)
         self._run.write_history(self._history)

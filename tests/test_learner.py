@@ -97,6 +97,39 @@ def test_regularisation_enters_the_update_but_not_the_log():
         np.testing.assert_array_equal(weight, start)
 
 
+def test_it_may_be_compiled_again_with_another_loss():
+    model = make_learner(EETLoss())
+    fit(model)
+    model.compile(keras.optimizers.SGD(0.01), TripletLoss())
+    assert set(fit(model)) == {"loss", "margin"}
+
+
+def test_averaged_has_the_running_average_of_the_weights():
+    """Momentum 0.8: the first step sets it (Keras 3) or it begins at the first weights (Keras 2), and each later step
+    moves it by 0.2 of the way. Weights go back afterwards."""
+    model = MetricLearner(make_embedder())
+    model.compile(keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.8), EETLoss())
+    expected = model.embedder.get_weights() if keras.__version__.startswith("2.") else None
+    for _ in range(3):
+        model.train_on_batch(IMAGES[:8], LABELS[:8])
+        weights = model.embedder.get_weights()
+        expected = weights if expected is None else [0.8 * e + 0.2 * w for e, w in zip(expected, weights)]
+    with model.averaged():
+        averages = model.embedder.get_weights()
+    for average, weight, wanted, after in zip(averages, weights, expected, model.embedder.get_weights()):
+        np.testing.assert_allclose(average, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(after, weight)
+    assert not np.allclose(averages[0], weights[0], atol=1e-5)
+
+
+def test_averaged_changes_nothing_where_no_average_is_kept():
+    model = make_learner(EETLoss())
+    before = model.embedder.get_weights()
+    with model.averaged():
+        for weight, start in zip(model.embedder.get_weights(), before):
+            np.testing.assert_array_equal(weight, start)
+
+
 def test_evaluate_measures_without_an_update():
     model, loss = make_learner(EETLoss()), EETLoss()
     before = model.embedder.get_weights()
@@ -402,3 +435,114 @@ def test_an_attribute_loss_that_does_not_average_is_refused():
 def test_a_negative_attribute_weight_is_refused():
     with pytest.raises(ValueError, match="`attribute_weight` must be 0 or more. Received: attribute_weight=-1"):
         make_two_headed_learner(EETLoss(), AttributeLoss(), attribute_weight=-1)
+
+
+def pieces_embedder(dropout=0.0, heads=False):
+    """Batch norm that is frozen, weights with regularisation, and one layer that no loss reaches."""
+    keras.utils.set_random_seed(2)
+    images = keras.Input([6])
+    hidden = keras.layers.Dense(7, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.02))(images)
+    norm = keras.layers.BatchNormalization()
+    norm.trainable = False
+    hidden = norm(hidden)
+    if dropout:
+        hidden = keras.layers.Dropout(dropout, seed=3)(hidden)
+    embedding, attributes = keras.layers.Dense(4)(hidden), keras.layers.Dense(3, name="unreached")(hidden)
+    outputs = {"embedding": embedding, "attributes": attributes} if heads else embedding
+    return keras.Model(images, outputs)
+
+
+def weights_after(microbatch, steps=2, rows=16, optimizer=None, attribute_loss=None, loss=None, **embedder_arguments):
+    """Weights after some steps of one batch, with what was logged, and the weights before."""
+    embedder = pieces_embedder(**embedder_arguments)
+    before = embedder.get_weights()
+    model = MetricLearner(embedder)
+    optimizer = optimizer or keras.optimizers.Adam(0.01)
+    model.compile(optimizer, loss or EETLoss(), attribute_loss, microbatch=microbatch)
+    targets = LABELS[:rows]
+    if embedder_arguments.get("heads"):
+        targets = {"label": targets, "attributes": np.random.default_rng(1).integers(-1, 2, size=[rows, 3])}
+    history = model.fit(IMAGES[:rows], targets, batch_size=rows, epochs=steps, shuffle=False, verbose=0).history
+    return embedder.get_weights(), history, before
+
+
+@pytest.mark.parametrize("microbatch", [1, 4, 16])
+def test_in_pieces_the_update_is_that_of_the_whole_batch(microbatch):
+    whole, logged, before = weights_after(None)
+    in_pieces, logged_in_pieces, _ = weights_after(microbatch)
+    assert any(not np.array_equal(weight, start) for weight, start in zip(whole, before))
+    for weight, expected in zip(in_pieces, whole):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+    for name, values in logged.items():
+        assert logged_in_pieces[name] == pytest.approx(values, rel=1e-4, abs=1e-5)
+
+
+def test_in_pieces_both_heads_are_trained():
+    arguments = {
+        "attribute_loss": AttributeLoss(),
+        "loss": SoftBinomialDevianceLoss(granularity="predictions"),
+        "heads": True,
+    }
+    whole, logged, _ = weights_after(None, **arguments)
+    in_pieces, logged_in_pieces, _ = weights_after(4, **arguments)
+    for weight, expected in zip(in_pieces, whole):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+    assert {name: values[-1] for name, values in logged_in_pieces.items()} == pytest.approx(
+        {name: values[-1] for name, values in logged.items()}, rel=1e-4
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_in_pieces_a_layer_that_no_loss_reaches_stays_as_it_is():
+    """Also under weight decay, which an optimizer applies wherever there is a gradient, be it 0."""
+    optimizers = [keras.optimizers.AdamW(0.01, weight_decay=0.5) for _ in range(2)]
+    whole, _, before = weights_after(None, heads=True, optimizer=optimizers[0])
+    in_pieces, _, _ = weights_after(4, heads=True, optimizer=optimizers[1])
+    for weight, expected in zip(in_pieces, whole):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+    unreached = [weight for weight in range(len(before)) if before[weight].shape == (7, 3)]
+    for weight in unreached:
+        np.testing.assert_array_equal(in_pieces[weight], whole[weight])
+
+
+@pytest.mark.skipif(keras.__version__.startswith("2."), reason="Keras 2 draws dropout anew")
+def test_in_pieces_of_the_whole_dropout_is_the_same_both_times():
+    whole, _, _ = weights_after(None, dropout=0.5)
+    in_one_piece, _, _ = weights_after(16, dropout=0.5)
+    for weight, expected in zip(in_one_piece, whole):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_in_pieces_statistics_move_once_for_each_piece():
+    """Momentum 0.9, mean 3 of every piece: after two pieces 3 (1 - 0.9^2), not 3 (1 - 0.9^4)."""
+    embedder = keras.Sequential(
+        [keras.Input([6]), keras.layers.BatchNormalization(momentum=0.9), keras.layers.Dense(4)]
+    )
+    model = MetricLearner(embedder)
+    model.compile(keras.optimizers.SGD(0.0), TripletLoss(), microbatch=4)
+    images = np.tile(IMAGES[:4] - IMAGES[:4].mean(0) + 3.0, [2, 1])
+    model.fit(images, LABELS[:8], batch_size=8, shuffle=False, verbose=0)
+    np.testing.assert_allclose(embedder.layers[0].moving_mean, np.full(6, 3 * (1 - 0.9**2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_in_pieces_half_precision_moves_the_weights_alike(policy, set_policy):
+    set_policy(policy)
+    optimizers = [keras.optimizers.SGD(0.1) for _ in range(2)]
+    if policy == "mixed_float16":
+        optimizers = [keras.mixed_precision.LossScaleOptimizer(optimizer) for optimizer in optimizers]
+    whole, _, before = weights_after(None, optimizer=optimizers[0])
+    in_pieces, _, _ = weights_after(4, optimizer=optimizers[1])
+    for weight, expected in zip(in_pieces, whole):
+        np.testing.assert_allclose(weight, expected, rtol=0.02, atol=2e-3)
+    assert any(not np.array_equal(weight, start) for weight, start in zip(in_pieces, before))
+
+
+def test_a_batch_that_does_not_fall_into_pieces_is_refused():
+    with pytest.raises(ValueError, match="`microbatch` must divide the 16 photos of a replica's batch. .*microbatch=5"):
+        make_learner(EETLoss(), microbatch=5).train_on_batch(IMAGES, LABELS)
+
+
+def test_a_microbatch_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="`microbatch` must be at least 1, or None. Received: microbatch=0"):
+        make_learner(EETLoss(), microbatch=0)

@@ -29,6 +29,7 @@ ATTRIBUTES[1] = -1
 # to show the rounding of sums in another order.
 TRAININGS = {
     "learner": lambda: {"loss": EETLoss(symmetric_margin=True)},
+    "learner_in_pieces": lambda: {"loss": EETLoss(symmetric_margin=True), "microbatch": 2},
     "keras_model": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "learner_without_class_terms": lambda: {"loss": EETLoss(equidistributed_weight=0.0)},
     "learner_of_all_pairs": lambda: {"loss": BinomialDevianceLoss(negative_cost=2.0)},
@@ -149,8 +150,9 @@ def test_same_evaluation_on_one_and_on_two_replicas(name, trainings):
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["one_replica", "two_replicas"])
-def test_learner_and_plain_keras_model_take_the_same_update(number, trainings):
-    learner, plain = (trainings[number][name] for name in ("learner", "keras_model"))
+@pytest.mark.parametrize("name", ["learner", "learner_in_pieces"])
+def test_learner_and_plain_keras_model_take_the_same_update(name, number, trainings):
+    learner, plain = (trainings[number][each] for each in (name, "keras_model"))
     for weight, expected in zip(learner["after"], plain["after"]):
         np.testing.assert_allclose(weight, expected, rtol=0, atol=2e-6)
 
@@ -209,8 +211,16 @@ def test_a_batch_that_replicas_cannot_share_is_refused(batch_size, advice, two_r
         replicas.check_batch_size(batch_size, two_replicas)
 
 
+@pytest.mark.parametrize("microbatch", [0, 3, 8])
+def test_a_microbatch_that_does_not_divide_a_replicas_share_is_refused(microbatch, two_replicas):
+    message = f"`microbatch` must divide the 4 photos that each of 2 replicas gets .* Received: microbatch={microbatch}"
+    with pytest.raises(ValueError, match=message):
+        replicas.check_batch_size(8, two_replicas, microbatch)
+
+
 def test_a_batch_that_replicas_can_share_is_taken(two_replicas):
     replicas.check_batch_size(8, two_replicas)
+    replicas.check_batch_size(8, two_replicas, 2)
 
 
 @pytest.fixture

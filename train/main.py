@@ -39,6 +39,7 @@ flags.DEFINE_enum("dataset", "synthetic", _DATASETS, "Layout of the photos; synt
 flags.DEFINE_string("data_dir", None, "Where the photos are; synthetic: where they are drawn to.")
 flags.DEFINE_bool("drop_singles", False, "Leave out products with one photo instead of refusing them.")
 flags.DEFINE_bool("check_photos", True, "Decode every photo once before training.")
+flags.DEFINE_bool("cache", False, "Decode the photos to learn from once and keep them, N x size x size x 3 bytes.")
 flags.DEFINE_float("hold_out", 0.1, "Share of the training products kept aside to choose the best epoch; 0: none.")
 flags.DEFINE_string("model_dir", "runs/synthetic", "What training writes: model.keras, history.csv, metrics.json, ...")
 
@@ -72,6 +73,9 @@ flags.DEFINE_bool("freeze_batch_norm", False, "Keep the backbone's batch normali
 
 flags.DEFINE_integer("classes_per_batch", 16, "Products in a batch.")
 flags.DEFINE_integer("examples_per_class", 4, "Photos of each product in a batch.")
+flags.DEFINE_integer(
+    "microbatch", None, "Photos per device that pass the network at a time, to train large batches in little memory."
+)
 flags.DEFINE_float(
     "category_probability", 0.0, "Share of the batches that come from one category (arXiv 1810.04652: 0.8).", 0.0, 1.0
 )
@@ -91,6 +95,16 @@ flags.DEFINE_enum("schedule", "cosine", ["cosine", "step"], "How it falls: along
 flags.DEFINE_float("drop_at", 0.2, "Schedule step: share of the training after which the rate falls.", 0.0, 1.0)
 flags.DEFINE_integer("warmup_steps", 0, "Steps over which the learning rate rises from 0.")
 flags.DEFINE_float("weight_decay", 0.0, "Decoupled weight decay, for adamw.")
+flags.DEFINE_float(
+    "ema", 0.0, "Momentum of a running average of the weights, which is measured and saved; 0: none.", 0, 1
+)
+flags.DEFINE_float("clip_norm", None, "Longest the gradient of all weights together may be; none by default.")
+flags.DEFINE_enum(
+    "mixed_precision",
+    "none",
+    ["none", "bfloat16", "float16"],
+    "Layers calculate in this, weights and losses in float32.",
+)
 flags.DEFINE_integer("seed", 0, "Of the weights, the batches and what is held out.")
 flags.DEFINE_list("ks", None, "The K of each R@K; by default the data set's own, or 1,10,100.")
 
@@ -191,12 +205,14 @@ def _learning_rate(num_steps: int):
 def _optimizer(num_steps: int):
     import keras
 
-    rate = _learning_rate(num_steps)
+    rate, common = _learning_rate(num_steps), {"global_clipnorm": FLAGS.clip_norm}
+    if FLAGS.ema:
+        common |= {"use_ema": True, "ema_momentum": FLAGS.ema}
     if FLAGS.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **common)
     if FLAGS.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay)
-    return keras.optimizers.Adam(rate)
+        return keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay, **common)
+    return keras.optimizers.Adam(rate, **common)
 
 
 def _learner(num_steps: int, attributes):
@@ -217,6 +233,7 @@ def _learner(num_steps: int, attributes):
         loss=_loss(),
         attribute_loss=eet_tf.AttributeLoss() if attributes else None,
         attribute_weight=FLAGS.attribute_weight,
+        microbatch=FLAGS.microbatch,
     )
     return learner
 
@@ -262,6 +279,13 @@ def _callbacks(run, progress, validation) -> list:
     return [*callbacks, keras.callbacks.TensorBoard(run.path("logs"), write_graph=False), progress]
 
 
+def _decoded(train):
+    from eet_tf import data
+
+    _say(f"Keeping {len(train):,} decoded photos, {len(train) * 3 * FLAGS.image_size**2 / 2**20:,.0f} MB.")
+    return data.decode_photos(train, FLAGS.image_size, _every_seconds(lambda done: _say(f"Decoded {done:,} photos.")))
+
+
 def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     """Trains, or goes on training, and writes the figures."""
     import eet_tf
@@ -283,7 +307,8 @@ def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     _say(f"Training on {len(train):,} photos of {train.num_classes:,} products, {steps} steps an epoch.")
     augment = data.augmentation(FLAGS.image_size, FLAGS.crop, FLAGS.color, FLAGS.cutout, FLAGS.seed, FLAGS.noise)
     values = attributes.values if attributes else None
-    dataset = data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, values)
+    decoded = _decoded(train) if FLAGS.cache else None
+    dataset = data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, values, decoded)
     started = time.monotonic()
     learner.fit(
         dataset,
@@ -322,6 +347,8 @@ def main(argv):
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.mixed_precision != "none":
+        keras.mixed_precision.set_global_policy(f"mixed_{FLAGS.mixed_precision}")
     try:
         if FLAGS.virtual_devices:
             replicas.split_cpu(FLAGS.virtual_devices)
@@ -333,7 +360,7 @@ def main(argv):
                 "batch among several. Unset TF_CONFIG, and use all GPUs of one machine with --strategy=mirrored."
             )
         strategy = eet_tf.make_strategy(FLAGS.strategy)
-        replicas.check_batch_size(sampler.batch_size, strategy)
+        replicas.check_batch_size(sampler.batch_size, strategy, FLAGS.microbatch)
         with strategy.scope():
             learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs, attributes)
         run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE)

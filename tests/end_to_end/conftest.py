@@ -113,5 +113,6 @@ def trained(root):
         "--epochs=2",
         "--strategy=mirrored",
         "--virtual_devices=2",
+        "--microbatch=2",
     )
     return folder, outcome.succeeded()

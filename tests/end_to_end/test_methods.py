@@ -32,6 +32,7 @@ def two_heads(root, tiny, run_script):
         "--category_probability=0.8",
         "--schedule=step",
         "--noise=0.02",
+        "--cache",
         "--ks=1,3",
         "--epochs=1",
     ).succeeded()

@@ -4,6 +4,7 @@ import random
 import signal
 import time
 
+import numpy as np
 import pytest
 
 import eet_tf
@@ -82,3 +83,19 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(flags, model_dir, sta
     best = max(final.history, key=lambda row: row["val_recall@1"])
     assert final.metrics["best_epoch"] == best["epoch"]
     assert final.metrics["before"] == read_run(str(model_dir)).metrics["before"]
+
+
+def test_killed_in_an_epoch_it_ends_with_the_weights_of_a_whole_run(root, tiny, tmp_path, start_script, run_script):
+    """Weights, optimizer, batches and the random changes of photos are those of the epoch that is begun again."""
+    flags = ("train/main.py", *tiny, "--dataset=csv", f"--data_dir={root / 'photos'}", "--hold_out=0", "--epochs=12")
+    flags = (*flags, "--crop=0.5", "--color=0.1", "--cutout=0.2", "--noise=0.05", "--ema=0.9")
+    with start_script(*flags, f"--model_dir={tmp_path / 'killed'}") as first:
+        wait_for_epoch(first, tmp_path / "killed", 3)
+        end(first, signal.SIGKILL)
+    done = num_epochs(tmp_path / "killed")
+    assert 3 <= done < 12
+    assert "Going on after epoch" in run_script(*flags, f"--model_dir={tmp_path / 'killed'}").succeeded().printed
+    run_script(*flags, f"--model_dir={tmp_path / 'whole'}").succeeded()
+    killed, whole = (eet_tf.load_embedder(str(tmp_path / name)).get_weights() for name in ("killed", "whole"))
+    for weight, expected in zip(killed, whole, strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)

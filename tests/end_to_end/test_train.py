@@ -135,6 +135,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "one product": (one,),
         "no folder": (folder / "none",),
         "replicas": (good, "--strategy=mirrored", "--virtual_devices=3"),
+        "pieces": (good, "--microbatch=3"),
         "classes": (good, "--classes_per_batch=9"),
         "backbone": (good, "--backbone=resnet51"),
         "no weights": (good, f"--weights={folder / 'none.h5'}"),
@@ -147,7 +148,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "no such attribute": (good, "--attributes=colour,brand"),
         "warm-up of steps": (good, "--schedule=step", "--warmup_steps=3"),
         "other settings": (good, "--margin=0.7", f"--model_dir={trained[0]}"),
-        "mended": (single, "--drop_singles", "--epochs=1"),
+        "mended": (single, "--drop_singles", "--epochs=1", "--mixed_precision=bfloat16", "--clip_norm=1"),
     }
 
     def train(name):
@@ -163,6 +164,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
 @pytest.mark.parametrize(
     "name, patterns",
     {
+        "pieces": ("`microbatch` must divide .* microbatch=3",),
         "unreadable": (
             "2 of 16 photos cannot be read",
             r"catalog\.csv:7: '.*/2-1\.jpg': ",

@@ -1,0 +1,138 @@
+"""What a training step costs over the network itself: loss, mining and logging; and large batches in pieces.
+
+    python benchmarks/step.py
+    python benchmarks/step.py --backbone=small_cnn --sizes=64,256
+
+Part one: `MetricLearner.fit` with EET, mined over the batch and logged term by term, against `keras.Model.fit` of the
+same network with a loss that costs nothing, turn by turn in one process. Part two: batches in pieces of 64, against
+plain batches of 64: time for each photo, and the most memory over what the process held before its first step.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("backbone", "mobilenet_v2", "The network; its weights are random.")
+flags.DEFINE_integer("image_size", 96, "Side of the photos, which are noise.")
+flags.DEFINE_integer("microbatch", 64, "Photos in a piece, and in the plain batches that large ones are compared with.")
+flags.DEFINE_list("sizes", ["256", "1024"], "Batch sizes of the second part, with commas between.")
+flags.DEFINE_integer("repeats", 7, "Timings of each; the figures are medians.", lower_bound=5)
+flags.DEFINE_string("output_dir", "runs/step", "Where the table goes.")
+flags.DEFINE_string("only", None, "PART:SIZE, for this tool's own use: measures one and prints it.")
+
+
+def make_learner(microbatch=None):
+    """An embedder of 512 dimensions with EET around it."""
+    import keras
+
+    import eet_tf
+
+    keras.utils.set_random_seed(0)
+    embedder = eet_tf.build_embedder(FLAGS.backbone, 512, FLAGS.image_size, freeze_batch_norm=True)
+    learner = eet_tf.MetricLearner(embedder)
+    learner.compile("adam", eet_tf.EETLoss(), microbatch=microbatch)
+    return learner
+
+
+def make_bare():
+    """The same network under Keras alone, with the mean of its outputs for a loss."""
+    import keras
+    import tensorflow as tf
+
+    import eet_tf
+
+    class MeanOutput(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return tf.reduce_mean(y_pred, axis=-1)
+
+    keras.utils.set_random_seed(0)
+    bare = eet_tf.build_embedder(FLAGS.backbone, 512, FLAGS.image_size, freeze_batch_norm=True)
+    bare.compile("adam", MeanOutput())
+    return bare
+
+
+def batches(size: int):
+    """The same batch of noise again and again, four photos of each product."""
+    import tensorflow as tf
+
+    images = tf.random.stateless_uniform([size, FLAGS.image_size, FLAGS.image_size, 3], [1, 2], 0.0, 255.0)
+    return tf.data.Dataset.from_tensors((images, tf.range(size) // 4)).repeat()
+
+
+def seconds_per_step(model, dataset, steps: int) -> float:
+    """Of one `fit`."""
+    started = time.perf_counter()
+    model.fit(dataset, steps_per_epoch=steps, verbose=0, shuffle=False)
+    return (time.perf_counter() - started) / steps
+
+
+def measure_overhead(size: int) -> dict:
+    """Medians of both, in turns."""
+    import numpy as np
+
+    models = {"learner": make_learner(), "bare": make_bare()}
+    dataset = batches(size)
+    times = {name: [] for name in models}
+    for _ in range(FLAGS.repeats + 1):
+        for name, model in models.items():
+            times[name].append(seconds_per_step(model, dataset, steps=10))
+    return {name: float(np.median(values[1:])) for name, values in times.items()}
+
+
+def measure_pieces(size: int) -> dict:
+    """Seconds for a photo, and megabytes, of batches in pieces; of plain ones if `size` is that of a piece."""
+    import numpy as np
+    from memory import PeakMemory
+
+    learner = make_learner(FLAGS.microbatch if size > FLAGS.microbatch else None)
+    dataset = batches(size)
+    with PeakMemory() as memory:
+        times = [seconds_per_step(learner, dataset, steps=1) for _ in range(FLAGS.repeats + 2)]
+    images_mb = size * FLAGS.image_size**2 * 3 * 4 / 2**20
+    return {"per_photo": float(np.median(times[2:])) / size, "megabytes": memory.megabytes - images_mb}
+
+
+def measured_apart(part: str, size: int) -> dict:
+    """In a process of its own."""
+    command = [sys.executable, *sys.argv, f"--only={part}:{size}"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def main(argv):
+    """Measures one, or all, and writes the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    if FLAGS.only:
+        part, size = FLAGS.only.split(":")
+        print(json.dumps({"overhead": measure_overhead, "pieces": measure_pieces}[part](int(size))))
+        return 0
+    overhead = measured_apart("overhead", 64)
+    text = (
+        f"{FLAGS.backbone}, {FLAGS.image_size} px, B = 64: {1000 * overhead['learner']:.0f} ms a step with EET, "
+        f"{1000 * overhead['bare']:.0f} ms without any loss: {overhead['learner'] / overhead['bare']:.3f} times.\n\n"
+        f"| photos in a batch | time for a photo | | memory, MB |\n|---|---|---|---|\n"
+    )
+    plain = measured_apart("pieces", FLAGS.microbatch)
+    rows = {f"{FLAGS.microbatch}": plain}
+    rows |= {
+        f"{int(size):,} in pieces of {FLAGS.microbatch}": measured_apart("pieces", int(size)) for size in FLAGS.sizes
+    }
+    for name, row in rows.items():
+        times = f"{1000 * row['per_photo']:.2f} ms | {row['per_photo'] / plain['per_photo']:.2f} times"
+        text += f"| {name} | {times} | {row['megabytes']:,.0f} |\n"
+    os.makedirs(FLAGS.output_dir, exist_ok=True)
+    with open(os.path.join(FLAGS.output_dir, "table.md"), "w", encoding="utf-8") as file:
+        file.write(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
