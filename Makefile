@@ -1,4 +1,4 @@
-# make demo | make test | make test-addons | make venv. Each builds the environment it needs, once.
+# make demo | make test | make test-addons | make bench | make venv. Each builds the environment it needs, once.
 
 PYTHON ?= python3
 PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
@@ -7,7 +7,7 @@ PY ?= .venv/bin/python
 RUN ?= runs/demo
 PHOTOS ?= runs/synthetic_photos
 
-.PHONY: demo test test-addons venv venv-addons
+.PHONY: bench demo test test-addons venv venv-addons
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
@@ -47,3 +47,8 @@ test: venv
 # the second supported set of versions: losses, embedder, learner, and three steps under MirroredStrategy
 test-addons: venv-addons
 	.venv-addons/bin/python -m pytest -m addons
+
+# what losses and steps cost here: two tables, in a quarter of an hour; nothing else should run on the machine
+bench: venv
+	$(PY) benchmarks/loss.py --output_dir=runs/loss
+	$(PY) benchmarks/step.py --output_dir=runs/step

@@ -63,7 +63,9 @@ def batches(size: int):
     import tensorflow as tf
 
     images = tf.random.stateless_uniform([size, FLAGS.image_size, FLAGS.image_size, 3], [1, 2], 0.0, 255.0)
-    return tf.data.Dataset.from_tensors((images, tf.range(size) // 4)).repeat()
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread sleeps, and the end of every fit waits for it
+    return tf.data.Dataset.from_tensors((images, tf.range(size) // 4)).repeat().with_options(options)
 
 
 def seconds_per_step(model, dataset, steps: int) -> float:
