@@ -294,7 +294,7 @@ def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     from eet_tf.report import plot_curves
     from eet_tf.run import Progress
 
-    progress = Progress(run, learner, monitor="val_recall@1" if validation else None)
+    progress = Progress(run, learner, monitor="val_map@r" if validation else None)
     done = progress.restore()
     if done:
         _say(f"Going on after epoch {done} of {FLAGS.epochs}.")
