@@ -48,7 +48,8 @@ test: venv
 test-addons: venv-addons
 	.venv-addons/bin/python -m pytest -m addons
 
-# what losses and steps cost here: two tables, in a quarter of an hour; nothing else should run on the machine
+# what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv
 	$(PY) benchmarks/loss.py --output_dir=runs/loss
 	$(PY) benchmarks/step.py --output_dir=runs/step
+	$(PY) benchmarks/pipeline.py --output_dir=runs/pipeline

@@ -16,6 +16,7 @@ import sys
 import time
 
 from absl import app, flags
+from tables import write_table
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -125,9 +126,7 @@ def write_tables(found: list[dict]) -> None:
     text += _lines(cells, sizes, lambda row: f"{row['loss_ms'] / row['product_ms']:.1f}")
     text += "\nPeak memory over the inputs, in MB, at B =\n\n" + head
     text += _lines(cells, sizes, lambda row: f"{row['megabytes']:,.0f}")
-    with open(os.path.join(folder, "table.md"), "w", encoding="utf-8") as file:
-        file.write(text)
-    print(text)
+    write_table(folder, text)
 
 
 def _lines(cells: dict, sizes: list[int], show) -> str:
@@ -150,6 +149,8 @@ def main(argv):
     unknown = [name for name in FLAGS.losses if name not in LOSSES]
     if unknown:
         sys.exit(f"error: --losses must be of {', '.join(LOSSES)}. Received: {', '.join(unknown)}.")
+    from eet_tf.files import replaced
+
     os.makedirs(FLAGS.output_dir, exist_ok=True)
     found = []
     for size in map(int, FLAGS.sizes):
@@ -159,7 +160,7 @@ def main(argv):
                 print(f"{LOSSES[name][0]}, B = {size:,}", flush=True)
                 command = [sys.executable, *sys.argv, f"--only={name}:{size}"]
                 printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                with open(file, "w", encoding="utf-8") as opened:
+                with replaced(file) as aside, open(aside, "w", encoding="utf-8") as opened:
                     opened.write(printed.splitlines()[-1] + "\n")
             with open(file, encoding="utf-8") as opened:
                 found.append(json.load(opened))

@@ -1,7 +1,7 @@
 """Photos per second of the training pipeline, against nothing but decoding and resizing the same files.
 
     python benchmarks/pipeline.py --dataset=sop --data_dir=DATA/fashion --image_size=64
-    python benchmarks/pipeline.py  # photos that it draws, 224 px
+    python benchmarks/pipeline.py  # photos that it draws
 
 In turns, with the same threads: `tf.io.decode_image` and `tf.image.resize` in a parallel map; the training pipeline,
 which checks formats, turns photos upright, draws balanced batches and augments; and the same with photos that were
@@ -14,6 +14,7 @@ import tempfile
 import time
 
 from absl import app, flags
+from tables import write_table
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -96,10 +97,7 @@ def main(argv):
     floor = medians["decode and resize alone"]
     text = f"{len(catalog):,} photos, {FLAGS.image_size} px.\n\n| | photos/s | |\n|---|---|---|\n"
     text += "".join(f"| {name} | {rate:,.0f} | {rate / floor:.2f} |\n" for name, rate in medians.items())
-    os.makedirs(FLAGS.output_dir, exist_ok=True)
-    with open(os.path.join(FLAGS.output_dir, "table.md"), "w", encoding="utf-8") as file:
-        file.write(text)
-    print(text)
+    write_table(FLAGS.output_dir, text)
     return 0
 
 

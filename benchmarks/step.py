@@ -15,6 +15,7 @@ import sys
 import time
 
 from absl import app, flags
+from tables import write_table
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -129,10 +130,7 @@ def main(argv):
     for name, row in rows.items():
         times = f"{1000 * row['per_photo']:.2f} ms | {row['per_photo'] / plain['per_photo']:.2f} times"
         text += f"| {name} | {times} | {row['megabytes']:,.0f} |\n"
-    os.makedirs(FLAGS.output_dir, exist_ok=True)
-    with open(os.path.join(FLAGS.output_dir, "table.md"), "w", encoding="utf-8") as file:
-        file.write(text)
-    print(text)
+    write_table(FLAGS.output_dir, text)
     return 0
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from eet_tf import compat, pairwise
 
+FAR = 1e9  # the distance of what may not be chosen
 _MEMBERS_AT_ONCE = 32
 
 
@@ -85,8 +86,11 @@ def mine_triplets(
             has_positive = tf.gather(classes.sizes, own) > 1
         is_same = tf.equal(own[:, tf.newaxis], classes.of_row[tf.newaxis, :])
         if negatives == "semi_hard":
-            nearness = _semi_hard_nearness(nearness, at(nearness, positive[:, tf.newaxis])[:, 0], ~is_same)
-        negative = tf.argmax(tf.where(is_same, nearness.dtype.min, nearness), axis=1, output_type=tf.int32)
+            to_positive = -at(nearness, positive[:, tf.newaxis])[:, 0]
+            farthest = tf.argmin(tf.where(is_same, FAR, nearness), axis=1, output_type=tf.int32)
+            negative = nearest_beyond(tf.where(is_same, FAR, -nearness), to_positive, farthest)
+        else:
+            negative = tf.argmax(tf.where(is_same, -FAR, nearness), axis=1, output_type=tf.int32)
         return positive, negative, has_positive & has_negative(own, classes)
 
     blocks = [tf.stop_gradient(anchors), anchor_rows]
@@ -158,17 +162,17 @@ def pair_masks(labels, rows, reference_labels) -> tuple[tf.Tensor, tf.Tensor]:
     return is_same & tf.not_equal(rows[:, tf.newaxis], columns[tf.newaxis, :]), tf.logical_not(is_same)
 
 
-def _semi_hard_nearness(nearness, nearness_of_positive, is_negative) -> tf.Tensor:
-    """Nearness made such that the largest among the negatives is the semi-hard one.
+def nearest_beyond(to_negatives, to_positive, otherwise) -> tf.Tensor:
+    """The semi-hard negative: of each row the nearest that is farther than its positive.
 
     Args:
-        nearness: `[R, B]`, larger means nearer.
-        nearness_of_positive: `[R]`.
-        is_negative: `[R, B]` bool.
+        to_negatives: `[R, B]` distances, `FAR` where a reference is no negative.
+        to_positive: `[R]` distances.
+        otherwise: `[R]` int32, what rows get of which no negative is that far.
 
     Returns:
-        `[R, B]`: as it was for negatives farther than the positive; rows with none such, turned round.
+        `[R]` int32.
     """
-    is_beyond = is_negative & (nearness < nearness_of_positive[:, tf.newaxis])
-    has_beyond = tf.reduce_any(is_beyond, axis=1, keepdims=True)
-    return tf.where(has_beyond, tf.where(is_beyond, nearness, nearness.dtype.min), -nearness)
+    beyond = tf.where(to_negatives > to_positive[:, tf.newaxis], to_negatives, FAR)
+    nearest = tf.argmin(beyond, axis=1, output_type=tf.int32)
+    return tf.where(at(beyond, nearest[:, tf.newaxis])[:, 0] < FAR, nearest, otherwise)

@@ -4,35 +4,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import class_pairs, mining, pairwise
+from eet_tf import class_pairs, mining
 from tests import reference
+from tests.test_mining import SIZES, in_blocks_of, make_batch
 
 pytestmark = pytest.mark.addons
 
-SIZES = {3: 4, 40: 2, 7: 1, 12: 3, 0: 1}  # label -> photos; in no order, two classes with one photo
 
-
-def make_batch(seed, sizes=None, dim=5):
-    """Asymmetric: labels neither dense, sorted nor contiguous, classes of 1 to 4 photos."""
-    rng = np.random.default_rng(seed)
-    sizes = sizes or SIZES
-    labels = rng.permutation(np.repeat(list(sizes), list(sizes.values())))
-    return labels, rng.normal(size=[len(labels), dim]).astype(np.float32)
-
-
-def mine(labels, embeddings, rows=None):
-    rows = np.arange(len(labels), dtype=np.int32) if rows is None else rows
+def mine(labels, embeddings):
     x = tf.constant(embeddings)
-    return class_pairs.mine(tf.gather(x, rows), tf.constant(rows), x, mining.find_classes(tf.constant(labels)))
+    return class_pairs.mine(x, tf.range(len(labels)), x, mining.find_classes(tf.constant(labels)))
 
 
 def numbers_of(labels):
     """label -> the class number that the batch gives it."""
     return dict(zip(labels.tolist(), np.asarray(mining.find_classes(tf.constant(labels)).of_row).tolist()))
-
-
-def in_blocks_of(monkeypatch, block_rows):
-    monkeypatch.setattr(pairwise, "block_rows_against", lambda references: block_rows)
 
 
 @pytest.mark.parametrize("block_rows", [1, 4, 512])

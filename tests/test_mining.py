@@ -12,11 +12,12 @@ pytestmark = pytest.mark.addons
 SIZES = {3: 4, 40: 2, 7: 1, 12: 3, 0: 1}  # label -> photos; in no order, two classes with one photo
 
 
-def make_batch(seed):
-    """Asymmetric: labels neither dense, sorted nor contiguous, classes of 1 to 4 photos."""
+def make_batch(seed, sizes=None, dim=5):
+    """Asymmetric: labels neither dense, sorted nor contiguous, by default classes of 1 to 4 photos."""
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(list(SIZES), list(SIZES.values())))
-    return labels, rng.normal(size=[len(labels), 5]).astype(np.float32)
+    sizes = sizes or SIZES
+    labels = rng.permutation(np.repeat(list(sizes), list(sizes.values())))
+    return labels, rng.normal(size=[len(labels), dim]).astype(np.float32)
 
 
 def batch_hard(labels, embeddings):

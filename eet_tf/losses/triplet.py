@@ -93,9 +93,6 @@ def _over_many_triplets(batch: Batch, violation, positives: str, negatives: str,
     return tf.math.divide_no_nan(sums[:, 0] * num_rows, tf.stop_gradient(count))
 
 
-_FAR = 1e9  # what is no negative is put that far away
-
-
 def _go_through_positives(distances, rows, classes: Classes, violation, positives: str, negatives: str):
     """Takes each anchor's positives one by one, so that only `[R, B]` is ever needed.
 
@@ -106,10 +103,10 @@ def _go_through_positives(distances, rows, classes: Classes, violation, positive
     own = tf.gather(classes.of_row, rows)
     sizes, starts = tf.gather(classes.sizes, own), tf.gather(classes.starts, own)
     is_same = tf.equal(own[:, tf.newaxis], classes.of_row[tf.newaxis, :])
-    to_negatives = tf.where(is_same, _FAR, distances)
+    to_negatives = tf.where(is_same, mining.FAR, distances)
     against = _against_all if negatives == "all" else _against_one
     nearest = tf.argmin(to_negatives, axis=1, output_type=tf.int32)
-    farthest = tf.argmax(tf.where(is_same, -_FAR, distances), axis=1, output_type=tf.int32)
+    farthest = tf.argmax(tf.where(is_same, -mining.FAR, distances), axis=1, output_type=tf.int32)
     if positives == "partner":
         single, has_single = mining.partners(rows, classes)
     else:
@@ -126,11 +123,7 @@ def _go_through_positives(distances, rows, classes: Classes, violation, positive
         exists &= mining.has_negative(own, classes)
         to_positive = mining.at(distances, positive[:, tf.newaxis])[:, 0]
         if negatives == "semi_hard":
-            is_beyond = to_negatives > to_positive[:, tf.newaxis]
-            beyond = tf.where(is_beyond, to_negatives, _FAR)
-            negative = tf.argmin(beyond, axis=1, output_type=tf.int32)
-            has_beyond = mining.at(beyond, negative[:, tf.newaxis])[:, 0] < _FAR
-            negative = tf.where(has_beyond, negative, farthest)
+            negative = mining.nearest_beyond(to_negatives, to_positive, farthest)
         else:
             negative = nearest
         value, slope, count, slopes = against(violation, to_negatives, to_positive, negative, exists, slopes)
@@ -155,7 +148,7 @@ def _against_one(violation, to_negatives, to_positive, negative, exists, slopes)
 
 def _against_all(violation, to_negatives, to_positive, negative, exists, slopes):
     """Every negative for the positive in hand: as `_against_one`; what is far away loses nothing."""
-    to_positive = tf.where(exists, to_positive, -_FAR)
+    to_positive = tf.where(exists, to_positive, -mining.FAR)
     losses, each_slope = violation(to_positive[:, tf.newaxis] - to_negatives)
     count = tf.math.count_nonzero(losses, axis=1, dtype=tf.float32)
     return tf.reduce_sum(losses, axis=1), tf.reduce_sum(each_slope, axis=1), count, slopes - each_slope
