@@ -13,6 +13,8 @@ import tensorflow as tf
 from eet_tf import compat, mining, pairwise, replicas
 from eet_tf.mining import Classes, Triplets
 
+_ROUNDING = 1e-5  # how far a squared distance by a matrix product may be from that by differences
+
 
 class ClassPairs(NamedTuple):
     """The nearest rows of every two classes c, c'. What stands where no two classes exist means nothing.
@@ -20,7 +22,8 @@ class ClassPairs(NamedTuple):
     Attributes:
         rows: `[M, M]` int32, at (c, c') the row of c that is nearest to c'. The row of c' that is nearest to c stands
             at (c', c). Where several pairs are equally near, the two may be of different ones.
-        squared: `[M, M]` float32, their squared distance; symmetric.
+        squared: `[M, M]` float32, their squared distance; symmetric. By differences for each class and its nearest one,
+            otherwise by a matrix product, with 0 for less than it can tell.
     """
 
     rows: tf.Tensor
@@ -64,7 +67,23 @@ def mine(anchors, anchor_rows, references, classes: Classes) -> tuple[Triplets, 
     numbers = tf.range(classes.count)
     is_first = numbers[:, tf.newaxis] < numbers[tf.newaxis, :]  # (c', c) may differ from (c, c') in the last bit
     symmetric = tf.where(is_first, pairs.squared, tf.transpose(pairs.squared))
-    return Triplets(*triplets), ClassPairs(pairs.rows, symmetric)
+    return Triplets(*triplets), _exact_for_nearest(ClassPairs(pairs.rows, symmetric), references, classes)
+
+
+def _exact_for_nearest(pairs: ClassPairs, references, classes: Classes) -> ClassPairs:
+    """Measures each class and the class nearest to it by differences; of the others, what is only noise becomes 0."""
+    squared = tf.where(pairs.squared < pairwise.NEARLY_EQUAL, 0.0, pairs.squared)
+    nearest = tf.argmin(tf.where(exist(classes), pairs.squared, pairs.squared.dtype.max), axis=1, output_type=tf.int32)
+    numbers = tf.range(classes.count)
+    rows, other_rows = [
+        tf.maximum(tf.gather(side, nearest, batch_dims=1), 0) for side in (pairs.rows, tf.transpose(pairs.rows))
+    ]
+    exact = tf.reduce_sum(tf.square(tf.gather(references, rows) - tf.gather(references, other_rows)), axis=1)
+    known = tf.gather(pairs.squared, nearest, batch_dims=1)
+    exact = tf.where(tf.abs(exact - known) < _ROUNDING * (1.0 + known), exact, known)  # not if rows of two pairs met
+    for places in ([numbers, nearest], [nearest, numbers]):
+        squared = tf.tensor_scatter_nd_update(squared, tf.stack(places, axis=1), exact)
+    return ClassPairs(pairs.rows, squared)
 
 
 def _hardest(nearness, of_class, rows, classes: Classes):
@@ -141,30 +160,30 @@ def distances(anchors, anchor_rows, references, classes: Classes, pairs: ClassPa
     The gradient goes to the anchors: each row that is one of a pair is moved along its distance. Under a strategy each
     replica moves its own, by what all replicas make of the distances.
 
-    Distances below 0.001 come out as 0 with gradient 0, as in `pairwise.distance_matrix`.
+    Distances below 0.001 come out as 0 with gradient 0, but for that of each class to the nearest one.
     """
     references = tf.stop_gradient(references)
 
     @tf.custom_gradient
     def measure(anchors):
-        is_apart = exist(classes) & (pairs.squared >= pairwise.NEARLY_EQUAL)
+        is_apart = exist(classes) & (pairs.squared > 0)
         euclidean = tf.where(is_apart, tf.sqrt(tf.where(is_apart, pairs.squared, 1.0)), 0.0)
 
         def gradient(upstream):
             pull = tf.where(is_apart, upstream / tf.where(is_apart, euclidean, 1.0), 0.0)
             pull = replicas.sum_over(pull + tf.transpose(pull))
-            return _pulled(anchors, anchor_rows, references, classes, pairs, pull)
+            return _pulled(anchor_rows, references, classes, pairs, pull)
 
         return euclidean, gradient
 
     return measure(anchors)
 
 
-def _pulled(anchors, anchor_rows, references, classes: Classes, pairs: ClassPairs, pull) -> tf.Tensor:
+def _pulled(anchor_rows, references, classes: Classes, pairs: ClassPairs, pull) -> tf.Tensor:
     """`[A, D]`: for each anchor u the sum of `pull(c, c') (x_u - x_v)` over the pairs (u, v) it is in.
 
-    Of a block of anchors against all references, the weights are a matrix with M entries for each class. Filling it and
-    multiplying by all references is faster than gathering so many vectors.
+    Of a block of anchors against all references, what each is multiplied by is a matrix with M entries for each class
+    and one for each anchor itself. Filling it and multiplying is faster than gathering so many vectors.
     """
     partners = tf.transpose(pairs.rows)
     num_rows = classes.num_rows
@@ -178,10 +197,11 @@ def _pulled(anchors, anchor_rows, references, classes: Classes, pairs: ClassPair
         is_here = is_class & (places >= 0) & (places < block)
         weights = tf.where(is_here, tf.gather(pull, own_classes), 0.0)
         entries = tf.where(is_here, places * num_rows + tf.gather(partners, own_classes), 0)
-        spread = tf.scatter_nd(tf.reshape(entries, [-1, 1]), tf.reshape(weights, [-1]), [block * num_rows])
+        factors = tf.scatter_nd(tf.reshape(entries, [-1, 1]), tf.reshape(-weights, [-1]), [block * num_rows])
         of_rows = tf.math.unsorted_segment_sum(weights, tf.where(is_here, places, -1), block)
-        return of_rows, tf.matmul(tf.reshape(spread, [block, num_rows]), references)
+        themselves = tf.range(block) * num_rows + rows
+        factors = tf.tensor_scatter_nd_add(factors, themselves[:, tf.newaxis], of_rows)
+        return (tf.matmul(tf.reshape(factors, [block, num_rows]), references),)
 
     block_rows = pairwise.block_rows_against(references)
-    weights, towards = pairwise.map_row_blocks(one_block, [anchor_rows], (tf.float32, tf.float32), block_rows)
-    return weights[:, tf.newaxis] * tf.stop_gradient(anchors) - towards
+    return pairwise.map_row_blocks(one_block, [anchor_rows], (tf.float32,), block_rows)[0]

@@ -55,7 +55,7 @@ MODULES = {
     "losses.binomial": (3, {".losses.base", ".mining", ".pairwise", ".replicas", "keras", "tensorflow"}),
     "losses.eet": (
         3,
-        {".class_pairs", ".losses.base", ".losses.triplet", ".mining", ".pairwise", "keras", "tensorflow"},
+        {".class_pairs", ".losses.base", ".losses.triplet", ".mining", "keras", "tensorflow"},
     ),
     "losses.sgml": (
         3,

@@ -149,3 +149,24 @@ def test_nothing_flows_back_through_a_choice():
         triplets, pairs = class_pairs.mine(x, tf.range(len(labels)), x, mining.find_classes(tf.constant(labels)))
         chosen = tf.add_n([tf.reduce_sum(tf.cast(field, tf.float32)) for field in (*triplets, *pairs)])
     assert tape.gradient(chosen, x) is None
+
+
+def distances_of(labels, points):
+    """The class distances, where class numbers are those of the labels."""
+    x, rows = tf.constant(points, tf.float32), tf.range(len(points))
+    classes = mining.find_classes(tf.constant(labels))
+    _, pairs = class_pairs.mine(x, rows, x, classes)
+    return class_pairs.distances(x, rows, x, classes, pairs)
+
+
+def test_the_nearest_class_is_measured_exactly():
+    """1e-4 apart, which a product of unit vectors in float32 cannot tell from 0."""
+    near = distances_of([0, 1, 2], [[1.0, 0.0], [1.0, 1e-4], [0.0, 1.0]])
+    assert float(near[0, 1]) == pytest.approx(1e-4, rel=1e-4)
+    assert float(near[1, 0]) == pytest.approx(1e-4, rel=1e-4)
+
+
+def test_two_equally_near_pairs_do_not_make_a_longer_one():
+    """0-1 and 5-6 are both 1 apart; the first rows of each class, 0 and 6, are no pair."""
+    tied = distances_of([0, 0, 1, 1], [[0.0], [5.0], [6.0], [1.0]])
+    assert float(tied[0, 1]) == 1.0 == float(tied[1, 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import class_pairs, mining, pairwise
+from eet_tf import class_pairs, mining
 from eet_tf.class_pairs import ClassPairs
 from eet_tf.losses.base import Batch, MetricLoss, make_batch
 from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
@@ -75,7 +75,7 @@ def _equidistributed(batch: Batch, classes: Classes, pairs: ClassPairs) -> tuple
     """L_M and L_E, which are means over classes, dealt out to the anchors of each class: `[B]` each."""
     distances = class_pairs.distances(batch.anchors, batch.anchor_rows, batch.references, classes, pairs)
     max_min = _max_min(distances, class_pairs.exist(classes))
-    equal_minima = _equal_minima(batch.references, pairs, class_pairs.exist(classes))
+    equal_minima = _equal_minima(distances, class_pairs.exist(classes))
     class_of_anchor = tf.gather(classes.of_row, batch.anchor_rows)
     share = _share_of_anchor(classes.sizes, class_of_anchor)
     return share * tf.gather(max_min, class_of_anchor), share * tf.gather(equal_minima, class_of_anchor)
@@ -88,16 +88,12 @@ def _max_min(distances: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(decay, axis=1), count)
 
 
-def _equal_minima(references: tf.Tensor, pairs: ClassPairs, is_valid: tf.Tensor) -> tf.Tensor:
+def _equal_minima(distances: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
     """`[M]`: for each class c `|m_c - m_b(c)|`, m_c its distance to the nearest class b(c)."""
-    far = tf.where(is_valid, pairs.squared, pairs.squared.dtype.max)
-    nearest_class = tf.argmin(far, axis=1, output_type=tf.int32)
+    far = tf.where(is_valid, distances, distances.dtype.max)
+    nearest_class = tf.argmin(tf.stop_gradient(far), axis=1, output_type=tf.int32)
     has_other = tf.reduce_any(is_valid, axis=1)
-    rows, other_rows = [
-        tf.where(has_other, tf.gather(side, nearest_class, batch_dims=1), 0)
-        for side in (pairs.rows, tf.transpose(pairs.rows))
-    ]
-    minima = pairwise.euclidean(tf.gather(references, rows), tf.gather(references, other_rows))
+    minima = tf.gather(distances, nearest_class, batch_dims=1)
     difference = tf.abs(minima - tf.gather(minima, nearest_class))
     return tf.where(has_other, difference, tf.zeros_like(difference))
 
@@ -130,7 +126,8 @@ class EETLoss(MetricLoss):
     that lacks a positive or a negative contributes exactly 0 to the first two terms (public code lets it be its own
     positive); a batch of one class contributes 0 to the last two. The whole global batch is searched under any
     strategy. Memory is that of blocks of 8 MB and of the distances between
-    classes; distances in max_min come from a matrix product, so that those below 0.001 count as 0.
+    classes; distances in max_min come from a matrix product, so that those below 0.001 count as 0,
+    but for each class's to the nearest one.
 
     Args:
         margin: default 0.3; 0.5 is also used. [port]
