@@ -55,6 +55,21 @@ def raw_state(model: keras.Model) -> list[tf.Variable]:
     return [variable.value for variable in model.non_trainable_variables]
 
 
+def add_state(layer: keras.layers.Layer, name: str, shape: list[int], dtype: str):
+    """A weight full of zeros that training does not learn and every replica writes alike."""
+    common = {"name": name, "shape": shape, "dtype": dtype, "initializer": "zeros", "trainable": False}
+    if KERAS_2:
+        alike = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        return layer.add_weight(**common, aggregation=alike, experimental_autocast=False)
+    return layer.add_weight(**common, aggregation="only_first_replica", autocast=False)
+
+
+def scatter(weight, rows: tf.Tensor, values: tf.Tensor) -> None:
+    """Replaces rows of what `add_state` made."""
+    variable = weight if KERAS_2 else weight.value
+    variable.scatter_update(tf.IndexedSlices(values, rows))
+
+
 def weight_averages(optimizer) -> list:
     """The running averages of the trainable weights, in their order; empty unless `optimizer` has `use_ema=True`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer

@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from eet_tf import compat, replicas
-from eet_tf.losses.base import MetricLoss, entry_of
+from eet_tf.losses.base import MetricLoss, Remembered, entry_of
+from eet_tf.memory import CrossBatchMemory
 
 
 class MetricLearner(keras.Model):
@@ -23,6 +24,14 @@ class MetricLearner(keras.Model):
     Args:
         embedder: a model from images to embeddings `[B, D]`, or to a dict `{"embedding": [B, D], "attributes":
             [B, A] logits}`, as `build_embedder` makes it.
+        memory_size: how many photos of past batches the anchors of a batch meet besides those of the batch, default
+            none. Their embeddings are those of the step that saw them; positives and negatives are taken from them
+            too, and get no gradient. Much larger than a batch, it gives small batches the choice of large ones, while
+            the embedder changes slowly: the paper starts it after 1,000 steps, and here too it belongs to trainings
+            that start from learnt weights. It needs a loss of this package.
+
+    Attributes:
+        memory: the `CrossBatchMemory`, a part of the model's state, or None.
 
     Example:
 
@@ -43,9 +52,10 @@ class MetricLearner(keras.Model):
     ['attributes', 'loss', 'negative_pairs', 'positive_pairs']
     """
 
-    def __init__(self, embedder: keras.Model, name: str = "metric_learner"):
+    def __init__(self, embedder: keras.Model, memory_size: int = 0, name: str = "metric_learner"):
         super().__init__(name=name)
         self.embedder = embedder
+        self.memory = _make_memory(memory_size, embedder) if memory_size else None
         self._total = keras.metrics.Mean(name="loss")
         # not an attribute of its own, which Keras would lock once the model is built: it may be compiled again
         self._logged = types.SimpleNamespace(means={})
@@ -74,11 +84,12 @@ class MetricLearner(keras.Model):
                 step takes the activations of one piece, and about 4/3 of the time. Batch normalisation that is not
                 frozen normalises each piece by itself and moves its statistics once for each piece. Under Keras 2
                 dropout draws anew the second time.
-            jit_compile: as in Keras.
+            jit_compile: as in Keras, but never with a memory, which grows: XLA (TensorFlow 2.20) miscounts its rows.
 
         Raises:
             ValueError: if a loss is no Keras loss or does not average over the batch, or if it uses attributes and
-                the embedder has no attribute head, or `microbatch` is not a number of photos.
+                the embedder has no attribute head, or `microbatch` is not a number of photos, or there is a memory
+                and the loss is not one of this package.
         """
         if microbatch is not None and microbatch < 1:
             raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
@@ -91,6 +102,14 @@ class MetricLearner(keras.Model):
         is_ours = isinstance(loss, MetricLoss)
         if is_ours and loss.uses_attributes:
             _check_attribute_head("loss", loss, self.embedder)
+        if self.memory is not None and not is_ours:
+            raise ValueError(
+                f"`loss` must be a loss of this package where `memory_size` is given, e.g. eet_tf.EETLoss(): others "
+                f"know no references but the batch. Received: loss={loss!r}."
+            )
+        if self.memory is not None and jit_compile is True:
+            raise ValueError("`jit_compile` must not be True where `memory_size` is given. Received: jit_compile=True.")
+        jit_compile = jit_compile if self.memory is None else False
         super().compile(optimizer=optimizer, jit_compile=compat.jit_compile_argument(jit_compile))
         self._metric_loss = loss
         self._attribute_loss = attribute_loss
@@ -139,7 +158,7 @@ class MetricLearner(keras.Model):
         variables = self.embedder.trainable_variables
         if self._microbatch is None:
             with tf.GradientTape() as tape:
-                loss = self._observed_loss(targets, self(images, training=True))
+                loss = self._training_loss(targets, self(images, training=True))
                 loss = self._scaled(loss + self._regularization())
             gradients = tape.gradient(loss, variables)
         else:
@@ -157,7 +176,7 @@ class MetricLearner(keras.Model):
             variable.assign(before)  # so that statistics and dropout are as if the photos had gone through once
         with tf.GradientTape() as tape:
             tape.watch(outputs)
-            loss = self._scaled(self._observed_loss(targets, outputs))
+            loss = self._scaled(self._training_loss(targets, outputs))
         slopes = tape.gradient(loss, tf.nest.flatten(outputs))  # None for a head that no loss looks at
         slopes = [None if slope is None else _in_pieces(slope, self._microbatch) for slope in slopes]
         variables = self.embedder.trainable_variables
@@ -203,11 +222,19 @@ class MetricLearner(keras.Model):
         self._observed_loss(targets, self(images, training=False))
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _observed_loss(self, targets, outputs) -> tf.Tensor:
+    def _training_loss(self, targets, outputs) -> tf.Tensor:
+        """As `_observed_loss`, with and then into the memory, if there is one."""
+        if self.memory is None:
+            return self._observed_loss(targets, outputs)
+        targets, outputs = _as_mappings(targets, outputs)
+        loss = self._observed_loss(targets, outputs, self.memory.rows())
+        self.memory.add(outputs["embedding"], targets["label"], self._metric_loss.graded_by(targets, outputs))
+        return loss
+
+    def _observed_loss(self, targets, outputs, memory: Remembered | None = None) -> tf.Tensor:
         """This replica's mean loss; adds the terms to the running means."""
-        targets = targets if isinstance(targets, Mapping) else {"label": targets}
-        outputs = outputs if isinstance(outputs, Mapping) else {"embedding": outputs}
-        per_anchor, terms = self._metric_terms(targets, outputs)
+        targets, outputs = _as_mappings(targets, outputs)
+        per_anchor, terms = self._metric_terms(targets, outputs, memory)
         if self._attribute_loss is not None:
             attributes, logits = entry_of("y_true", targets, "attributes"), entry_of("y_pred", outputs, "attributes")
             terms["attributes"] = self._attribute_weight * self._attribute_loss.call(attributes, logits)
@@ -217,14 +244,29 @@ class MetricLearner(keras.Model):
             self._logged.means[name].update_state(values)
         return tf.reduce_mean(per_anchor)
 
-    def _metric_terms(self, targets: Mapping, outputs: Mapping) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _metric_terms(
+        self, targets: Mapping, outputs: Mapping, memory: Remembered | None
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of each anchor, or its mean where the loss is not one of this package, and the terms by name."""
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
         if not isinstance(self._metric_loss, MetricLoss):
             return compat.mean_loss(self._metric_loss, labels, embeddings, replicas.num_replicas()), {}
         given = (targets, outputs) if self._metric_loss.uses_attributes else (labels, embeddings)
-        terms = self._metric_loss.terms(*given)
+        terms = self._metric_loss.terms(*given, memory)
         return tf.add_n(list(terms.values())), terms
+
+
+def _make_memory(size: int, embedder: keras.Model) -> CrossBatchMemory:
+    shapes = compat.output_shape(embedder)
+    shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
+    return CrossBatchMemory(size, shapes["embedding"][-1], shapes["attributes"][-1] if "attributes" in shapes else 0)
+
+
+def _as_mappings(targets, outputs) -> tuple[Mapping, Mapping]:
+    """Both as dicts of heads."""
+    targets = targets if isinstance(targets, Mapping) else {"label": targets}
+    outputs = outputs if isinstance(outputs, Mapping) else {"embedding": outputs}
+    return targets, outputs
 
 
 def _check_loss(argument: str, loss, example: str) -> None:

@@ -51,7 +51,13 @@ def find_classes(labels: tf.Tensor) -> Classes:
 
 
 def mine_triplets(
-    anchors, anchor_rows, references, classes: Classes, positives: str = "hard", negatives: str = "hard"
+    anchors,
+    anchor_rows,
+    references,
+    classes: Classes,
+    positives: str = "hard",
+    negatives: str = "hard",
+    num_partners=None,
 ) -> Triplets:
     """For each anchor one positive and one negative among the references.
 
@@ -67,6 +73,7 @@ def mine_triplets(
             rows are invalid.
         negatives: `"hard"`, the nearest one, or `"semi_hard"`, the nearest that is farther than the positive, and if
             none is, the farthest.
+        num_partners: how many references, from the first on, may be partners; all by default.
 
     Returns:
         `Triplets` of `[A]` int32, int32 and bool.
@@ -75,12 +82,13 @@ def mine_triplets(
         1503.03832, section 3.2 (semi-hard); Dodds et al., arXiv 1810.04652 (partner).
     """
     extended = pairwise.extended(tf.stop_gradient(references))
+    num_partners = classes.num_rows if num_partners is None else num_partners
 
     def one_block(block, rows):
         nearness = pairwise.closeness(block, extended)  # [R, B]
         own = tf.gather(classes.of_row, rows)
         if positives == "partner":
-            positive, has_positive = partners(rows, classes)
+            positive, has_positive = partners(rows, classes, num_partners)
         else:
             positive = first_of_class(lambda found: -at(nearness, found), own, rows, classes)
             has_positive = tf.gather(classes.sizes, own) > 1
@@ -103,9 +111,9 @@ def has_negative(numbers, classes: Classes) -> tf.Tensor:
     return tf.gather(classes.sizes, numbers) < classes.num_rows
 
 
-def partners(rows, classes: Classes):
-    """The next row of each even row, and whether it is of the same class."""
-    partners = tf.minimum(rows + 1, classes.num_rows - 1)
+def partners(rows, classes: Classes, num_rows):
+    """The next of `num_rows` rows of each even row, and whether it is of the same class."""
+    partners = tf.minimum(rows + 1, num_rows - 1)
     is_same = tf.equal(tf.gather(classes.of_row, partners), tf.gather(classes.of_row, rows))
     return partners, is_same & tf.equal(rows % 2, 0) & tf.not_equal(partners, rows)
 

@@ -161,7 +161,9 @@ class Progress(keras.callbacks.Callback):
         self._monitor = monitor
         self._epoch = tf.Variable(0, dtype=tf.int64, name="epoch", trainable=False)
         learner.optimizer.build(learner.embedder.trainable_variables)
-        state = tf.train.Checkpoint(embedder=learner.embedder, optimizer=learner.optimizer, epoch=self._epoch)
+        parts = {"embedder": learner.embedder, "optimizer": learner.optimizer, "memory": learner.memory}
+        kept = {name: part for name, part in parts.items() if part is not None}
+        state = tf.train.Checkpoint(**kept, epoch=self._epoch)
         self._manager = tf.train.CheckpointManager(state, run.path("checkpoints"), max_to_keep=2)
         self._history: list[dict[str, float]] = []
 

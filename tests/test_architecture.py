@@ -63,11 +63,13 @@ MODULES = {
     ),
     "losses.triplet": (3, {".losses.base", ".mining", ".pairwise", ".replicas", "keras", "tensorflow"}),
     # 4
-    "learner": (4, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
+    "memory": (4, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
     "report": (4, {".files", "PIL", "matplotlib"}),
     "run": (4, {".files", "keras", "numpy", "tensorflow"}),
-    # 5: the public names, lazily
-    "": (5, {"._lazy"}),
+    # 5
+    "learner": (5, {".compat", ".losses.base", ".memory", ".replicas", "keras", "tensorflow"}),
+    # 6: the public names, lazily
+    "": (6, {"._lazy"}),
 }
 WITHOUT_TENSORFLOW = [
     "metrics",

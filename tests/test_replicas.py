@@ -30,6 +30,7 @@ ATTRIBUTES[1] = -1
 TRAININGS = {
     "learner": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "learner_in_pieces": lambda: {"loss": EETLoss(symmetric_margin=True), "microbatch": 2},
+    "learner_with_memory": lambda: {"loss": EETLoss(), "memory_size": 12},
     "keras_model": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "learner_without_class_terms": lambda: {"loss": EETLoss(equidistributed_weight=0.0)},
     "learner_of_all_pairs": lambda: {"loss": BinomialDevianceLoss(negative_cost=2.0)},
@@ -62,15 +63,17 @@ def train(name, strategy):
     keras.utils.set_random_seed(7)
     with strategy.scope():
         losses = TRAININGS[name]()
+        memory_size = losses.pop("memory_size", 0)
         has_two_heads = "attribute_loss" in losses
         embedder = make_embedder(has_two_heads)
-        model = MetricLearner(embedder) if name.startswith("learner") else embedder
+        model = MetricLearner(embedder, memory_size) if name.startswith("learner") else embedder
         model.compile(optimizer=keras.optimizers.SGD(0.2), **losses)
     before = [weight.tolist() for weight in embedder.get_weights()]
     history = model.fit(make_dataset(has_two_heads), shuffle=False, verbose=0).history
     evaluated = model.evaluate(make_dataset(has_two_heads), verbose=0, return_dict=True)
     after = [weight.tolist() for weight in embedder.get_weights()]
-    return {"history": history, "evaluated": evaluated, "before": before, "after": after}
+    held = [] if not memory_size else [field.numpy().tolist() for field in model.memory.rows()]
+    return {"history": history, "evaluated": evaluated, "before": before, "after": after, "memory": held}
 
 
 def report_trainings(strategy_name):
@@ -147,6 +150,16 @@ def test_same_history_on_one_and_on_two_replicas(name, trainings):
 def test_same_evaluation_on_one_and_on_two_replicas(name, trainings):
     one, two = (each[name]["evaluated"] for each in trainings)
     assert two == pytest.approx(one, rel=1e-5, abs=1e-6)
+
+
+def test_every_replica_remembers_the_batches_of_all(trainings):
+    """12 of the last 16 photos, in the places that one replica would give them."""
+    (embeddings, labels, _), (other_embeddings, other_labels, _) = (
+        t["learner_with_memory"]["memory"] for t in trainings
+    )
+    np.testing.assert_allclose(other_embeddings, embeddings, rtol=0, atol=2e-6)
+    assert other_labels == labels
+    assert sorted(labels) == sorted(LABELS.reshape(-1)[-12:])
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["one_replica", "two_replicas"])

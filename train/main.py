@@ -76,6 +76,9 @@ flags.DEFINE_integer("examples_per_class", 4, "Photos of each product in a batch
 flags.DEFINE_integer(
     "microbatch", None, "Photos per device that pass the network at a time, to train large batches in little memory."
 )
+flags.DEFINE_integer(
+    "memory_size", 0, "Photos of past batches that those of a batch also meet (arXiv 1912.06798).", lower_bound=0
+)
 flags.DEFINE_float(
     "category_probability", 0.0, "Share of the batches that come from one category (arXiv 1810.04652: 0.8).", 0.0, 1.0
 )
@@ -227,7 +230,7 @@ def _learner(num_steps: int, attributes):
         FLAGS.freeze_batch_norm,
         attributes.names if attributes else (),
     )
-    learner = eet_tf.MetricLearner(embedder)
+    learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size)
     learner.compile(
         optimizer=_optimizer(num_steps),
         loss=_loss(),

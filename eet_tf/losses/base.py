@@ -10,14 +10,32 @@ import tensorflow as tf
 from eet_tf import compat, replicas
 
 
+class Remembered(NamedTuple):
+    """Photos of past batches, which the anchors of a batch meet as further references. They get no gradient.
+
+    Attributes:
+        embeddings: `[N, D]` unit vectors.
+        labels: `[N]`.
+        attributes: `[N, A]`, or None where the loss uses none.
+    """
+
+    embeddings: tf.Tensor
+    labels: tf.Tensor
+    attributes: tf.Tensor | None = None
+
+
 class Batch(NamedTuple):
-    """One replica's rows as anchors, all replicas' rows as references. Float32; labels flat."""
+    """One replica's rows as anchors, all replicas' rows as references. Float32; labels flat.
+
+    `num_anchors` is the number of anchors of all replicas; what is remembered stands behind as many references.
+    """
 
     anchors: tf.Tensor
     anchor_labels: tf.Tensor
     anchor_rows: tf.Tensor
     references: tf.Tensor
     reference_labels: tf.Tensor
+    num_anchors: tf.Tensor
 
 
 def make_batch(labels, embeddings, from_normalized: bool) -> Batch:
@@ -34,7 +52,20 @@ def make_batch(labels, embeddings, from_normalized: bool) -> Batch:
     if not from_normalized:
         embeddings = tf.math.l2_normalize(embeddings, axis=-1)
     rows = replicas.global_rows(tf.shape(embeddings)[0])
-    return Batch(embeddings, labels, rows, replicas.gather(embeddings), replicas.gather(labels))
+    references = replicas.gather(embeddings)
+    return Batch(embeddings, labels, rows, references, replicas.gather(labels), tf.shape(references)[0])
+
+
+def with_memory(batch: Batch, memory: Remembered | None) -> Batch:
+    """The batch with what is remembered behind its references; the batch itself if that is None."""
+    if memory is None:
+        return batch
+    remembered = tf.stop_gradient(tf.cast(memory.embeddings, tf.float32))
+    labels = tf.cast(memory.labels, batch.reference_labels.dtype)
+    return batch._replace(
+        references=tf.concat([batch.references, remembered], axis=0),
+        reference_labels=tf.concat([batch.reference_labels, labels], axis=0),
+    )
 
 
 def _check_shapes(labels: tf.TensorShape, embeddings: tf.TensorShape) -> None:
@@ -81,8 +112,8 @@ def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
 class MetricLoss(compat.Loss):
     """A loss over pairs within a batch, the sum of named terms.
 
-    A subclass has `terms(labels, embeddings)`, the weighted terms by name, each of shape `[B]`. `MetricLearner` logs
-    them one by one; in any other Keras model only their sum is seen.
+    A subclass has `terms(labels, embeddings, memory)`, the weighted terms by name, each of shape `[B]`. `MetricLearner`
+    logs them one by one; in any other Keras model only their sum is seen.
 
     Attributes:
         uses_attributes: whether `terms` takes, in place of labels and embeddings, the dicts `{"label": [B],
@@ -96,9 +127,13 @@ class MetricLoss(compat.Loss):
         """The names that `terms` returns."""
         raise TypeError(f"{type(self).__name__} must define `term_names`.")
 
-    def terms(self, labels, embeddings) -> dict[str, tf.Tensor]:
+    def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """The weighted terms by name, each `[B]`; the loss is their sum."""
         raise TypeError(f"{type(self).__name__} must define `terms`.")
+
+    def graded_by(self, targets, outputs) -> tf.Tensor | None:
+        """The attributes `[B, A]` that pairs are weighted by; None where the loss uses none."""
+        return None
 
     def call(self, y_true, y_pred) -> tf.Tensor:
         """Labels `[B]` or `[B, 1]`, embeddings `[B, D]` -> the loss of each anchor `[B]`."""

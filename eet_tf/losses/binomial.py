@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import mining, pairwise, replicas
-from eet_tf.losses.base import Batch, MetricLoss, make_batch
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
 
 TERM_NAMES = ("positive_pairs", "negative_pairs")
 
@@ -54,8 +54,7 @@ def deviance_terms(
     sums = pairwise.reduce_row_blocks(sums_of_rows, batch.anchors, batch.references, own)
     weights = tf.reduce_sum(tf.stop_gradient(sums[:, 2:]), axis=0, keepdims=True)
     total_weights = tf.reduce_sum(replicas.gather(weights), axis=0)
-    num_rows = tf.cast(tf.shape(batch.references)[0], tf.float32)
-    dealt = tf.math.divide_no_nan(num_rows * sums[:, :2], total_weights)
+    dealt = tf.math.divide_no_nan(tf.cast(batch.num_anchors, tf.float32) * sums[:, :2], total_weights)
     return dict(zip(TERM_NAMES, tf.unstack(dealt, axis=1)))
 
 
@@ -71,9 +70,10 @@ def binomial_deviance_terms(
     beta: float = 0.5,
     negative_cost: float = 25.0,
     from_normalized: bool = False,
+    memory: Remembered | None = None,
 ) -> dict[str, tf.Tensor]:
     """The terms of `BinomialDevianceLoss` by name, each `[B]`."""
-    batch = make_batch(labels, embeddings, from_normalized)
+    batch = with_memory(make_batch(labels, embeddings, from_normalized), memory)
     return deviance_terms(batch, lambda: (1.0, 1.0), alpha=alpha, beta=beta, negative_cost=negative_cost)
 
 
@@ -85,6 +85,7 @@ def binomial_deviance(
     beta: float = 0.5,
     negative_cost: float = 25.0,
     from_normalized: bool = False,
+    memory: Remembered | None = None,
 ) -> tf.Tensor:
     """Binomial deviance of each anchor, whose mean is the formula's value; arguments and maths as in the class.
 
@@ -95,6 +96,7 @@ def binomial_deviance(
         beta: as in `BinomialDevianceLoss`.
         negative_cost: as in `BinomialDevianceLoss`.
         from_normalized: whether the embeddings already have unit length.
+        memory: photos of past batches that anchors also make pairs with.
 
     Returns:
         `[B]` float32.
@@ -111,6 +113,7 @@ def binomial_deviance(
         beta=beta,
         negative_cost=negative_cost,
         from_normalized=from_normalized,
+        memory=memory,
     )
     return tf.add_n(list(terms.values()))
 
@@ -207,6 +210,6 @@ class BinomialDevianceLoss(DevianceLoss):
     ):
         super().__init__(alpha, beta, negative_cost, from_normalized, reduction, name, dtype)
 
-    def terms(self, labels, embeddings) -> dict[str, tf.Tensor]:
+    def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """Both terms by name, each `[B]`."""
-        return binomial_deviance_terms(labels, embeddings, **self._arguments())
+        return binomial_deviance_terms(labels, embeddings, **self._arguments(), memory=memory)

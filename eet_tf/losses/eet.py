@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from eet_tf import class_pairs, mining
 from eet_tf.class_pairs import ClassPairs
-from eet_tf.losses.base import Batch, MetricLoss, make_batch
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
 from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
 from eet_tf.mining import Classes
 
@@ -21,15 +21,18 @@ def eet_terms(
     equidistributed_weight: float = 1.0,
     symmetric_margin: bool = False,
     from_normalized: bool = False,
+    memory: Remembered | None = None,
 ) -> dict[str, tf.Tensor]:
     """The weighted terms of EET by name, each `[B]`; see `EETLoss`. A term with weight 0 is left out."""
     batch = make_batch(labels, embeddings, from_normalized)
     classes = mining.find_classes(batch.reference_labels)
     if equidistributed_weight:
         triplets, pairs = class_pairs.mine(batch.anchors, batch.anchor_rows, batch.references, classes)
-    else:
-        triplets = mining.mine_triplets(batch.anchors, batch.anchor_rows, batch.references, classes)
-    sides = triplet_sides(batch, triplets)
+    searched = with_memory(batch, memory)
+    if memory is not None or not equidistributed_weight:
+        searched_classes = mining.find_classes(searched.reference_labels)
+        triplets = mining.mine_triplets(searched.anchors, searched.anchor_rows, searched.references, searched_classes)
+    sides = triplet_sides(searched, triplets)
     terms = {"margin": hinge(sides.anchor_positive, sides.anchor_negative, margin, sides.is_valid)}
     if symmetric_margin:
         terms["symmetric"] = hinge(sides.anchor_positive, sides.positive_negative, margin, sides.is_valid)
@@ -51,6 +54,7 @@ def eet_loss(
     equidistributed_weight: float = 1.0,
     symmetric_margin: bool = False,
     from_normalized: bool = False,
+    memory: Remembered | None = None,
 ) -> tf.Tensor:
     """EET of each anchor, `[B]` float32, whose mean is the paper's value; arguments and maths as in `EETLoss`."""
     terms = eet_terms(
@@ -61,6 +65,7 @@ def eet_loss(
         equidistributed_weight=equidistributed_weight,
         symmetric_margin=symmetric_margin,
         from_normalized=from_normalized,
+        memory=memory,
     )
     return tf.add_n(list(terms.values()))
 
@@ -127,7 +132,8 @@ class EETLoss(MetricLoss):
     positive); a batch of one class contributes 0 to the last two. The whole global batch is searched under any
     strategy. Memory is that of blocks of 8 MB and of the distances between
     classes; distances in max_min come from a matrix product, so that those below 0.001 count as 0,
-    but for each class's to the nearest one.
+    but for each class's to the nearest one. Of photos that `MetricLearner` remembers p and n may be chosen; classes are
+    those of the batch.
 
     Args:
         margin: default 0.3; 0.5 is also used. [port]
@@ -204,9 +210,9 @@ class EETLoss(MetricLoss):
         }
         return tuple(name for name, is_used in uses.items() if is_used)
 
-    def terms(self, labels, embeddings) -> dict[str, tf.Tensor]:
+    def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """The weighted terms in use by name, each `[B]`."""
-        return eet_terms(labels, embeddings, **self._arguments())
+        return eet_terms(labels, embeddings, **self._arguments(), memory=memory)
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from eet_tf import replicas
 from eet_tf.losses.attributes import values_and_known
-from eet_tf.losses.base import check_choice, entry_of, make_batch
+from eet_tf.losses.base import Remembered, check_choice, entry_of, make_batch, with_memory
 from eet_tf.losses.binomial import DevianceLoss, deviance_terms
 
 _WEIGHTINGS = ("informativeness", "preserving")
@@ -57,10 +57,11 @@ def soft_binomial_deviance_terms(
     weighting: str = "informativeness",
     preserved_share: float = 0.5,
     from_normalized: bool = False,
+    memory: Remembered | None = None,
 ) -> dict[str, tf.Tensor]:
     """The terms of `SoftBinomialDevianceLoss` by name, each `[B]`; `attributes` as in `soft_binomial_deviance`."""
     _check_weights(weighting, preserved_share)
-    batch = make_batch(labels, embeddings, from_normalized)
+    batch = with_memory(make_batch(labels, embeddings, from_normalized), memory)
     attributes = tf.convert_to_tensor(attributes)
     if attributes.shape.rank != 2 or not attributes.shape[:1].is_compatible_with(batch.anchors.shape[:1]):
         raise ValueError(
@@ -69,6 +70,8 @@ def soft_binomial_deviance_terms(
         )
     attributes = tf.stop_gradient(tf.cast(attributes, tf.float32))
     reference_attributes = replicas.gather(attributes)
+    if memory is not None:
+        reference_attributes = tf.concat([reference_attributes, memory.attributes], axis=0)
 
     def weigh(attributes_of_block):
         granularity = semantic_granularity(attributes_of_block, reference_attributes)
@@ -88,6 +91,7 @@ def soft_binomial_deviance(
     weighting: str = "informativeness",
     preserved_share: float = 0.5,
     from_normalized: bool = False,
+    memory: Remembered | None = None,
 ) -> tf.Tensor:
     """Soft binomial deviance of each anchor, whose mean is the formula's value; the maths as in the class.
 
@@ -102,6 +106,7 @@ def soft_binomial_deviance(
         weighting: as in `SoftBinomialDevianceLoss`.
         preserved_share: as in `SoftBinomialDevianceLoss`.
         from_normalized: whether the embeddings already have unit length.
+        memory: photos of past batches that anchors also make pairs with; with attributes.
 
     Returns:
         `[B]` float32.
@@ -125,6 +130,7 @@ def soft_binomial_deviance(
         weighting=weighting,
         preserved_share=preserved_share,
         from_normalized=from_normalized,
+        memory=memory,
     )
     return tf.add_n(list(terms.values()))
 
@@ -213,14 +219,17 @@ class SoftBinomialDevianceLoss(DevianceLoss):
             "preserved_share": self.preserved_share,
         }
 
-    def terms(self, targets, outputs) -> dict[str, tf.Tensor]:
+    def terms(self, targets, outputs, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """Both terms by name, each `[B]`, from the dicts of labels and of outputs."""
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
+        attributes = self.graded_by(targets, outputs)
+        return soft_binomial_deviance_terms(labels, embeddings, attributes, **self._arguments(), memory=memory)
+
+    def graded_by(self, targets, outputs) -> tf.Tensor:
+        """The attributes `[B, A]` that pairs are weighted by."""
         if self.granularity == "predictions":
-            attributes = tf.sigmoid(tf.cast(entry_of("y_pred", outputs, "attributes"), tf.float32))
-        else:
-            attributes = entry_of("y_true", targets, "attributes")
-        return soft_binomial_deviance_terms(labels, embeddings, attributes, **self._arguments())
+            return tf.sigmoid(tf.cast(entry_of("y_pred", outputs, "attributes"), tf.float32))
+        return entry_of("y_true", targets, "attributes")
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

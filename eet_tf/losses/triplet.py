@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import mining, pairwise, replicas
-from eet_tf.losses.base import Batch, MetricLoss, check_choice, make_batch
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, make_batch, with_memory
 from eet_tf.mining import Classes
 
 _POSITIVES = ("hard", "partner", "all")
@@ -45,9 +45,10 @@ def triplet_loss(
     distance: str = "euclidean",
     soft_margin: bool = False,
     from_normalized: bool = False,
+    memory: Remembered | None = None,
 ) -> tf.Tensor:
     """Triplet loss of each anchor, `[B]` float32, whose mean is the paper's value; everything as in `TripletLoss`."""
-    batch = make_batch(labels, embeddings, from_normalized)
+    batch = with_memory(make_batch(labels, embeddings, from_normalized), memory)
 
     def violation(difference):
         """What a triplet loses, and the slope of that."""
@@ -64,7 +65,9 @@ def triplet_loss(
 def _over_one_triplet(batch: Batch, violation, positives: str, negatives: str, distance: str) -> tf.Tensor:
     """Chooses one triplet per anchor without gradient, then differentiates only what was chosen."""
     classes = mining.find_classes(batch.reference_labels)
-    triplets = mining.mine_triplets(batch.anchors, batch.anchor_rows, batch.references, classes, positives, negatives)
+    triplets = mining.mine_triplets(
+        batch.anchors, batch.anchor_rows, batch.references, classes, positives, negatives, batch.num_anchors
+    )
     to_positive, to_negative = (
         pairwise.distance(batch.anchors, tf.gather(batch.references, chosen), distance)
         for chosen in (triplets.positives, triplets.negatives)
@@ -83,17 +86,19 @@ def _over_many_triplets(batch: Batch, violation, positives: str, negatives: str,
     def one_block(anchors, references, rows):
         distances = pairwise.distance_matrix(anchors, references, distance)
         known = tf.stop_gradient(distances)
-        values, slopes, counts = _go_through_positives(known, rows, classes, violation, positives, negatives)
+        values, slopes, counts = _go_through_positives(
+            known, rows, classes, violation, positives, negatives, batch.num_anchors
+        )
         values += tf.reduce_sum(slopes * (distances - known), axis=1)
         return tf.stack([values, counts], axis=1)
 
     sums = pairwise.reduce_row_blocks(one_block, batch.anchors, batch.references, [batch.anchor_rows])
     count = tf.reduce_sum(replicas.gather(tf.reduce_sum(sums[:, 1], keepdims=True)))
-    num_rows = tf.cast(tf.shape(batch.references)[0], tf.float32)
-    return tf.math.divide_no_nan(sums[:, 0] * num_rows, tf.stop_gradient(count))
+    num_anchors = tf.cast(batch.num_anchors, tf.float32)
+    return tf.math.divide_no_nan(sums[:, 0] * num_anchors, tf.stop_gradient(count))
 
 
-def _go_through_positives(distances, rows, classes: Classes, violation, positives: str, negatives: str):
+def _go_through_positives(distances, rows, classes: Classes, violation, positives: str, negatives: str, num_anchors):
     """Takes each anchor's positives one by one, so that only `[R, B]` is ever needed.
 
     Returns:
@@ -108,7 +113,7 @@ def _go_through_positives(distances, rows, classes: Classes, violation, positive
     nearest = tf.argmin(to_negatives, axis=1, output_type=tf.int32)
     farthest = tf.argmax(tf.where(is_same, -mining.FAR, distances), axis=1, output_type=tf.int32)
     if positives == "partner":
-        single, has_single = mining.partners(rows, classes)
+        single, has_single = mining.partners(rows, classes, num_anchors)
     else:
         single = mining.first_of_class(lambda found: mining.at(distances, found), own, rows, classes)
         has_single = sizes > 1
@@ -243,9 +248,9 @@ class TripletLoss(MetricLoss):
         """`("margin",)`."""
         return ("margin",)
 
-    def terms(self, labels, embeddings) -> dict[str, tf.Tensor]:
+    def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """`{"margin": [B]}`."""
-        return {"margin": triplet_loss(labels, embeddings, **self._arguments())}
+        return {"margin": triplet_loss(labels, embeddings, **self._arguments(), memory=memory)}
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
