@@ -73,7 +73,8 @@ def scatter(weight, rows: tf.Tensor, values: tf.Tensor) -> None:
 def weight_averages(optimizer) -> list:
     """The running averages of the trainable weights, in their order; empty unless `optimizer` has `use_ema=True`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-    return list(inner._model_variables_moving_average) if getattr(inner, "use_ema", False) else []
+    # before the first step Keras 3 has none yet
+    return list(getattr(inner, "_model_variables_moving_average", ())) if getattr(inner, "use_ema", False) else []
 
 
 def output_shape(model: keras.Model):

@@ -44,6 +44,24 @@ def num_workers() -> int:
     return max(1, len(cluster.get("worker", ())) + len(cluster.get("chief", ())))
 
 
+def worker_addresses() -> tuple[str, list[str]]:
+    """The address of this worker in `TF_CONFIG`, and those of the others; `("", [])` without it."""
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    cluster = resolver.cluster_spec().as_dict()
+    if not cluster:
+        return "", []
+    own = cluster[resolver.task_type][resolver.task_id]
+    return own, [address for job in ("chief", "worker") for address in cluster.get(job, ()) if address != own]
+
+
+def is_chief() -> bool:
+    """Whether this process writes for all: the chief that `TF_CONFIG` names, or else worker 0; true without it."""
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    if num_workers() == 1:
+        return True
+    return cluster.task_type == "chief" or (cluster.task_id == 0 and "chief" not in cluster.cluster_spec().as_dict())
+
+
 def split_cpu(num_devices: int) -> None:
     """Makes the CPU appear as several devices, so that `"mirrored"` is real without GPUs. Call it first of all.
 

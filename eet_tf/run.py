@@ -8,6 +8,7 @@ import fcntl
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 
 import keras
@@ -36,14 +37,24 @@ class RunFolder:
         settings: `{name: text}` of everything that shapes the run, kept in `flags.txt` as `--name=text`. Going on with
             others is refused.
         may_change: names of settings that may differ when a run goes on, e.g. the number of epochs.
+        writes: whether this process keeps the folder. Otherwise it reads what another one keeps there.
 
     Raises:
         RunError: if the folder is in use by another process or holds a run with other settings.
     """
 
-    def __init__(self, folder: str, settings: Mapping[str, str], may_change: frozenset[str] = frozenset()):
-        os.makedirs(folder, exist_ok=True)
+    def __init__(
+        self,
+        folder: str,
+        settings: Mapping[str, str],
+        may_change: frozenset[str] = frozenset(),
+        writes: bool = True,
+    ):
         self.folder = folder
+        self.writes = writes
+        if not writes:
+            return
+        os.makedirs(folder, exist_ok=True)
         self._lock = _locked(os.path.join(folder, ".lock"))
         if os.path.isdir(self.path("checkpoints")):
             try:
@@ -157,10 +168,10 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, run: RunFolder, learner: keras.Model, monitor: str | None = None):
         super().__init__()
         self._run = run
-        self._learner = learner
         self._monitor = monitor
         self._epoch = tf.Variable(0, dtype=tf.int64, name="epoch", trainable=False)
-        learner.optimizer.build(learner.embedder.trainable_variables)
+        with learner.distribute_strategy.scope():
+            learner.optimizer.build(learner.embedder.trainable_variables)
         parts = {"embedder": learner.embedder, "optimizer": learner.optimizer, "memory": learner.memory}
         kept = {name: part for name, part in parts.items() if part is not None}
         state = tf.train.Checkpoint(**kept, epoch=self._epoch)
@@ -186,14 +197,22 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the best embedder, the history and, last, the checkpoint."""
+        self._epoch.assign(epoch + 1)
+        if not self._run.writes:
+            self._write_for_nobody()
+            return
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         if self._is_best(row):
-            with self._learner.averaged(), files.replaced(self._run.path("model.keras")) as aside:
-                self._learner.embedder.save(aside)
+            with self.model.averaged(), files.replaced(self._run.path("model.keras")) as aside:
+                self.model.embedder.save(aside)
         self._history.append(row)
         self._run.write_history(self._history)
-        self._epoch.assign(epoch + 1)
         self._manager.save(checkpoint_number=epoch + 1)
+
+    def _write_for_nobody(self) -> None:
+        """Weights that are means over the replicas can be saved only if every worker takes part."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._manager.checkpoint.write(os.path.join(folder, "checkpoint"))
 
     def _is_best(self, row: dict[str, float]) -> bool:
         if self._monitor is None:

@@ -68,8 +68,10 @@ MODULES = {
     "run": (4, {".files", "keras", "numpy", "tensorflow"}),
     # 5
     "learner": (5, {".compat", ".losses.base", ".memory", ".replicas", "keras", "tensorflow"}),
-    # 6: the public names, lazily
-    "": (6, {"._lazy"}),
+    # 6
+    "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
+    # 7: the public names, lazily
+    "": (7, {"._lazy"}),
 }
 WITHOUT_TENSORFLOW = [
     "metrics",

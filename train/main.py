@@ -4,9 +4,14 @@
     python train/main.py --dataset=csv --data_dir=photos/catalog.csv --model_dir=runs/mine --backbone=resnet50
 
 Killed at any moment, the same command goes on from the last epoch.
+
+On several machines, the same command on each of them with its own TF_CONFIG, --strategy=multi_worker and a --model_dir
+that all share. If one is killed, the others begin the last epoch again as soon as it is back.
 """
 
+import contextlib
 import os
+import signal
 import sys
 import time
 
@@ -255,6 +260,41 @@ def _as_text(value) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
+def _is_shared() -> bool:
+    """Whether several machines train, or one that does as if it were one of several."""
+    return FLAGS.strategy == "multi_worker"
+
+
+def _check_workers() -> None:
+    from eet_tf import replicas
+
+    if replicas.num_workers() > 1 and not _is_shared():
+        raise ValueError(
+            f"TF_CONFIG names {replicas.num_workers()} workers, which only --strategy=multi_worker lets train "
+            f"together. Received: --strategy={FLAGS.strategy}. Change it, or unset TF_CONFIG."
+        )
+
+
+def _check_agreement(strategy, train, done: int) -> None:
+    """Refuses workers that would not train the same thing."""
+    from eet_tf import workers
+    from eet_tf.run import RunError
+
+    own = {"model_dir", "data_dir", "check_photos"}
+    settings = "\n".join(f"{name}={text}" for name, text in _settings().items() if name not in own)
+    photos = "\n".join([*train.paths.tolist(), *train.skus.tolist()])
+    same_settings, same_photos, same_start = workers.agree(strategy, settings, photos, str(done))
+    if not same_settings:
+        raise RunError("The workers were given different flags. Give all of them the same ones.")
+    if not same_photos:
+        raise RunError(f"The workers have different photos or products. This one read {train.source}.")
+    if not same_start:
+        raise RunError(
+            f"The workers find different checkpoints; this one found {done} epochs in {FLAGS.model_dir!r}. "
+            "--model_dir must be one folder that all workers share."
+        )
+
+
 def _rank(embedder, catalog):
     from eet_tf import data
     from eet_tf.evaluation import embed, rank_catalog
@@ -275,6 +315,8 @@ def _callbacks(run, progress, validation) -> list:
     from eet_tf.run import StopOnNaN
 
     callbacks = [StopOnNaN()]
+    if not run.writes:
+        return [*callbacks, progress]
     if validation:
         gallery = data.gallery_dataset(validation, FLAGS.image_size)
         takes_a_while = len(validation) > 2000
@@ -291,38 +333,49 @@ def _decoded(train):
 
 def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     """Trains, or goes on training, and writes the figures."""
-    import eet_tf
-    from eet_tf import data
-    from eet_tf.comparison import ClassResults
-    from eet_tf.report import plot_curves
+    from eet_tf import data, workers
     from eet_tf.run import Progress
 
     progress = Progress(run, learner, monitor="val_map@r" if validation else None)
     done = progress.restore()
+    if _is_shared():
+        _check_agreement(learner.distribute_strategy, train, done)
     if done:
         _say(f"Going on after epoch {done} of {FLAGS.epochs}.")
     measured_on = test or validation
-    if measured_on and run.read_json("before.json") is None:
+    embedder = workers.copy_of_worker(learner).embedder if _is_shared() else learner.embedder
+    if run.writes and measured_on and run.read_json("before.json") is None:
         _say(f"Measuring the untrained embedder on {len(measured_on):,} photos.")
-        run.write_json("before.json", _rank(learner.embedder, measured_on).summary(_ks()))
+        run.write_json("before.json", _rank(embedder, measured_on).summary(_ks()))
 
     steps = _steps_per_epoch(sampler)
     _say(f"Training on {len(train):,} photos of {train.num_classes:,} products, {steps} steps an epoch.")
     augment = data.augmentation(FLAGS.image_size, FLAGS.crop, FLAGS.color, FLAGS.cutout, FLAGS.seed, FLAGS.noise)
     values = attributes.values if attributes else None
     decoded = _decoded(train) if FLAGS.cache else None
-    dataset = data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, values, decoded)
-    started = time.monotonic()
-    learner.fit(
-        dataset,
-        epochs=FLAGS.epochs,
-        initial_epoch=done,
-        steps_per_epoch=steps,
-        callbacks=_callbacks(run, progress, validation),
-        shuffle=False,
-    )
 
-    figures = {"best_epoch": progress.best_epoch(), "epochs": FLAGS.epochs, "seconds": time.monotonic() - started}
+    def batches(part):
+        return data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, values, decoded, part)
+
+    started = time.monotonic()
+    how = {"epochs": FLAGS.epochs, "initial_epoch": done, "steps_per_epoch": steps}
+    how["callbacks"] = _callbacks(run, progress, validation)
+    if _is_shared():
+        workers.fit(learner, batches, **how, verbose=int(run.writes))
+    else:
+        learner.fit(batches((0, 1)), **how, shuffle=False)
+    if run.writes:
+        _write_figures(run, progress.best_epoch(), time.monotonic() - started, validation, test)
+
+
+def _write_figures(run, best_epoch: int, seconds: float, validation, test) -> None:
+    """Measures the best embedder and writes all that is said of the run."""
+    import eet_tf
+    from eet_tf.comparison import ClassResults
+    from eet_tf.report import plot_curves
+
+    measured_on = test or validation
+    figures = {"best_epoch": best_epoch, "epochs": FLAGS.epochs, "seconds": seconds}
     if measured_on:
         ranking = _rank(eet_tf.load_embedder(run.folder), measured_on)
         ClassResults.of(ranking, _ks(), measured_on.label_skus).write(run.path("classes.csv"))
@@ -344,7 +397,7 @@ def main(argv):
     import tensorflow as tf
 
     import eet_tf
-    from eet_tf import data, replicas
+    from eet_tf import data, replicas, workers
     from eet_tf.run import RunError, RunFolder
 
     logging.set_verbosity(logging.ERROR)
@@ -357,26 +410,30 @@ def main(argv):
             replicas.split_cpu(FLAGS.virtual_devices)
         train, validation, test = _catalogs()
         sampler, attributes = _sampler(train), _attributes(train)
-        if replicas.num_workers() > 1:
-            raise ValueError(
-                "TF_CONFIG names several workers, and this tool trains on one machine: Keras 3's fit cannot share a "
-                "batch among several. Unset TF_CONFIG, and use all GPUs of one machine with --strategy=mirrored."
-            )
+        _check_workers()
+        if _is_shared():
+            workers.wait_for_others(_every_seconds(lambda missing: _say(f"Waiting for {', '.join(missing)}."), 10))
         strategy = eet_tf.make_strategy(FLAGS.strategy)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the strategy of several workers takes for itself
         replicas.check_batch_size(sampler.batch_size, strategy, FLAGS.microbatch)
         with strategy.scope():
             learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs, attributes)
-        run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE)
-        if FLAGS.check_photos:
+        run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE, replicas.is_chief())
+        if FLAGS.check_photos and run.writes:
             for catalog in filter(None, [train, validation, test]):
                 data.check_photos(catalog, _every_seconds(lambda done: _say(f"Checked {done:,} photos.")))
     except (ValueError, RunError) as error:
         sys.exit(f"error: {error}")
     try:
-        with strategy.scope():
+        with contextlib.nullcontext() if _is_shared() else strategy.scope():
             _train(run, learner, sampler, attributes, train, validation, test)
     except RunError as error:
         sys.exit(f"error: {error}")
+    except tf.errors.OpError as error:
+        if not (_is_shared() and workers.is_loss_of_worker(error)):
+            raise
+        _say("Another worker is gone. This one starts again from the last epoch and waits for it.")
+        os.execv(sys.executable, sys.orig_argv)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def augmentation(
     cutout: float = 0.3,
     seed: int = 0,
     noise: float = 0.0,
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+) -> Callable[..., tf.Tensor]:
     """Random mirror, crop, light, cut-out and noise, as a function of a batch of images and of its number.
 
     Everything is drawn for each photo by itself, and only from `seed` and the number: the same batch under the same
@@ -34,7 +34,8 @@ def augmentation(
         noise: standard deviation of the Gaussian noise that every other photo gets, as a share of 255; 0 adds none.
 
     Returns:
-        A function of `[B, S, S, 3]` and a scalar integer -> `[B, S, S, 3]` float32 in [0, 255].
+        A function of `[B, S, S, 3]` and a scalar integer -> `[B, S, S, 3]` float32 in [0, 255]. A third argument
+        `(k, n)` says that the images are the k-th of n equal parts of the batch, which change as they do in the whole.
 
     Example:
 
@@ -43,8 +44,8 @@ def augmentation(
     TensorShape([4, 32, 32, 3])
     """
 
-    def augment(images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        draw = _Draws(seed, number, tf.shape(images)[0])
+    def augment(images: tf.Tensor, number: tf.Tensor, part: tuple[int, int] = (0, 1)) -> tf.Tensor:
+        draw = _Draws(seed, number, tf.shape(images)[0], part)
         images = _cropped_and_mirrored(tf.cast(images, tf.float32), draw, crop, image_size)
         if color > 0:
             images = _recolored(images, draw, color)
@@ -52,27 +53,29 @@ def augmentation(
             images = _blanked(images, draw, cutout, image_size)
         if noise > 0:
             is_noisy = draw.uniform() < 0.5
-            images += draw.normal(tf.shape(images), 255.0 * noise) * tf.cast(is_noisy, tf.float32)
+            images += draw.normal(tf.shape(images)[1:], 255.0 * noise) * tf.cast(is_noisy, tf.float32)
         return tf.clip_by_value(tf.ensure_shape(images, [None, image_size, image_size, 3]), 0.0, 255.0)
 
     return augment
 
 
 class _Draws:
-    """Random numbers of one batch, one of each kind for each photo."""
+    """Random numbers of one batch, one of each kind for each photo; those of a part of it are drawn with the rest."""
 
-    def __init__(self, seed: int, number: tf.Tensor, count: tf.Tensor):
+    def __init__(self, seed: int, number: tf.Tensor, count: tf.Tensor, part: tuple[int, int]):
         number = tf.cast(number, tf.int64)
         self._seeds = (tf.stack([tf.constant(seed, tf.int64), number * 64 + draw]) for draw in range(64))
-        self._count = count
+        self._of_all = count * part[1]
+        self._rows = slice(count * part[0], count * (part[0] + 1))
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
         """`[B, 1, 1, 1]` in [low, high)."""
-        return tf.random.stateless_uniform([self._count, 1, 1, 1], next(self._seeds), low, high)
+        return tf.random.stateless_uniform([self._of_all, 1, 1, 1], next(self._seeds), low, high)[self._rows]
 
     def normal(self, shape: tf.Tensor, deviation: float) -> tf.Tensor:
-        """Of any shape."""
-        return tf.random.stateless_normal(shape, next(self._seeds), stddev=deviation)
+        """`[B, *shape]`."""
+        shape = tf.concat([[self._of_all], shape], axis=0)
+        return tf.random.stateless_normal(shape, next(self._seeds), stddev=deviation)[self._rows]
 
 
 def _cropped_and_mirrored(images: tf.Tensor, draw: _Draws, smallest_area: float, image_size: int) -> tf.Tensor:

@@ -17,11 +17,12 @@ def training_dataset(
     catalog: Catalog,
     sampler: PKSampler,
     image_size: int,
-    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    augment: Callable[..., tf.Tensor] | None = None,
     first_epoch: int = 0,
     steps_per_epoch: int | None = None,
     attributes: np.ndarray | None = None,
     decoded: np.ndarray | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Endless training batches: `(images [P*K, S, S, 3] float32 in [0, 255], labels [P*K] int64)`, class after class.
 
@@ -33,14 +34,16 @@ def training_dataset(
         sampler: decides which photos make a batch.
         image_size: S.
         augment: function of a batch of images and of its number, counted from 0 over all epochs, e.g.
-            `augmentation(image_size)`.
+            `augmentation(image_size)`; also of `part` if there are several.
         first_epoch: number of the epoch it starts with, so that a resumed run sees what the first would have.
         steps_per_epoch: batches after which the sampler's next epoch begins, default `sampler.steps_per_epoch`.
         attributes: `[N, A]` of 1, 0 and -1, one row per photo of the catalogue, e.g. `encode_attributes(...).values`.
         decoded: what `decode_photos` made of the catalogue, to be taken in place of the files.
+        part: `(k, n)`: only the k-th of n equal parts of each batch, k counted from 0, whose photos alone are read.
 
     Raises:
-        ValueError: if `attributes` or `decoded` has not one row per photo, or `decoded` another size.
+        ValueError: if `attributes` or `decoded` has not one row per photo, or `decoded` another size, or a batch does
+            not fall into `n` parts.
 
     Example:
 
@@ -48,6 +51,13 @@ def training_dataset(
     >>> model.fit(dataset, steps_per_epoch=100)  # doctest: +SKIP
     """
     targets = _targets(catalog, attributes)
+    share, remainder = divmod(sampler.batch_size, part[1])
+    if remainder or not 0 <= part[0] < part[1]:
+        raise ValueError(
+            f"`part` must be (k, n), k below n, and n must divide the {sampler.batch_size} photos of a batch. "
+            f"Received: part={part}."
+        )
+    rows_of_part = slice(part[0] * share, (part[0] + 1) * share)
     steps = steps_per_epoch or sampler.steps_per_epoch
 
     def batches():
@@ -55,17 +65,18 @@ def training_dataset(
         while True:
             drawn = sampler.batches(epoch)
             for _ in range(steps):
-                yield next(drawn)
+                yield next(drawn)[rows_of_part]
             epoch += 1
 
     if decoded is None:
-        dataset = _from_files(batches, tf.constant(catalog.files), image_size, sampler.batch_size)
+        dataset = _from_files(batches, tf.constant(catalog.files), image_size, share)
     else:
-        dataset = _from_decoded(batches, _checked(decoded, catalog, image_size), sampler.batch_size)
+        dataset = _from_decoded(batches, _checked(decoded, catalog, image_size), share)
     dataset = dataset.map(lambda batch, rows: (batch, targets(rows)), os.cpu_count())
     if augment is not None:
+        told = [part] if part[1] > 1 else []  # a function of someone else's may know no parts
         dataset = dataset.enumerate(first_epoch * steps).map(
-            lambda number, pair: (augment(pair[0], number), pair[1]), os.cpu_count()
+            lambda number, pair: (augment(pair[0], number, *told), pair[1]), os.cpu_count()
         )
     return _ending_at_once(dataset.prefetch(2))
 

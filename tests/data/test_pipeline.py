@@ -56,6 +56,50 @@ def test_batches_are_the_photos_that_the_sampler_chose(catalog, sampler):
         )
 
 
+@pytest.mark.parametrize("is_decoded", [False, True], ids=["files", "decoded"])
+def test_parts_put_together_are_the_batch(catalog, sampler, is_decoded):
+    """Three workers, of which each reads a third of the photos and changes them as one alone would."""
+    decoded = decode_photos(catalog, SIZE) if is_decoded else None
+    augment = augmentation(SIZE, seed=5, noise=0.05)
+
+    def batches(part):
+        attributes = catalog.labels[:, np.newaxis] % 2
+        return take(training_dataset(catalog, sampler, SIZE, augment, 2, 2, attributes, decoded, part), 3)
+
+    parts = [batches((number, 3)) for number in range(3)]
+    for number, (images, targets) in enumerate(batches((0, 1))):
+        assert images.shape[0] == 6 and parts[0][number][0].shape[0] == 2
+        np.testing.assert_allclose(np.concatenate([part[number][0] for part in parts]), images, atol=1e-3)
+        for name, values in targets.items():
+            np.testing.assert_array_equal(np.concatenate([part[number][1][name] for part in parts]), values)
+
+
+def test_a_part_reads_its_own_photos_only(catalog, sampler, monkeypatch):
+    """The generator behind it gives the rows of the part, and nothing else is asked of the files."""
+    chosen = [batch[4:6] for batch in itertools.islice(epoch_of(sampler, 0), 2)]
+    asked = []
+    generator = tf.data.Dataset.from_generator
+
+    def watched(function, output_signature):
+        def rows():
+            for row in function():
+                asked.append(row)
+                yield row
+
+        return generator(rows, output_signature=output_signature)
+
+    monkeypatch.setattr(tf.data.Dataset, "from_generator", watched)
+    take(training_dataset(catalog, sampler, SIZE, part=(2, 3)), 2)
+    np.testing.assert_array_equal(asked[:2], chosen)
+    assert all(len(rows) == 2 for rows in asked)
+
+
+@pytest.mark.parametrize("part", [(0, 4), (2, 2), (-1, 2)])
+def test_parts_that_do_not_exist_are_refused(catalog, sampler, part):
+    with pytest.raises(ValueError, match=r"`part` must be \(k, n\), .*the 6 photos of a batch.*Received: part="):
+        training_dataset(catalog, sampler, SIZE, part=part)
+
+
 def epoch_of(sampler, epoch):
     """The batches of one epoch."""
     return itertools.islice(sampler.batches(epoch), sampler.steps_per_epoch)

@@ -51,12 +51,12 @@ class Outcome:
         assert "np.str_" not in message
 
 
-def start(script, *flags):
-    """Starts a script; for a test that wants to end it."""
+def start(script, *flags, environment=None):
+    """Starts a script; for a test that wants to end it. It sees what `environment` adds."""
     return subprocess.Popen(
         [sys.executable, script, *flags],
         cwd=REPOSITORY,
-        env=_environment(),
+        env={**_environment(), **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
