@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 
 
@@ -25,7 +26,8 @@ def replaced(path: str | os.PathLike) -> Iterator[str]:
     path = os.path.abspath(path)
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
-    aside = os.path.join(folder, f".{os.getpid()}.{name}")
+    # random, since processes of several machines can share a folder, and a number
+    aside = os.path.join(folder, f".{secrets.token_hex(6)}.{name}")
     try:
         yield aside
         with open(aside, "rb") as file:
