@@ -2,6 +2,8 @@
 
     python export/build_index.py --saved_model=runs/mine/serving --dataset=csv --data_dir=photos/catalog.csv \
         --split=all --output_dir=runs/mine/index
+
+With --embeddings_dir instead of --saved_model it takes the embeddings that embed_beam.py wrote.
 """
 
 import os
@@ -13,7 +15,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all tha
 
 FLAGS = flags.FLAGS
 _DATASETS = ["synthetic", "csv", "folder", "sop"]
-flags.DEFINE_string("saved_model", None, "A SavedModel, or its base path: the newest version.", required=True)
+flags.DEFINE_string("saved_model", None, "A SavedModel, or its base path: the newest version.")
+flags.DEFINE_string("embeddings_dir", None, "Embeddings that embed_beam.py wrote; instead of --saved_model.")
+flags.mark_flags_as_mutual_exclusive(["saved_model", "embeddings_dir"], required=True)
 flags.DEFINE_enum("dataset", None, _DATASETS, "Layout of the photos.", required=True)
 flags.DEFINE_string("data_dir", None, "Where the photos are.")
 flags.DEFINE_string("split", "all", "Which part of the catalogue; all of it by default.")
@@ -48,25 +52,37 @@ def _read(file: str) -> bytes:
         return photo.read()
 
 
+def _embeddings(catalog):
+    """The catalogue's embeddings, their fingerprint and the SavedModel's folder; from files, or embedded here."""
+    if FLAGS.embeddings_dir is not None:
+        from eet_tf.embedding_files import open_folder
+
+        files = open_folder(FLAGS.embeddings_dir)
+        return files.read(catalog.paths), files.fingerprint, os.path.join(files.folder, files.saved_model)
+    from eet_tf.serving import ServedEmbedder
+
+    embedder = ServedEmbedder(FLAGS.saved_model)
+    return _embed(embedder, catalog), embedder.fingerprint, embedder.folder
+
+
 def main(argv):
     """Checks everything that can be checked early, then embeds and builds."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
     from eet_tf import data, index
-    from eet_tf.serving import ServedEmbedder
 
     try:
         index.check_replaceable(FLAGS.output_dir)
         catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
-        embedder = ServedEmbedder(FLAGS.saved_model)
+        embeddings, fingerprint, saved_model = _embeddings(catalog)
         kind = {"scann": index.ScannIndex, "exact": index.ExactIndex}[FLAGS.index]
         built = kind.build(
-            _embed(embedder, catalog),
+            embeddings,
             catalog.skus,
             catalog.paths,
-            fingerprint=embedder.fingerprint,
+            fingerprint=fingerprint,
             metadata={
-                "saved_model": os.path.relpath(embedder.folder, FLAGS.output_dir),
+                "saved_model": os.path.relpath(saved_model, FLAGS.output_dir),
                 "photo_root": os.path.relpath(catalog.root, FLAGS.output_dir),
             },
         )

@@ -39,6 +39,7 @@ MODULES = {
     "data.lists": (1, {".data.catalog"}),
     "data.pipeline": (1, {".data.catalog", ".data.images", ".data.sampling", "numpy", "tensorflow"}),
     "data.synthetic": (1, {".data.catalog", ".data.drawing", "PIL", "numpy"}),
+    "embedding_files": (1, {".files", "numpy"}),
     "evaluation": (1, {".metrics", "keras", "numpy", "tensorflow"}),
     "index": (1, {".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann"}),
     "index.base": (1, {".index.checks", ".index.folder", "numpy"}),
@@ -76,6 +77,7 @@ MODULES = {
 WITHOUT_TENSORFLOW = [
     "metrics",
     "comparison",
+    "embedding_files",
     "files",
     "_lazy",
     "report",
