@@ -39,6 +39,8 @@ setup(
             "tensorflow-addons==0.23.0",
             "tensorflow-metadata<1.16",
         ],
+        # export/embed_beam.py; it needs older pillow and protobuf than the default set: constraints-beam.txt
+        "beam": ["apache-beam>=2.77,<3"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
         "test": ["pytest", "hypothesis", "ruff", "scipy>=1.11"],

@@ -48,6 +48,7 @@ MODULES = {
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "serving": (1, {".compat", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
     # 2
+    "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
     # 3
     "losses": (3, set()),
@@ -157,6 +158,10 @@ def test_no_module_imports_itself_by_a_detour():
 @pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)
 def test_it_does_without_tensorflow(name):
     assert not arrows(name) & {"tensorflow", "keras", "keras_cv"}
+
+
+def test_only_its_own_module_needs_beam():
+    assert [name for name in MODULES if "apache_beam" in arrows(name)] == ["beam"]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "losses"])

@@ -10,11 +10,14 @@ import sys
 
 import pytest
 
+from eet_tf import build_embedder, export_embedder
 from eet_tf.data import make_synthetic_catalog
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+_LINES = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+BEAM = [line for line in _LINES if "embed_beam.py" in line or "--embeddings_dir" in line]
+COMMANDS = [line for line in _LINES if line not in BEAM]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
 DATA = ROOT.parent / "shared" / "data"
 TINY = "--image_size=32 --embedding_dim=8 --epochs=1 --steps_per_epoch=2 --classes_per_batch=2 --examples_per_class=2"
@@ -46,6 +49,7 @@ def workplace(tmp_path_factory):
 def test_readme_has_the_commands_that_are_run_below():
     assert COMMANDS[:2] == ["make demo", "make test"]
     assert len(COMMANDS) == 10
+    assert len(BEAM) == 2
     assert [command for command in COMMANDS if "DATA" in command] == COMMANDS[-2:]
     assert len(PYTHON) == 4
 
@@ -74,6 +78,16 @@ def test_commands_on_own_photos(workplace):
     result = run([sys.executable, "-c", "\n".join(PYTHON[2:])], workplace)
     assert result.returncode == 0, result.stderr
     assert "(1, 8) tf.Tensor([ True]" in result.stdout
+
+
+@pytest.mark.beam
+def test_commands_for_a_large_catalogue(workplace):
+    pytest.importorskip("apache_beam", reason="needs Apache Beam: make test-beam")
+    export_embedder(build_embedder("small_cnn", 8, image_size=32), str(workplace / "runs" / "mine" / "serving"))
+    for command in BEAM:
+        result = run([sys.executable, *shlex.split(command)[1:]], workplace)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert (workplace / "runs" / "mine" / "index" / "manifest.json").is_file()
 
 
 def test_python_that_needs_no_run(workplace):

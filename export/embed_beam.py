@@ -1,0 +1,164 @@
+"""Embeds a catalogue through a SavedModel on many machines, with Apache Beam, into files that build_index.py reads.
+
+    python export/embed_beam.py --saved_model=runs/mine/serving --dataset=csv --data_dir=photos/catalog.csv \
+        --output_dir=runs/mine/embeddings
+    python export/build_index.py --embeddings_dir=runs/mine/embeddings --dataset=csv --data_dir=photos/catalog.csv \
+        --output_dir=runs/mine/index
+
+Killed and run again, it embeds only what is not done. It runs on this machine; every further flag is Beam's, e.g.
+--direct_num_workers=4 --direct_running_mode=multi_processing, or --runner=FlinkRunner --flink_master=... Workers must
+have this package and see the photos, the SavedModel and the output under the same paths. --verbosity=0 shows Beam's
+log.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+
+from absl import app, flags, logging
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
+
+FLAGS = flags.FLAGS
+_DATASETS = ["synthetic", "csv", "folder", "sop"]
+flags.DEFINE_string("saved_model", None, "A SavedModel, or its base path: the newest version.", required=True)
+flags.DEFINE_enum("dataset", None, _DATASETS, "Layout of the photos.", required=True)
+flags.DEFINE_string("data_dir", None, "Where the photos are.")
+flags.DEFINE_string("split", "all", "Which part of the catalogue; all of it by default.")
+flags.DEFINE_string("output_dir", None, "The folder of embeddings; what is done in it stays.", required=True)
+flags.DEFINE_integer("num_shards", None, "How many files; by default one for 5,000 photos.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 64, "Photos embedded at once.", lower_bound=1)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Takes the flags above; the rest is Beam's."""
+    try:
+        return FLAGS(argv, known_only=True)
+    except flags.Error as error:
+        sys.exit(f"error: {error}\nPass --help to see the flags.")
+
+
+def _library():
+    """The part that needs Beam; says how to install it if it is not there."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.FATAL)  # what goes wrong comes as an exception
+    try:
+        from eet_tf import beam
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("apache_beam"):
+            raise
+        sys.exit("error: export/embed_beam.py needs Apache Beam: pip install 'eet-tf[beam]'")
+    return beam
+
+
+def _prepare(embedder, num_photos: int):
+    """The folder of embeddings, ready to be written to; says if another model's are in it."""
+    from eet_tf import embedding_files
+
+    folder = os.path.abspath(FLAGS.output_dir)
+    existing = embedding_files.find_folder(folder)
+    if existing is not None and existing.fingerprint != embedder.fingerprint:
+        print(f"{FLAGS.output_dir} holds embeddings of another model; they are replaced.")
+    files = embedding_files.EmbeddingFolder(
+        folder,
+        embedder.fingerprint,
+        embedder.embedding_dim,
+        embedding_files.choose_num_shards(FLAGS.num_shards, existing, num_photos),
+        os.path.relpath(embedder.folder, folder),
+    )
+    files.save()
+    return files
+
+
+def _undone(files, photos: list[str]) -> list[tuple[int, list[str]]]:
+    """The shards to embed, each with its photos; says how many are done."""
+    shards = [(shard, [photos[row] for row in rows]) for shard, rows in enumerate(files.deal(photos))]
+    undone = [(shard, names) for shard, names in shards if not files.is_done(shard, names)]
+    print(f"{len(shards) - len(undone)} of {len(shards)} shards are done.", flush=True)
+    return undone
+
+
+@contextlib.contextmanager
+def _progress(files, shards):
+    """Shows how many photos are embedded. Files appearing tell it, since that is the same with every runner."""
+    import keras
+
+    before = {shard: _version(files.file(shard)) for shard, _ in shards}
+    sizes = {shard: len(names) for shard, names in shards}
+    bar = keras.utils.Progbar(sum(sizes.values()), unit_name="photo")
+    ended = threading.Event()
+
+    def watch():
+        is_last, shown = False, 0
+        while not is_last:
+            is_last = ended.wait(1)
+            done = sum(size for shard, size in sizes.items() if _version(files.file(shard)) != before[shard])
+            if done > shown:
+                bar.update(done)
+            shown = done
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _version(file: str):
+    """Changes whenever the file is replaced; None where there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _refuse_unreadable(files, catalog) -> None:
+    """Ends with an error if photos are no images; the others are embedded all the same."""
+    from eet_tf.data import CatalogError
+
+    unreadable = files.unreadable(catalog.paths)
+    if unreadable:
+        shown = "\n".join(f"{catalog.where(row)}: {str(catalog.files[row])!r}" for row in unreadable[:5])
+        raise CatalogError(
+            f"{len(unreadable)} photos are no images; all others are embedded. Replace them or delete their rows, and "
+            f"run the same command again:\n{shown}"
+        )
+
+
+def main(argv):
+    """Checks everything that can be checked early, then embeds what is not done."""
+    beam = _library()
+    from eet_tf import data
+    from eet_tf.serving import ServedEmbedder
+
+    try:
+        options = beam.pipeline_options(argv[1:])
+        catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
+        embedder = ServedEmbedder(FLAGS.saved_model)
+        files = _prepare(embedder, len(catalog))
+        shards = _undone(files, catalog.paths.tolist())
+        embed = beam.EmbedShard(
+            files, os.path.abspath(embedder.folder), os.path.abspath(catalog.root), FLAGS.batch_size
+        )
+        del embedder  # the workers load their own
+        start = time.monotonic()
+        if shards:
+            with _progress(files, shards):
+                beam.embed_shards(options, embed, shards)
+        seconds = time.monotonic() - start
+        _refuse_unreadable(files, catalog)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if shards:
+        num_photos = sum(len(names) for _, names in shards)
+        print(f"Embedded {num_photos} photos, {num_photos / seconds:.1f} a second.")
+    print(f"The embeddings of {len(catalog)} photos are {FLAGS.output_dir}.")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)
