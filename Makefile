@@ -1,4 +1,4 @@
-# make demo | make test | make test-addons | make test-beam | make bench | make venv. Each builds the environment it needs, once.
+# make demo | make test | make test-addons | make bench | make venv. Each builds the environment it needs, once.
 
 PYTHON ?= python3
 PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
@@ -7,12 +7,11 @@ PY ?= .venv/bin/python
 RUN ?= runs/demo
 PHOTOS ?= runs/synthetic_photos
 
-.PHONY: bench demo test test-addons test-beam venv venv-addons venv-beam
+.PHONY: bench demo test test-addons venv venv-addons
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
 venv-addons: .venv-addons/complete
-venv-beam: .venv-beam/complete
 
 .venv/complete: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
@@ -20,14 +19,7 @@ venv-beam: .venv-beam/complete
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "This Python cannot make environments. On Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	@touch $@
-
-.venv-beam/complete: setup.py constraints-beam.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
-		{ echo "Python 3.10 to 3.13 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv --clear .venv-beam
-	.venv-beam/bin/python -m pip install --quiet --constraint constraints-beam.txt --editable '.[beam,test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,test]'
 	@touch $@
 
 .venv-addons/complete: setup.py constraints-addons.txt
@@ -55,10 +47,6 @@ test: venv
 # the second supported set of versions: losses, embedder, learner, and three steps under MirroredStrategy
 test-addons: venv-addons
 	.venv-addons/bin/python -m pytest -m addons
-
-# the default set as far as Apache Beam allows it: export/embed_beam.py and what it stands on
-test-beam: venv-beam
-	.venv-beam/bin/python -m pytest -m beam
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

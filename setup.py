@@ -39,7 +39,7 @@ setup(
             "tensorflow-addons==0.23.0",
             "tensorflow-metadata<1.16",
         ],
-        # export/embed_beam.py; it needs older pillow and protobuf than the default set: constraints-beam.txt
+        # export/embed_beam.py; not with [addons], whose protobuf is too old for it
         "beam": ["apache-beam>=2.77,<3"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],

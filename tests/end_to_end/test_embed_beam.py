@@ -16,10 +16,8 @@ from eet_tf.data import load_csv, make_synthetic_catalog
 from eet_tf.embedding_files import open_folder
 from eet_tf.index import load_index
 
-pytestmark = pytest.mark.beam
-
 NUM_SHARDS = 4
-NEEDS_BEAM = "needs Apache Beam: make test-beam"
+NEEDS_BEAM = "Apache Beam does not go with TensorFlow 2.15"
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +212,7 @@ def test_refused_in_one_line_before_anything_is_written(embedded, place, run_scr
     assert times(embedded[0]) == before
 
 
+@pytest.mark.addons
 @pytest.mark.skipif(importlib.util.find_spec("apache_beam") is not None, reason="Apache Beam is installed")
 def test_without_beam_it_says_how_to_install_it(place, run_script, tmp_path):
     run_script(*command(place, tmp_path / "new")).refused(r"pip install 'eet-tf\[beam\]'")

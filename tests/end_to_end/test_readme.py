@@ -80,9 +80,7 @@ def test_commands_on_own_photos(workplace):
     assert "(1, 8) tf.Tensor([ True]" in result.stdout
 
 
-@pytest.mark.beam
 def test_commands_for_a_large_catalogue(workplace):
-    pytest.importorskip("apache_beam", reason="needs Apache Beam: make test-beam")
     export_embedder(build_embedder("small_cnn", 8, image_size=32), str(workplace / "runs" / "mine" / "serving"))
     for command in BEAM:
         result = run([sys.executable, *shlex.split(command)[1:]], workplace)

@@ -18,7 +18,14 @@ EPOCHS = 16
 @pytest.fixture
 def flags(root, tiny):
     """What all workers are given, but for the folder. Batch norm would see the photos of one worker only."""
-    changes = ("--freeze_batch_norm", "--crop=0.5", "--noise=0.05", "--memory_size=12")
+    changes = (
+        "--freeze_batch_norm",
+        "--optimizer=sgd",
+        "--learning_rate=0.01",
+        "--crop=0.5",
+        "--noise=0.05",
+        "--memory_size=12",
+    )
     return ("train/main.py", *tiny, "--dataset=csv", f"--data_dir={root / 'photos'}", f"--epochs={EPOCHS}", *changes)
 
 
