@@ -10,6 +10,7 @@ from eet_tf import (
     BinomialDevianceLoss,
     EETLoss,
     MetricLearner,
+    RetrievalEvaluation,
     SoftBinomialDevianceLoss,
     TripletLoss,
 )
@@ -546,3 +547,30 @@ def test_a_batch_that_does_not_fall_into_pieces_is_refused():
 def test_a_microbatch_of_nothing_is_refused():
     with pytest.raises(ValueError, match="`microbatch` must be at least 1, or None. Received: microbatch=0"):
         make_learner(EETLoss(), microbatch=0)
+
+
+class Traced(keras.layers.Layer):
+    """Hands its input on, and counts how often it is traced."""
+
+    count = 0
+
+    def call(self, inputs):
+        self.count += 1
+        return inputs
+
+
+@pytest.mark.parametrize("microbatch", [None, 4])
+def test_nothing_is_traced_after_the_first_epoch(microbatch):
+    """Batches of one, of few and of many classes; the memory fills; each epoch is measured, with a short batch at its end."""
+    traced, counts = Traced(), []
+    embedder = keras.Sequential([keras.Input([6]), traced, keras.layers.Dense(4)])
+    model = MetricLearner(embedder, memory_size=40)
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True), EETLoss(), microbatch=microbatch)
+    labels = np.array([[0] * 8, [0, 0, 1, 1, 2, 2, 2, 2], list(range(8)), [3, 3, 1, 1, 5, 5, 4, 4]])
+    images = np.random.default_rng(1).normal(size=[32, 6]).astype(np.float32)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels.reshape(-1))).batch(8, drop_remainder=True).repeat()
+    evaluation = RetrievalEvaluation(tf.data.Dataset.from_tensor_slices(images).batch(12), labels.reshape(-1))
+    counter = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: counts.append(traced.count))
+    model.fit(batches, epochs=4, steps_per_epoch=4, callbacks=[evaluation, counter], shuffle=False, verbose=0)
+    assert counts[0] > 0
+    assert counts == [counts[0]] * 4
