@@ -561,7 +561,7 @@ class Traced(keras.layers.Layer):
 
 @pytest.mark.parametrize("microbatch", [None, 4])
 def test_nothing_is_traced_after_the_first_epoch(microbatch):
-    """Batches of one, of few and of many classes; the memory fills; each epoch is measured, with a short batch at its end."""
+    """Batches of one, of few, of many classes; the memory fills; each epoch is measured, its last batch being short."""
     traced, counts = Traced(), []
     embedder = keras.Sequential([keras.Input([6]), traced, keras.layers.Dense(4)])
     model = MetricLearner(embedder, memory_size=40)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-RESULTS = sorted(run.parent for run in (REPOSITORY / "benchmarks" / "results").glob("*/batch_hard-0.csv"))
+RESULTS = sorted({run.parent for run in (REPOSITORY / "benchmarks" / "results").glob("*/*-0.csv")})
 
 
 @pytest.fixture(scope="module")

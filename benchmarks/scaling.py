@@ -1,0 +1,96 @@
+"""What a step needs on many GPUs, by arithmetic: nothing is measured here, and no GPU is needed.
+
+    python benchmarks/scaling.py --photos_per_gpu=64 --embedding_dim=512 --examples_per_class=4
+
+For the embeddings, labels and class distances that EET sends around, as `eet_tf/replicas.py` and
+`eet_tf/class_pairs.py` do it, against what training costs with any loss: the network's own work and the exchange of its
+gradients.
+"""
+
+import sys
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("photos_per_gpu", 64, "Photos of a batch on each GPU.", lower_bound=1)
+flags.DEFINE_integer("examples_per_class", 4, "Photos of each product in a batch.", lower_bound=1)
+flags.DEFINE_integer("embedding_dim", 512, "Length of the embedding.", lower_bound=1)
+flags.DEFINE_integer("memory_size", 0, "Photos of past batches, --memory_size of train/main.py.", lower_bound=0)
+flags.DEFINE_float("parameters", 25.6e6, "Weights of the network; ResNet-50.", lower_bound=1)
+flags.DEFINE_float("network_gflops", 24.6, "Work of a photo, forward and backward; ResNet-50 at 224 px: 3 x 8.2.")
+flags.DEFINE_float("half_tflops", 120, "What a GPU reaches in half precision on the network.", lower_bound=0.001)
+flags.DEFINE_float("single_tflops", 15, "What it reaches in float32 on the products of the loss.", lower_bound=0.001)
+flags.DEFINE_float("inside_gb", 150, "GB/s of a GPU to the others of its machine.", lower_bound=0.001)
+flags.DEFINE_float("between_gb", 3, "GB/s of a GPU to other machines: 8 GPUs share 200 Gbit/s.", lower_bound=0.001)
+flags.DEFINE_float("hop_us", 15, "Microseconds from one GPU of a ring to the next.", lower_bound=0)
+flags.DEFINE_integer("gpus_per_machine", 8, "GPUs of a machine.", lower_bound=1)
+
+_FLOAT, _INT = 4, 4
+_GATHERS = (
+    2 * 6
+)  # embeddings, labels, sizes, class numbers, class pairs (2); TensorFlow gathers the shape of each first
+_SUMS = 2  # what replicas make of class distances, and the gradient of what was gathered
+
+
+def step(num_gpus: int) -> dict[str, float]:
+    """Bytes that each GPU receives, floating point operations, and the time of both, of one step on some GPUs."""
+    photos = num_gpus * FLAGS.photos_per_gpu
+    classes = photos / FLAGS.examples_per_class
+    others = (num_gpus - 1) / num_gpus
+    rows = photos * FLAGS.embedding_dim * _FLOAT
+    gathered = others * rows * (2 if FLAGS.memory_size else 1)  # the memory takes them a second time
+    given_back = 2 * others * rows  # the gradient of what was gathered is summed over all
+    pairs = others * classes**2 * (_FLOAT + _INT) + 2 * others * classes**2 * _FLOAT
+    weights = 2 * others * FLAGS.parameters * _FLOAT
+    flops = 2 * 2 * FLAGS.photos_per_gpu * photos * FLAGS.embedding_dim  # mining, and the gradient of class pairs
+    flops += 2 * FLAGS.photos_per_gpu * FLAGS.memory_size * FLAGS.embedding_dim
+    speed = 1e9 * (FLAGS.inside_gb if num_gpus <= FLAGS.gpus_per_machine else FLAGS.between_gb)
+    hops = (_GATHERS + 2 * _SUMS) * (num_gpus - 1) * FLAGS.hop_us / 1000
+    return {
+        "photos in the batch": photos,
+        "products in the batch": classes,
+        "embeddings gathered, MB": gathered / 1e6,
+        "their gradient, MB": given_back / 1e6,
+        "class pairs, MB": pairs / 1e6,
+        "gradients of the network, MB": weights / 1e6,
+        "class distances on each GPU, MB": classes**2 * _FLOAT / 1e6,
+        "mining, GFLOP": flops / 1e9,
+        "network, GFLOP": FLAGS.photos_per_gpu * FLAGS.network_gflops,
+        "network, ms": FLAGS.photos_per_gpu * FLAGS.network_gflops / FLAGS.half_tflops,
+        "its gradients sent, ms": 1000 * weights / speed,
+        "mining, ms": flops / 1e9 / FLAGS.single_tflops,
+        "embeddings sent, ms": 1000 * (gathered + given_back) / speed,
+        "class pairs sent, ms": 1000 * pairs / speed,
+        "hops of EET's messages, ms": hops,
+    }
+
+
+def table(counts: tuple[int, ...] = (1, 8, 64)) -> str:
+    """A column for each number of GPUs."""
+    columns = [step(count) for count in counts]
+    lines = [
+        f"{FLAGS.photos_per_gpu} photos on each GPU, {FLAGS.examples_per_class} of a product, embeddings of "
+        f"{FLAGS.embedding_dim}" + (f", a memory of {FLAGS.memory_size:,}" if FLAGS.memory_size else "") + ":",
+        "",
+        "| GPUs | " + " | ".join(map(str, counts)) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
+    lines += [f"| {name} | {' | '.join(_rounded(column[name]) for column in columns)} |" for name in columns[0]]
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def main(argv):
+    """Prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    sys.stdout.write(table())
+
+
+if __name__ == "__main__":
+    app.run(main)
