@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from typing import NamedTuple
+
 import tensorflow as tf
 
 STRATEGIES = ("default", "one_device", "mirrored", "multi_worker")
@@ -38,28 +42,54 @@ def _local_devices() -> list[str]:
     return [device.name for device in devices]
 
 
-def num_workers() -> int:
-    """How many machines `TF_CONFIG` names; 1 without it."""
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-    return max(1, len(cluster.get("worker", ())) + len(cluster.get("chief", ())))
+class Cluster(NamedTuple):
+    """What `TF_CONFIG` says: the address of this worker, and those of all, the chief first; `("", [])` without it."""
+
+    own: str
+    workers: list[str]
+
+    @property
+    def others(self) -> list[str]:
+        """The addresses of all but this one."""
+        return [address for address in self.workers if address != self.own]
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes for all: the chief that `TF_CONFIG` names, or else worker 0; true without it."""
+        return self.own == (self.workers or [""])[0]
 
 
-def worker_addresses() -> tuple[str, list[str]]:
-    """The address of this worker in `TF_CONFIG`, and those of the others; `("", [])` without it."""
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    cluster = resolver.cluster_spec().as_dict()
-    if not cluster:
-        return "", []
-    own = cluster[resolver.task_type][resolver.task_id]
-    return own, [address for job in ("chief", "worker") for address in cluster.get(job, ()) if address != own]
+def read_cluster() -> Cluster:
+    """Who trains together, from the environment variable `TF_CONFIG`.
 
+    Raises:
+        ValueError: if it is set and is not understood.
 
-def is_chief() -> bool:
-    """Whether this process writes for all: the chief that `TF_CONFIG` names, or else worker 0; true without it."""
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    if num_workers() == 1:
-        return True
-    return cluster.task_type == "chief" or (cluster.task_id == 0 and "chief" not in cluster.cluster_spec().as_dict())
+    Example:
+
+    >>> cluster = {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 1}}
+    >>> os.environ["TF_CONFIG"] = json.dumps(cluster)
+    >>> read_cluster().own, read_cluster().is_chief
+    ('10.0.0.2:2222', False)
+    >>> del os.environ["TF_CONFIG"]
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return Cluster("", [])
+    try:
+        config = json.loads(text)
+        jobs, task = config["cluster"], config["task"]
+        own = jobs[task["type"]][int(task["index"])]
+        workers = [address for job in ("chief", "worker") for address in jobs.get(job, ())]
+        is_worker = own in workers and all(int(address.rpartition(":")[2]) for address in workers)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        is_worker = False
+    if not is_worker or len(set(workers)) < len(workers):
+        raise ValueError(
+            'TF_CONFIG must be like {"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", '
+            f'"index": 0}}}}, with the task a chief or worker of the cluster. Received: TF_CONFIG={text!r}.'
+        )
+    return Cluster(own, workers)
 
 
 def split_cpu(num_devices: int) -> None:

@@ -130,7 +130,8 @@ def wait_for_others(report: Callable[[list[str]], None] | None = None) -> None:
     Raises:
         ValueError: if the port of this worker is taken.
     """
-    own, missing = replicas.worker_addresses()
+    cluster = replicas.read_cluster()
+    own, missing = cluster.own, cluster.others
     if not missing:
         return
     port = int(own.rpartition(":")[2])

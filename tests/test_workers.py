@@ -37,24 +37,47 @@ def set_cluster(monkeypatch):
 
 
 def test_without_a_cluster_one_process_is_everyone(set_cluster):
-    assert (replicas.num_workers(), replicas.is_chief(), replicas.worker_addresses()) == (1, True, ("", []))
+    cluster = replicas.read_cluster()
+    assert (cluster, cluster.others, cluster.is_chief) == (("", []), [], True)
     workers.wait_for_others(lambda missing: pytest.fail("it waits"))
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_without_a_chief_worker_0_is_it(set_cluster, index):
     set_cluster({"worker": ["a:1", "b:2"]}, index=index)
-    assert replicas.num_workers() == 2
-    assert replicas.is_chief() == (index == 0)
-    assert replicas.worker_addresses() == (("a:1", ["b:2"]) if index == 0 else ("b:2", ["a:1"]))
+    cluster = replicas.read_cluster()
+    assert cluster.workers == ["a:1", "b:2"]
+    assert cluster.is_chief == (index == 0)
+    assert (cluster.own, cluster.others) == (("a:1", ["b:2"]) if index == 0 else ("b:2", ["a:1"]))
 
 
 @pytest.mark.parametrize("job, index, is_chief", [("chief", 0, True), ("worker", 0, False), ("worker", 1, False)])
 def test_a_chief_that_is_named_is_it(set_cluster, job, index, is_chief):
     set_cluster({"chief": ["c:3"], "worker": ["a:1", "b:2"]}, job, index)
-    assert replicas.num_workers() == 3
-    assert replicas.is_chief() == is_chief
-    assert len(replicas.worker_addresses()[1]) == 2
+    cluster = replicas.read_cluster()
+    assert cluster.workers == ["c:3", "a:1", "b:2"]
+    assert cluster.is_chief == is_chief
+    assert len(cluster.others) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{bad",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
+    ],
+    ids=["no json", "no dict", "no task", "no such worker", "ps", "no port", "twice"],
+)
+def test_a_cluster_that_is_not_understood_is_shown(text, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=r'TF_CONFIG must be like \{"cluster".*Received: TF_CONFIG=') as raised:
+        replicas.read_cluster()
+    assert text in str(raised.value)
 
 
 def test_it_waits_until_all_others_answer_and_says_for_whom(set_cluster):

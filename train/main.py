@@ -268,9 +268,10 @@ def _is_shared() -> bool:
 def _check_workers() -> None:
     from eet_tf import replicas
 
-    if replicas.num_workers() > 1 and not _is_shared():
+    count = len(replicas.read_cluster().workers)
+    if count > 1 and not _is_shared():
         raise ValueError(
-            f"TF_CONFIG names {replicas.num_workers()} workers, which only --strategy=multi_worker lets train "
+            f"TF_CONFIG names {count} workers, which only --strategy=multi_worker lets train "
             f"together. Received: --strategy={FLAGS.strategy}. Change it, or unset TF_CONFIG."
         )
 
@@ -418,7 +419,7 @@ def main(argv):
         replicas.check_batch_size(sampler.batch_size, strategy, FLAGS.microbatch)
         with strategy.scope():
             learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs, attributes)
-        run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE, replicas.is_chief())
+        run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE, replicas.read_cluster().is_chief)
         if FLAGS.check_photos and run.writes:
             for catalog in filter(None, [train, validation, test]):
                 data.check_photos(catalog, _every_seconds(lambda done: _say(f"Checked {done:,} photos.")))
