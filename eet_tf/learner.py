@@ -27,8 +27,8 @@ class MetricLearner(keras.Model):
         memory_size: how many photos of past batches the anchors of a batch meet besides those of the batch, default
             none. Their embeddings are those of the step that saw them; positives and negatives are taken from them
             too, and get no gradient. Much larger than a batch, it gives small batches the choice of large ones, while
-            the embedder changes slowly: the paper starts it after 1,000 steps, and here too it belongs to trainings
-            that start from learnt weights. It needs a loss of this package.
+            the embedder changes slowly. It needs a loss of this package.
+        memory_start: after how many steps the memory is used, default 1,000. [arXiv 1912.06798]
 
     Attributes:
         memory: the `CrossBatchMemory`, a part of the model's state, or None.
@@ -52,10 +52,12 @@ class MetricLearner(keras.Model):
     ['attributes', 'loss', 'negative_pairs', 'positive_pairs']
     """
 
-    def __init__(self, embedder: keras.Model, memory_size: int = 0, name: str = "metric_learner"):
+    def __init__(
+        self, embedder: keras.Model, memory_size: int = 0, memory_start: int = 1000, name: str = "metric_learner"
+    ):
         super().__init__(name=name)
         self.embedder = embedder
-        self.memory = _make_memory(memory_size, embedder) if memory_size else None
+        self.memory = _make_memory(memory_size, memory_start, embedder) if memory_size else None
         self._total = keras.metrics.Mean(name="loss")
         # not an attribute of its own, which Keras would lock once the model is built: it may be compiled again
         self._logged = types.SimpleNamespace(means={})
@@ -256,10 +258,11 @@ class MetricLearner(keras.Model):
         return tf.add_n(list(terms.values())), terms
 
 
-def _make_memory(size: int, embedder: keras.Model) -> CrossBatchMemory:
+def _make_memory(size: int, start: int, embedder: keras.Model) -> CrossBatchMemory:
     shapes = compat.output_shape(embedder)
     shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
-    return CrossBatchMemory(size, shapes["embedding"][-1], shapes["attributes"][-1] if "attributes" in shapes else 0)
+    num_attributes = shapes["attributes"][-1] if "attributes" in shapes else 0
+    return CrossBatchMemory(size, shapes["embedding"][-1], num_attributes, start)
 
 
 def _as_mappings(targets, outputs) -> tuple[Mapping, Mapping]:

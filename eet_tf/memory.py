@@ -16,12 +16,14 @@ class CrossBatchMemory(keras.layers.Layer):
 
     Args:
         size: how many photos it keeps.
+        start: how many batches it takes before it shows any; until then an embedder moves too fast for what it
+            remembers. Default 1,000, the paper's.
         embedding_dim: D.
         num_attributes: A, or 0.
 
     Example:
 
-    >>> memory = CrossBatchMemory(size=3, embedding_dim=2)
+    >>> memory = CrossBatchMemory(size=3, embedding_dim=2, start=0)
     >>> memory.add([[3.0, 4.0], [0.0, 2.0]], [7, 8])
     >>> memory.rows().labels.numpy()
     array([7, 8])
@@ -32,20 +34,25 @@ class CrossBatchMemory(keras.layers.Layer):
     Reference: Wang, Zhang, Huang, Scott, "Cross-Batch Memory for Embedding Learning", CVPR 2020, arXiv 1912.06798.
     """
 
-    def __init__(self, size: int, embedding_dim: int, num_attributes: int = 0, name: str = "memory"):
+    def __init__(self, size: int, embedding_dim: int, num_attributes: int = 0, start: int = 1000, name: str = "memory"):
         super().__init__(name=name, trainable=False)
         if size < 1:
             raise ValueError(f"`size` must be at least 1. Received: size={size}.")
+        if start < 0:
+            raise ValueError(f"`start` must be 0 or more. Received: start={start}.")
         self.size = size
+        self.start = start
         self.embeddings = compat.add_state(self, "embeddings", [size, embedding_dim], "float32")
         self.labels = compat.add_state(self, "labels", [size], "int64")
         self.attributes = compat.add_state(self, "attributes", [size, num_attributes], "float32")
         self.num_added = compat.add_state(self, "num_added", [], "int64")
+        self.num_batches = compat.add_state(self, "num_batches", [], "int64")
         self.built = True
 
     def rows(self) -> Remembered:
-        """What it holds, at most `size` rows, in no particular order."""
-        count = tf.minimum(tf.convert_to_tensor(self.num_added), self.size)
+        """What it shows, at most `size` rows, in no particular order."""
+        has_started = tf.convert_to_tensor(self.num_batches) >= self.start
+        count = tf.where(has_started, tf.minimum(tf.convert_to_tensor(self.num_added), self.size), 0)
         fields = (self.embeddings, self.labels, self.attributes)
         return Remembered(*[tf.convert_to_tensor(field)[:count] for field in fields])
 
@@ -71,3 +78,4 @@ class CrossBatchMemory(keras.layers.Layer):
             kept = tf.range(tf.maximum(count - self.size, 0), count)
             compat.scatter(field, (before + kept) % self.size, tf.gather(rows, kept))
         self.num_added.assign(before + count)
+        self.num_batches.assign(tf.convert_to_tensor(self.num_batches) + 1)

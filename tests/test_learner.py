@@ -564,7 +564,7 @@ def test_nothing_is_traced_after_the_first_epoch(microbatch):
     """Batches of one, of few, of many classes; the memory fills; each epoch is measured, its last batch being short."""
     traced, counts = Traced(), []
     embedder = keras.Sequential([keras.Input([6]), traced, keras.layers.Dense(4)])
-    model = MetricLearner(embedder, memory_size=40)
+    model = MetricLearner(embedder, memory_size=40, memory_start=6)
     model.compile(keras.optimizers.Adam(0.01, use_ema=True), EETLoss(), microbatch=microbatch)
     labels = np.array([[0] * 8, [0, 0, 1, 1, 2, 2, 2, 2], list(range(8)), [3, 3, 1, 1, 5, 5, 4, 4]])
     images = np.random.default_rng(1).normal(size=[32, 6]).astype(np.float32)

@@ -142,7 +142,7 @@ def held(memory):
 @pytest.mark.parametrize("size", [1, 7, 10, 12, 100])
 def test_the_queue_holds_the_last_rows(size):
     """Oracle: a Python list. Batches of 10, or of 3, do not divide the size; one is larger than it."""
-    memory, kept, rng = CrossBatchMemory(size, 3), [], np.random.default_rng(size)
+    memory, kept, rng = CrossBatchMemory(size, 3, start=0), [], np.random.default_rng(size)
     for count in (10, 3, 10, 10, 1):
         embeddings, labels = rng.normal(size=[count, 3]).astype(np.float32), rng.integers(0, 2**40, count)
         memory.add(embeddings, labels[:, np.newaxis])
@@ -155,19 +155,26 @@ def test_the_queue_holds_the_last_rows(size):
             np.testing.assert_allclose(row, expected, atol=2e-5)
 
 
-def test_a_queue_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="`size` must be at least 1. Received: size=0"):
-        CrossBatchMemory(0, 3)
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"size": 0}, "`size` must be at least 1. Received: size=0"),
+        ({"size": 2, "start": -1}, "`start` must be 0 or more. Received: start=-1"),
+    ],
+)
+def test_a_queue_of_nothing_or_from_before_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CrossBatchMemory(**arguments, embedding_dim=3)
 
 
 IMAGES = RNG.normal(size=[24, 6]).astype(np.float32)
 PHOTO_LABELS = RNG.integers(0, 4, 24)
 
 
-def make_learner(loss, memory_size, **compile_arguments):
+def make_learner(loss, memory_size, memory_start=0, **compile_arguments):
     keras.utils.set_random_seed(3)
     embedder = keras.Sequential([keras.Input([6]), keras.layers.Dense(7, activation="tanh"), keras.layers.Dense(4)])
-    learner = MetricLearner(embedder, memory_size)
+    learner = MetricLearner(embedder, memory_size, memory_start)
     learner.compile(keras.optimizers.SGD(0.1), loss, **compile_arguments)
     return learner
 
@@ -195,6 +202,23 @@ def test_a_learner_trains_with_what_it_has_seen(loss, memory_size, microbatch):
     learner.fit(IMAGES, PHOTO_LABELS, batch_size=8, shuffle=False, verbose=0)
     for weight, expected in zip(learner.embedder.get_weights(), train_by_hand(loss, memory_size)):
         np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_steps_are_those_without_a_memory():
+    """Of three steps two; the third meets what both of them left."""
+    learner, plain, late = (make_learner(TripletLoss(), *memory) for memory in ((20, 2), (0,), (20, 3)))
+    for start in (0, 8):
+        for model in (learner, plain, late):
+            model.train_on_batch(IMAGES[start : start + 8], PHOTO_LABELS[start : start + 8])
+    for weight, expected in zip(learner.embedder.get_weights(), plain.embedder.get_weights()):
+        np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-7)
+    assert len(learner.memory.rows().labels) == 16
+    assert len(late.memory.rows().labels) == 0
+    for model in (learner, plain, late):
+        model.train_on_batch(IMAGES[16:], PHOTO_LABELS[16:])
+    weights = [model.embedder.get_weights()[0] for model in (learner, plain, late)]
+    assert not np.allclose(weights[0], weights[1], atol=1e-5)
+    np.testing.assert_allclose(weights[2], weights[1], rtol=1e-6, atol=1e-7)
 
 
 def test_evaluation_neither_uses_nor_feeds_the_memory():

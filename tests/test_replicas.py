@@ -66,7 +66,7 @@ def train(name, strategy):
         memory_size = losses.pop("memory_size", 0)
         has_two_heads = "attribute_loss" in losses
         embedder = make_embedder(has_two_heads)
-        model = MetricLearner(embedder, memory_size) if name.startswith("learner") else embedder
+        model = MetricLearner(embedder, memory_size, memory_start=1) if name.startswith("learner") else embedder
         model.compile(optimizer=keras.optimizers.SGD(0.2), **losses)
     before = [weight.tolist() for weight in embedder.get_weights()]
     history = model.fit(make_dataset(has_two_heads), shuffle=False, verbose=0).history

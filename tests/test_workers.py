@@ -146,7 +146,7 @@ def make_learner(strategy):
     keras.utils.set_random_seed(1)
     with strategy.scope():
         embedder = keras.Sequential([keras.Input([6]), keras.layers.Dense(8), keras.layers.BatchNormalization()])
-        learner = MetricLearner(embedder, memory_size=10)
+        learner = MetricLearner(embedder, memory_size=10, memory_start=2)
         learner.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), TripletLoss())
     return learner
 

@@ -84,6 +84,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "memory_size", 0, "Photos of past batches that those of a batch also meet (arXiv 1912.06798).", lower_bound=0
 )
+flags.DEFINE_integer("memory_start", 1000, "Steps before they do.", lower_bound=0)
 flags.DEFINE_float(
     "category_probability", 0.0, "Share of the batches that come from one category (arXiv 1810.04652: 0.8).", 0.0, 1.0
 )
@@ -235,7 +236,7 @@ def _learner(num_steps: int, attributes):
         FLAGS.freeze_batch_norm,
         attributes.names if attributes else (),
     )
-    learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size)
+    learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size, FLAGS.memory_start)
     learner.compile(
         optimizer=_optimizer(num_steps),
         loss=_loss(),

@@ -88,7 +88,16 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(flags, model_dir, sta
 def test_killed_in_an_epoch_it_ends_with_the_weights_of_a_whole_run(root, tiny, tmp_path, start_script, run_script):
     """Weights, optimizer, batches and the random changes of photos are those of the epoch that is begun again."""
     flags = ("train/main.py", *tiny, "--dataset=csv", f"--data_dir={root / 'photos'}", "--hold_out=0", "--epochs=12")
-    flags = (*flags, "--crop=0.5", "--color=0.1", "--cutout=0.2", "--noise=0.05", "--ema=0.9", "--memory_size=30")
+    flags = (
+        *flags,
+        "--crop=0.5",
+        "--color=0.1",
+        "--cutout=0.2",
+        "--noise=0.05",
+        "--ema=0.9",
+        "--memory_size=30",
+        "--memory_start=3",
+    )
     with start_script(*flags, f"--model_dir={tmp_path / 'killed'}") as first:
         wait_for_epoch(first, tmp_path / "killed", 3)
         end(first, signal.SIGKILL)

@@ -25,6 +25,7 @@ def flags(root, tiny):
         "--crop=0.5",
         "--noise=0.05",
         "--memory_size=12",
+        "--memory_start=3",
     )
     return ("train/main.py", *tiny, "--dataset=csv", f"--data_dir={root / 'photos'}", f"--epochs={EPOCHS}", *changes)
 
