@@ -87,6 +87,17 @@ def jit_compile_argument(jit_compile):
     return None if KERAS_2 and jit_compile == "auto" else jit_compile
 
 
+def scales_loss(optimizer) -> bool:
+    """Whether an optimizer takes a scaled loss, as mixed float16 needs it."""
+    loss_scale_optimizer = keras.mixed_precision.LossScaleOptimizer if KERAS_2 else keras.optimizers.LossScaleOptimizer
+    return isinstance(optimizer, loss_scale_optimizer)
+
+
+def global_clipnorm(optimizer) -> float | None:
+    """The longest an optimizer lets the gradient of all weights together be, or None."""
+    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "global_clipnorm", None)
+
+
 def scale_loss(optimizer, loss: tf.Tensor) -> tf.Tensor:
     """The loss times the loss scale, where mixed float16 needs one."""
     if not KERAS_2:

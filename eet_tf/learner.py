@@ -57,6 +57,8 @@ class MetricLearner(keras.Model):
     ):
         super().__init__(name=name)
         self.embedder = embedder
+        if memory_size < 0:
+            raise ValueError(f"`memory_size` must be 0 or more. Received: memory_size={memory_size}.")
         self.memory = _make_memory(memory_size, memory_start, embedder) if memory_size else None
         self._total = keras.metrics.Mean(name="loss")
         # not an attribute of its own, which Keras would lock once the model is built: it may be compiled again
@@ -165,7 +167,7 @@ class MetricLearner(keras.Model):
             gradients = tape.gradient(loss, variables)
         else:
             gradients = self._gradients_in_pieces(images, targets)
-        compat.apply_gradients(self.optimizer, gradients, variables)
+        compat.apply_gradients(self.optimizer, self._as_of_one_replica(gradients), variables)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _gradients_in_pieces(self, images, targets) -> list[tf.Tensor | None]:
@@ -210,6 +212,23 @@ class MetricLearner(keras.Model):
             fn_output_signature=signature,
         )
         return tf.nest.map_structure(lambda rows: tf.reshape(rows, [-1, rows.shape[-1]]), outputs)
+
+    def _as_of_one_replica(self, gradients: list) -> list:
+        """What is clipped or tested for overflow becomes the gradient of the whole batch.
+
+        Keras clips and tests what each replica has, and then sums: a longer or a shorter step, and replicas that wait
+        for one that has left out its own. So the sum is taken here first, and shared out equally.
+        """
+        count, limit = replicas.num_replicas(), compat.global_clipnorm(self.optimizer)
+        scale = compat.scale_loss(self.optimizer, tf.ones([]))
+        if count == 1 or (limit is None and not compat.scales_loss(self.optimizer)):
+            return gradients
+        sums = [None if each is None else replicas.sum_over(tf.convert_to_tensor(each)) for each in gradients]
+        if limit is not None:
+            norm = tf.linalg.global_norm([each for each in sums if each is not None])
+            shorter = limit * scale / tf.maximum(norm, limit * scale)
+            sums = [None if each is None else each * shorter for each in sums]
+        return [None if each is None else each / count for each in sums]
 
     def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """This replica's share of the loss, times the loss scale where mixed float16 needs one."""

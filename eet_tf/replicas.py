@@ -81,7 +81,9 @@ def read_cluster() -> Cluster:
         jobs, task = config["cluster"], config["task"]
         own = jobs[task["type"]][int(task["index"])]
         workers = [address for job in ("chief", "worker") for address in jobs.get(job, ())]
-        is_worker = own in workers and all(int(address.rpartition(":")[2]) for address in workers)
+        is_worker = (
+            own in workers and int(task["index"]) >= 0 and all(int(address.rpartition(":")[2]) for address in workers)
+        )
     except (ValueError, LookupError, TypeError, AttributeError):
         is_worker = False
     if not is_worker or len(set(workers)) < len(workers):

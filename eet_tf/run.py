@@ -8,6 +8,7 @@ import fcntl
 import json
 import math
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 
@@ -64,6 +65,14 @@ class RunFolder:
                 raise
         with files.replaced(self.path("flags.txt")) as aside, open(aside, "w", encoding="utf-8") as file:
             file.writelines(f"--{name}={text}\n" for name, text in settings.items())
+
+    def holder(self) -> str:
+        """Names the process that keeps the folder: the same from wherever the folder is seen, and from no other one."""
+        try:
+            with open(self.path(".lock"), encoding="utf-8") as lock:
+                return lock.read()
+        except FileNotFoundError:
+            return ""
 
     def path(self, name: str) -> str:
         """The path of a file in the folder."""
@@ -136,6 +145,10 @@ def _locked(path: str):
     lock = open(path, "a")  # noqa: SIM115 (it stays open as long as the run lives)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)
+        lock.write(secrets.token_hex(16))
+        lock.flush()
+        os.fsync(lock.fileno())
     except OSError as error:
         lock.close()
         folder = os.path.dirname(path)

@@ -105,8 +105,7 @@ def copy_of_worker(learner: MetricLearner) -> MetricLearner:
     """A learner, not compiled, with a copy of the embedder that belongs to no strategy. All workers must ask for it."""
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "model.keras")
-        with learner.averaged():
-            learner.embedder.save(file)
+        learner.embedder.save(file)
         alone = MetricLearner(load_embedder(file))
     alone.optimizer = None  # which callbacks ask for
     return alone
@@ -174,5 +173,7 @@ def agree(strategy: tf.distribute.Strategy, *facts: str) -> list[bool]:
 
 def is_loss_of_worker(error: tf.errors.OpError) -> bool:
     """Whether an error says that another worker is gone, and not that something is wrong here."""
+    if isinstance(error, tf.errors.InvalidArgumentError):  # two workers that do not fit together
+        return False
     is_lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
     return is_lost or "Collective ops is aborted" in str(error)

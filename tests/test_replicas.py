@@ -30,6 +30,7 @@ ATTRIBUTES[1] = -1
 TRAININGS = {
     "learner": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "learner_in_pieces": lambda: {"loss": EETLoss(symmetric_margin=True), "microbatch": 2},
+    "learner_clipped": lambda: {"loss": EETLoss(), "clip_norm": 0.1},
     "learner_with_memory": lambda: {"loss": EETLoss(), "memory_size": 12},
     "keras_model": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "learner_without_class_terms": lambda: {"loss": EETLoss(equidistributed_weight=0.0)},
@@ -63,11 +64,11 @@ def train(name, strategy):
     keras.utils.set_random_seed(7)
     with strategy.scope():
         losses = TRAININGS[name]()
-        memory_size = losses.pop("memory_size", 0)
+        memory_size, clip_norm = losses.pop("memory_size", 0), losses.pop("clip_norm", None)
         has_two_heads = "attribute_loss" in losses
         embedder = make_embedder(has_two_heads)
         model = MetricLearner(embedder, memory_size, memory_start=1) if name.startswith("learner") else embedder
-        model.compile(optimizer=keras.optimizers.SGD(0.2), **losses)
+        model.compile(optimizer=keras.optimizers.SGD(0.2, global_clipnorm=clip_norm), **losses)
     before = [weight.tolist() for weight in embedder.get_weights()]
     history = model.fit(make_dataset(has_two_heads), shuffle=False, verbose=0).history
     evaluated = model.evaluate(make_dataset(has_two_heads), verbose=0, return_dict=True)
@@ -83,6 +84,27 @@ def report_trainings(strategy_name):
     strategy = make_strategy(strategy_name)
     result = {name: train(name, strategy) for name in TRAININGS}
     print(json.dumps({"num_replicas": strategy.num_replicas_in_sync, **result}))
+
+
+def report_overflow():
+    """Runs in a process of its own: weights before and after steps in float16, one of which overflows on one replica."""
+    replicas.split_cpu(2)
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    strategy, results = make_strategy("mirrored"), []
+    for overflowing in (0, 7):
+        with strategy.scope():
+            learner = MetricLearner(make_embedder(False))
+            optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD(0.2))
+            learner.compile(optimizer, loss=EETLoss())
+        images = np.random.default_rng(3).normal(size=[8, 6]).astype(np.float32)
+        labels = LABELS[0]
+        for factor in (1.0, 1e30, 1.0):
+            before = [weight.tolist() for weight in learner.embedder.get_weights()]
+            images[overflowing] = factor
+            dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+            learner.fit(dataset, shuffle=False, verbose=0)
+            results.append([before, [weight.tolist() for weight in learner.embedder.get_weights()]])
+    print(json.dumps(results))
 
 
 def report_gathering():
@@ -150,6 +172,16 @@ def test_same_history_on_one_and_on_two_replicas(name, trainings):
 def test_same_evaluation_on_one_and_on_two_replicas(name, trainings):
     one, two = (each[name]["evaluated"] for each in trainings)
     assert two == pytest.approx(one, rel=1e-5, abs=1e-6)
+
+
+def test_a_step_that_overflows_on_one_replica_is_left_out_on_both(run_python):
+    """Whichever it is; the steps before and after it are taken. The first finds a scale small enough."""
+    results = json.loads(run_python(call("report_overflow()"))[0].splitlines()[-1])
+    for number, (before, after) in enumerate(results):
+        assert all(np.isfinite(weight).all() for weight in after)
+        if number % 3 == 1:
+            assert before == after
+    assert any(before != after for before, after in results)
 
 
 def test_every_replica_remembers_the_batches_of_all(trainings):

@@ -67,11 +67,12 @@ def test_a_chief_that_is_named_is_it(set_cluster, job, index, is_chief):
         "[]",
         '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, "task": {"type": "ps", "index": 0}}',
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
     ],
-    ids=["no json", "no dict", "no task", "no such worker", "ps", "no port", "twice"],
+    ids=["no json", "no dict", "no task", "no such worker", "below 0", "ps", "no port", "twice"],
 )
 def test_a_cluster_that_is_not_understood_is_shown(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
@@ -196,6 +197,7 @@ def test_within_a_scope_it_is_refused():
     [
         (tf.errors.UnavailableError(None, None, "failed to connect"), True),
         (tf.errors.InternalError(None, None, "Collective ops is aborted by: Device incarnation doesn't match"), True),
+        (tf.errors.InvalidArgumentError(None, None, "Collective ops is aborted by: Shape mismatch"), False),
         (tf.errors.NotFoundError(None, None, "photos/7.jpg; No such file"), False),
         (tf.errors.ResourceExhaustedError(None, None, "OOM"), False),
     ],

@@ -277,23 +277,31 @@ def _check_workers() -> None:
         )
 
 
-def _check_agreement(strategy, train, done: int) -> None:
-    """Refuses workers that would not train the same thing."""
+def _check_same_task(strategy, train) -> None:
+    """Refuses workers that would not train the same thing, before they make weights that do not fit together."""
     from eet_tf import workers
     from eet_tf.run import RunError
 
     own = {"model_dir", "data_dir", "check_photos"}
     settings = "\n".join(f"{name}={text}" for name, text in _settings().items() if name not in own)
     photos = "\n".join([*train.paths.tolist(), *train.skus.tolist()])
-    same_settings, same_photos, same_start = workers.agree(strategy, settings, photos, str(done))
+    same_settings, same_photos = workers.agree(strategy, settings, photos)
     if not same_settings:
         raise RunError("The workers were given different flags. Give all of them the same ones.")
     if not same_photos:
         raise RunError(f"The workers have different photos or products. This one read {train.source}.")
-    if not same_start:
+
+
+def _check_same_folder(strategy, run, done: int) -> None:
+    """Refuses workers that do not see the folder that the chief keeps; all are there once it returns."""
+    from eet_tf import workers
+    from eet_tf.run import RunError
+
+    workers.agree(strategy, "the chief has made it")
+    if not all(workers.agree(strategy, run.holder(), str(done))):
         raise RunError(
-            f"The workers find different checkpoints; this one found {done} epochs in {FLAGS.model_dir!r}. "
-            "--model_dir must be one folder that all workers share."
+            f"--model_dir must be one folder that all workers share. Received: --model_dir={FLAGS.model_dir}, in which "
+            f"this one finds {done} epochs, and another worker sees another folder."
         )
 
 
@@ -341,7 +349,7 @@ def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     progress = Progress(run, learner, monitor="val_map@r" if validation else None)
     done = progress.restore()
     if _is_shared():
-        _check_agreement(learner.distribute_strategy, train, done)
+        _check_same_folder(learner.distribute_strategy, run, done)
     if done:
         _say(f"Going on after epoch {done} of {FLAGS.epochs}.")
     measured_on = test or validation
@@ -391,16 +399,42 @@ def _write_figures(run, best_epoch: int, seconds: float, validation, test) -> No
     _say(f"The embedder is {run.path('model.keras')}.")
 
 
+def _prepared() -> tuple:
+    """The strategy, and all that is trained with; refuses what cannot work before long work starts."""
+    import eet_tf
+    from eet_tf import data, replicas, workers
+    from eet_tf.run import RunFolder
+
+    if FLAGS.virtual_devices:
+        replicas.split_cpu(FLAGS.virtual_devices)
+    train, validation, test = _catalogs()
+    sampler, attributes = _sampler(train), _attributes(train)
+    _check_workers()
+    if _is_shared():
+        workers.wait_for_others(_every_seconds(lambda missing: _say(f"Waiting for {', '.join(missing)}."), 10))
+    strategy = eet_tf.make_strategy(FLAGS.strategy)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the strategy of several workers takes for itself
+    replicas.check_batch_size(sampler.batch_size, strategy, FLAGS.microbatch)
+    if _is_shared():
+        _check_same_task(strategy, train)
+    with strategy.scope():
+        learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs, attributes)
+    run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE, replicas.read_cluster().is_chief)
+    if FLAGS.check_photos and run.writes:
+        for catalog in filter(None, [train, validation, test]):
+            data.check_photos(catalog, _every_seconds(lambda done: _say(f"Checked {done:,} photos.")))
+    return strategy, run, learner, sampler, attributes, train, validation, test
+
+
 def main(argv):
-    """Refuses in one line what cannot work, before long work starts; then trains."""
+    """Says in one line what is wrong; if another worker is gone, starts again."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
     import keras
     import tensorflow as tf
 
-    import eet_tf
-    from eet_tf import data, replicas, workers
-    from eet_tf.run import RunError, RunFolder
+    from eet_tf import workers
+    from eet_tf.run import RunError
 
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
@@ -408,27 +442,14 @@ def main(argv):
     if FLAGS.mixed_precision != "none":
         keras.mixed_precision.set_global_policy(f"mixed_{FLAGS.mixed_precision}")
     try:
-        if FLAGS.virtual_devices:
-            replicas.split_cpu(FLAGS.virtual_devices)
-        train, validation, test = _catalogs()
-        sampler, attributes = _sampler(train), _attributes(train)
-        _check_workers()
-        if _is_shared():
-            workers.wait_for_others(_every_seconds(lambda missing: _say(f"Waiting for {', '.join(missing)}."), 10))
-        strategy = eet_tf.make_strategy(FLAGS.strategy)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the strategy of several workers takes for itself
-        replicas.check_batch_size(sampler.batch_size, strategy, FLAGS.microbatch)
-        with strategy.scope():
-            learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs, attributes)
-        run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE, replicas.read_cluster().is_chief)
-        if FLAGS.check_photos and run.writes:
-            for catalog in filter(None, [train, validation, test]):
-                data.check_photos(catalog, _every_seconds(lambda done: _say(f"Checked {done:,} photos.")))
-    except (ValueError, RunError) as error:
-        sys.exit(f"error: {error}")
-    try:
+        try:
+            strategy, *prepared = _prepared()
+        except ValueError as error:
+            raise RunError(str(error)) from error
         with contextlib.nullcontext() if _is_shared() else strategy.scope():
-            _train(run, learner, sampler, attributes, train, validation, test)
+            _train(*prepared)
+        if _is_shared():
+            workers.agree(strategy, "all is written")  # until then the chief may need the others again
     except RunError as error:
         sys.exit(f"error: {error}")
     except tf.errors.OpError as error:

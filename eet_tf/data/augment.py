@@ -74,8 +74,10 @@ class _Draws:
 
     def normal(self, shape: tf.Tensor, deviation: float) -> tf.Tensor:
         """`[B, *shape]`."""
-        shape = tf.concat([[self._of_all], shape], axis=0)
-        return tf.random.stateless_normal(shape, next(self._seeds), stddev=deviation)[self._rows]
+        own = tf.random.stateless_uniform([self._of_all, 2], next(self._seeds), None, None, tf.int64)[self._rows]
+        return tf.map_fn(
+            lambda seed: tf.random.stateless_normal(shape, seed, stddev=deviation), own, fn_output_signature=tf.float32
+        )
 
 
 def _cropped_and_mirrored(images: tf.Tensor, draw: _Draws, smallest_area: float, image_size: int) -> tf.Tensor:

@@ -71,6 +71,8 @@ def soft_binomial_deviance_terms(
     attributes = tf.stop_gradient(tf.cast(attributes, tf.float32))
     reference_attributes = replicas.gather(attributes)
     if memory is not None:
+        if memory.attributes is None:
+            raise ValueError("`memory` must have attributes for a loss that weighs pairs by them. Received: None.")
         reference_attributes = tf.concat([reference_attributes, memory.attributes], axis=0)
 
     def weigh(attributes_of_block):

@@ -26,6 +26,8 @@ def flags(root, tiny):
         "--noise=0.05",
         "--memory_size=12",
         "--memory_start=3",
+        "--ema=0.5",
+        "--clip_norm=1",
     )
     return ("train/main.py", *tiny, "--dataset=csv", f"--data_dir={root / 'photos'}", f"--epochs={EPOCHS}", *changes)
 
