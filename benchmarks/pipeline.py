@@ -2,7 +2,7 @@
 
     python benchmarks/pipeline.py --dataset=sop --data_dir=DATA/fashion --image_size=64
     python benchmarks/pipeline.py  # photos that it draws, of 96 px
-    python benchmarks/pipeline.py --photo_size=800 --image_size=224
+    python benchmarks/pipeline.py --photo_size=400 --image_size=96
 
 In turns, with the same threads: `tf.io.decode_image` and `tf.image.resize` in a parallel map; the training pipeline,
 which checks formats, turns photos upright, draws balanced batches and augments; and the same with photos that were
@@ -84,7 +84,9 @@ def main(argv):
         try:
             if FLAGS.dataset == "synthetic":
                 drawn = FLAGS.data_dir or os.path.join(folder, "photos")
-                catalog = data.make_synthetic_catalog(drawn, image_size=FLAGS.photo_size).split("train")
+                catalog = data.make_synthetic_catalog(drawn, num_products=40, image_size=FLAGS.photo_size).split(
+                    "train"
+                )
             else:
                 catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split("train")
         except (ValueError, data.CatalogError) as error:

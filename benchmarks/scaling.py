@@ -21,7 +21,7 @@ flags.DEFINE_float("network_gflops", 24.6, "Work of a photo, forward and backwar
 flags.DEFINE_float("half_tflops", 120, "What a GPU reaches in half precision on the network.", lower_bound=0.001)
 flags.DEFINE_float("single_tflops", 15, "What it reaches in float32 on the products of the loss.", lower_bound=0.001)
 flags.DEFINE_float("inside_gb", 150, "GB/s of a GPU to the others of its machine.", lower_bound=0.001)
-flags.DEFINE_float("between_gb", 3, "GB/s of a GPU to other machines: 8 GPUs share 200 Gbit/s.", lower_bound=0.001)
+flags.DEFINE_float("between_gb", 25, "GB/s from a machine to the next one of the ring: 200 Gbit/s.", lower_bound=0.001)
 flags.DEFINE_float("hop_us", 15, "Microseconds from one GPU of a ring to the next.", lower_bound=0)
 flags.DEFINE_integer("gpus_per_machine", 8, "GPUs of a machine.", lower_bound=1)
 
@@ -29,7 +29,9 @@ _FLOAT, _INT = 4, 4
 _GATHERS = (
     2 * 6
 )  # embeddings, labels, sizes, class numbers, class pairs (2); TensorFlow gathers the shape of each first
-_SUMS = 2  # what replicas make of class distances, and the gradient of what was gathered
+_WAY_BACK = 2  # the gradient of what was gathered asks for sizes again; what replicas make of class distances
+_SUMS = 2
+_MEMORY_GATHERS = 2 * 2
 
 
 def step(num_gpus: int) -> dict[str, float]:
@@ -43,9 +45,11 @@ def step(num_gpus: int) -> dict[str, float]:
     pairs = others * classes**2 * (_FLOAT + _INT) + 2 * others * classes**2 * _FLOAT
     weights = 2 * others * FLAGS.parameters * _FLOAT
     flops = 2 * 2 * FLAGS.photos_per_gpu * photos * FLAGS.embedding_dim  # mining, and the gradient of class pairs
-    flops += 2 * FLAGS.photos_per_gpu * FLAGS.memory_size * FLAGS.embedding_dim
+    if FLAGS.memory_size:  # triplets are looked for once more, in batch and memory
+        flops += 2 * FLAGS.photos_per_gpu * (photos + FLAGS.memory_size) * FLAGS.embedding_dim
     speed = 1e9 * (FLAGS.inside_gb if num_gpus <= FLAGS.gpus_per_machine else FLAGS.between_gb)
-    hops = (_GATHERS + 2 * _SUMS) * (num_gpus - 1) * FLAGS.hop_us / 1000
+    messages = _GATHERS + _WAY_BACK + 2 * _SUMS + (_MEMORY_GATHERS if FLAGS.memory_size else 0)
+    hops = messages * (num_gpus - 1) * FLAGS.hop_us / 1000
     return {
         "photos in the batch": photos,
         "products in the batch": classes,

@@ -58,7 +58,14 @@ class EmbedShard(beam.DoFn):
         self._unreadable = Metrics.counter(EmbedShard, "photos_unreadable")
 
     def setup(self) -> None:
-        """Loads the SavedModel, unless another thread of this process has it."""
+        """Loads the SavedModel, unless another thread of this process has it.
+
+        Raises:
+            EmbeddingPipelineError: if this worker does not see the photos or the folder of embeddings.
+        """
+        for folder in (self._root, self._folder.folder):
+            if not os.path.isdir(folder):
+                raise EmbeddingPipelineError(f"a worker does not see the folder {folder!r}")
         self._embedder = self._shared.acquire(lambda: ServedEmbedder(self._saved_model))
 
     def process(self, element: tuple[int, list[str]]) -> Iterator[ShardSummary]:
@@ -77,11 +84,11 @@ class EmbedShard(beam.DoFn):
 
 
 def _read(file: str) -> bytes:
-    """The photo's bytes; none, which are no image, if it cannot be read: it is to harm no other."""
+    """The photo's bytes; none, which are no image, if it is gone: it is to harm no other."""
     try:
         with open(file, "rb") as photo:
             return photo.read()
-    except OSError:
+    except FileNotFoundError:
         return b""
 
 

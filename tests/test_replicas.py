@@ -87,7 +87,7 @@ def report_trainings(strategy_name):
 
 
 def report_overflow():
-    """Runs in a process of its own: weights before and after steps in float16, one of which overflows on one replica."""
+    """Runs in a process of its own: weights before and after steps in float16, of which one overflows somewhere."""
     replicas.split_cpu(2)
     keras.mixed_precision.set_global_policy("mixed_float16")
     strategy, results = make_strategy("mirrored"), []
