@@ -36,7 +36,16 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     >>> decode_and_resize(photo, 32).shape.as_list()
     [32, 32, 3]
     """
-    image = tf.image.resize(decode(image_bytes), [image_size, image_size], antialias=True)
+
+    def resized(image):
+        return tf.image.resize(image, [image_size, image_size], antialias=True)
+
+    # resizing takes bytes as they are; turned into floats first, a large photo costs more than its decoding
+    image = tf.cond(
+        _is_plain_jpeg(image_bytes),
+        lambda: resized(_decode_bytes(image_bytes)),
+        lambda: resized(_decode_any(image_bytes)),
+    )
     return tf.ensure_shape(tf.clip_by_value(image, 0.0, 255.0), [image_size, image_size, 3])
 
 
@@ -64,10 +73,14 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf
 
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes one photo upright, by the rules of `decode_and_resize`: `[height, width, 3]` float32 in [0, 255]."""
-    # most photos are JPEG without EXIF, and are not to wait for all the operations that others need
-    head = tf.strings.substr(image_bytes, 0, _EXIF_SEARCH_BYTES)
-    is_plain = _starts_with(image_bytes, _JPEG_MAGIC) & ~tf.strings.regex_full_match(head, r"\C*Exif\C*")
+    is_plain = _is_plain_jpeg(image_bytes)
     return tf.cond(is_plain, lambda: _decode_rgb(image_bytes), lambda: _decode_any(image_bytes))
+
+
+def _is_plain_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Most photos are JPEG without EXIF, and are not to wait for all the operations that others need."""
+    head = tf.strings.substr(image_bytes, 0, _EXIF_SEARCH_BYTES)
+    return _starts_with(image_bytes, _JPEG_MAGIC) & ~tf.strings.regex_full_match(head, r"\C*Exif\C*")
 
 
 @tf.function(
@@ -95,9 +108,13 @@ def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.cond(_starts_with(image_bytes, _JPEG_MAGIC), lambda: _upright(image, image_bytes), lambda: image)
 
 
-def _decode_rgb(image_bytes: tf.Tensor) -> tf.Tensor:
+def _decode_bytes(image_bytes: tf.Tensor) -> tf.Tensor:
     image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-    return tf.cast(tf.ensure_shape(image, [None, None, 3]), tf.float32)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_rgb(image_bytes: tf.Tensor) -> tf.Tensor:
+    return tf.cast(_decode_bytes(image_bytes), tf.float32)
 
 
 def _decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
