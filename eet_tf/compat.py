@@ -89,8 +89,7 @@ def jit_compile_argument(jit_compile):
 
 def scales_loss(optimizer) -> bool:
     """Whether an optimizer takes a scaled loss, as mixed float16 needs it."""
-    loss_scale_optimizer = keras.mixed_precision.LossScaleOptimizer if KERAS_2 else keras.optimizers.LossScaleOptimizer
-    return isinstance(optimizer, loss_scale_optimizer)
+    return isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
 
 def global_clipnorm(optimizer) -> float | None:
@@ -102,12 +101,12 @@ def scale_loss(optimizer, loss: tf.Tensor) -> tf.Tensor:
     """The loss times the loss scale, where mixed float16 needs one."""
     if not KERAS_2:
         return optimizer.scale_loss(loss)
-    return optimizer.get_scaled_loss(loss) if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) else loss
+    return optimizer.get_scaled_loss(loss) if scales_loss(optimizer) else loss
 
 
 def apply_gradients(optimizer, gradients, variables) -> None:
     """Updates `variables`, undoing `scale_loss`; gradients of None are passed over."""
-    if KERAS_2 and isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+    if KERAS_2 and scales_loss(optimizer):
         gradients = optimizer.get_unscaled_gradients(gradients)
     optimizer.apply_gradients(zip(gradients, variables))
 

@@ -16,10 +16,10 @@ class CrossBatchMemory(keras.layers.Layer):
 
     Args:
         size: how many photos it keeps.
-        start: how many batches it takes before it shows any; until then an embedder moves too fast for what it
-            remembers. Default 1,000, the paper's.
         embedding_dim: D.
         num_attributes: A, or 0.
+        start: how many batches it takes before it shows any; until then an embedder moves too fast for what it
+            remembers. Default 1,000, the paper's.
 
     Example:
 

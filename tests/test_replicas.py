@@ -181,7 +181,8 @@ def test_a_step_that_overflows_on_one_replica_is_left_out_on_both(run_python):
         assert all(np.isfinite(weight).all() for weight in after)
         if number % 3 == 1:
             assert before == after
-    assert any(before != after for before, after in results)
+    for steps in (results[:3], results[3:]):
+        assert any(before != after for before, after in steps)
 
 
 def test_every_replica_remembers_the_batches_of_all(trainings):
