@@ -6,6 +6,8 @@ PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
 PY ?= .venv/bin/python
 RUN ?= runs/demo
 PHOTOS ?= runs/synthetic_photos
+# most tests spend their time in Python, on one core; files stay whole, so that what one of them sets up is shared
+TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile
 
 .PHONY: bench demo test test-addons venv venv-addons
 .DELETE_ON_ERROR:
@@ -42,11 +44,11 @@ demo: venv
 test: venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(TWO_AT_ONCE)
 
 # the second supported set of versions: losses, embedder, learner, and three steps under MirroredStrategy
 test-addons: venv-addons
-	.venv-addons/bin/python -m pytest -m addons
+	.venv-addons/bin/python -m pytest -m addons $(TWO_AT_ONCE)
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

@@ -43,7 +43,7 @@ setup(
         "beam": ["apache-beam>=2.77,<3"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
-        "test": ["pytest", "hypothesis", "ruff", "scipy>=1.11"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "scipy>=1.11"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
