@@ -1,4 +1,4 @@
-"""How a file is replaced: written aside, then renamed, so that it is never seen half-written."""
+"""How files are replaced: written aside, flushed, then renamed, so that none is ever seen half-written."""
 
 from __future__ import annotations
 
@@ -36,3 +36,12 @@ def replaced(path: str | os.PathLike) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(aside)
+
+
+def flush(path: str | os.PathLike) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk: no rename may arrive before its data."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

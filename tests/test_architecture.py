@@ -25,7 +25,7 @@ MODULES = {
     "data.images": (0, {"tensorflow"}),
     "data.sampling": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
-    "index.folder": (0, {".index.checks"}),
+    "index.storage": (0, {"numpy"}),
     # 1
     "comparison": (1, {".files", ".metrics", "numpy"}),
     "data": (1, {"._lazy"}),
@@ -41,16 +41,18 @@ MODULES = {
     "data.synthetic": (1, {".data.catalog", ".data.drawing", "PIL", "numpy"}),
     "embedding_files": (1, {".files", "numpy"}),
     "evaluation": (1, {".metrics", "keras", "numpy", "tensorflow"}),
-    "index": (1, {".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann"}),
-    "index.base": (1, {".index.checks", ".index.folder", "numpy"}),
-    "index.exact": (1, {".index.base", ".index.checks", "numpy"}),
-    "index.scann": (1, {".index.base", ".index.checks", ".index.exact", "numpy", "scann"}),
+    "index.base": (1, {".index.checks"}),
+    "index.columns": (1, {".index.checks", "numpy"}),
+    "index.folder": (1, {".files", ".index.checks"}),
+    "index.log": (1, {".files"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "serving": (1, {".compat", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
+    "index.rows": (2, {".index.columns", ".index.storage", "numpy"}),
     # 3
+    "index.search": (3, {".index.rows", ".index.storage", "numpy"}),
     "losses": (3, set()),
     "losses.attributes": (3, {".compat", "keras", "tensorflow"}),
     "losses.base": (3, {".compat", ".replicas", "tensorflow"}),
@@ -65,12 +67,29 @@ MODULES = {
     ),
     "losses.triplet": (3, {".losses.base", ".mining", ".pairwise", ".replicas", "keras", "tensorflow"}),
     # 4
+    "index.local": (
+        4,
+        {
+            *(".index.base", ".index.checks", ".index.columns", ".index.folder", ".index.log", ".index.rows"),
+            *(".index.search", ".index.storage", "numpy"),
+        },
+    ),
+    "index.tuning": (4, {".index.checks", ".index.search", ".index.storage", "numpy"}),
     "memory": (4, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
     "report": (4, {".files", "PIL", "matplotlib"}),
     "run": (4, {".files", "keras", "numpy", "tensorflow"}),
     # 5
+    "index.exact": (5, {".index.local"}),
+    "index.scann": (
+        5,
+        {
+            *(".index.checks", ".index.local", ".index.rows", ".index.search", ".index.storage", ".index.tuning"),
+            *("numpy", "scann"),
+        },
+    ),
     "learner": (5, {".compat", ".losses.base", ".memory", ".replicas", "keras", "tensorflow"}),
     # 6
+    "index": (6, {".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann"}),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
     # 7: the public names, lazily
     "": (7, {"._lazy"}),

@@ -21,14 +21,16 @@ __all__ = [
 ]
 
 
-def load_index(folder: str | os.PathLike) -> CatalogIndex:
-    """Loads an index of any kind that `index.save(folder)` wrote. Nothing is written, so the folder may be read-only.
+def load_index(folder: str | os.PathLike, read_only: bool = False) -> CatalogIndex:
+    """Loads an index of any kind that `index.save(folder)` wrote, with all updates since. Nothing is written by loading
+    and searching, so the folder may lie on read-only media.
 
     Every file is compared with the size that the manifest lists, and up to 1 GiB with its SHA-256 too (larger files
     would make a server wait). If the folder is saved again while it is being read, the new index is read instead.
 
     Args:
         folder: the folder given to `save`, or a copy of it anywhere.
+        read_only: whether to refuse `upsert` and `delete`.
 
     Returns:
         An `ExactIndex` or a `ScannIndex`, whichever was saved.
@@ -47,16 +49,9 @@ def load_index(folder: str | os.PathLike) -> CatalogIndex:
     """
     kinds = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
     manifest = read_manifest(folder)
-    while True:
-        try:
-            if manifest.kind not in kinds:
-                raise CatalogIndexError(
-                    f"`folder` must hold an index of kind {' or '.join(kinds)}. Received: folder='{folder}', kind="
-                    f"'{manifest.kind}' in its manifest.json. Use the eet_tf that wrote it, or run build_index again."
-                )
-            return kinds[manifest.kind]._load(folder, manifest)
-        except CatalogIndexError:
-            current = read_manifest(folder)
-            if current == manifest:
-                raise
-            manifest = current  # somebody saved between our two reads
+    if manifest.kind not in kinds:
+        raise CatalogIndexError(
+            f"`folder` must hold an index of kind {' or '.join(kinds)}. Received: folder='{folder}', kind="
+            f"'{manifest.kind}' in its manifest.json. Use the eet_tf that wrote it, or run build_index again."
+        )
+    return kinds[manifest.kind].load(folder, read_only)

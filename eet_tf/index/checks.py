@@ -16,7 +16,9 @@ class CatalogIndexError(ValueError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Neighbors:
-    """What a search found, best first. Row `i` answers query `i`; a row is shorter than `k` only if the index is.
+    """What a search found, best first. Row `i` answers query `i`.
+
+    There are fewer than `k` columns only if the index has no more photos (products, where grouped) that are allowed.
 
     Attributes:
         skus: `[num_queries, k]` strings, the product of each neighbour. Photos of one product may repeat it.
@@ -29,38 +31,13 @@ class Neighbors:
     photos: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Content:
-    """What every kind of index holds: one row per photo, and where the rows came from."""
-
-    vectors: np.ndarray
-    skus: np.ndarray
-    photos: np.ndarray
-    fingerprint: str | None
-    metadata: dict
-
-
-def check_content(embeddings, skus, photos, fingerprint, metadata) -> Content:
-    """Checks everything that `build` was given and copies it, so that a caller's later edits cannot reach the index."""
-    vectors = np.array(check_unit_vectors("embeddings", embeddings), order="C")  # always a copy
-    if len(vectors) == 0:
-        raise CatalogIndexError(
-            f"`embeddings` must be at least one row. Received: embeddings={_describe(vectors)}. "
-            "Embed a catalogue of at least one photo first."
-        )
-    skus = _check_strings("skus", skus, len(vectors))
-    photos = _check_strings("photos", np.arange(len(vectors)) if photos is None else photos, len(vectors))
-    _check_unique(photos)
-    return Content(vectors, skus, photos, check_fingerprint(fingerprint), _check_metadata(metadata))
-
-
 def check_unit_vectors(argument: str, values) -> np.ndarray:
     """Returns `values` as contiguous float32 `[N, D]`, or says which row is not a finite vector of length 1."""
     array = np.asarray(values)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
         raise CatalogIndexError(
             f"`{argument}` must be 2-D floating-point numbers, one row per photo. "
-            f"Received: {argument}={_describe(array)}. Pass the embedder's output, cast to float32."
+            f"Received: {argument}={describe(array)}. Pass the embedder's output, cast to float32."
         )
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
         array = np.ascontiguousarray(array, dtype=np.float32)
@@ -72,7 +49,7 @@ def check_unit_vectors(argument: str, values) -> np.ndarray:
 
 
 def _unit_length_message(argument: str, array: np.ndarray, wrong: np.ndarray, length: float) -> str:
-    what = f"Received: {argument}={_describe(array)}, of which {wrong.size} are not, first row {wrong[0]}"
+    what = f"Received: {argument}={describe(array)}, of which {wrong.size} are not, first row {wrong[0]}"
     if not np.isfinite(array[wrong[0]]).all():
         return f"`{argument}` must be finite. {what} (NaN or infinity). Look at that photo and the embedder's weights."
     return (
@@ -87,7 +64,7 @@ def check_queries(queries, dim: int) -> np.ndarray:
     array = array[np.newaxis] if array.ndim == 1 else array
     if array.ndim == 2 and array.shape[1] != dim:
         raise CatalogIndexError(
-            f"`queries` must be of the index's {dim} dimensions. Received: queries={_describe(array)}, "
+            f"`queries` must be of the index's {dim} dimensions. Received: queries={describe(array)}, "
             f"{array.shape[1]} dimensions. Was the query embedded by another model? Use the embedder that embedded the "
             "catalogue."
         )
@@ -122,11 +99,12 @@ def check_same_embedder(fingerprint: str | None, index_fingerprint: str | None) 
         )
 
 
-def _check_strings(argument: str, values, num_rows: int) -> np.ndarray:
+def check_strings(argument: str, values, num_rows: int) -> np.ndarray:
+    """Returns `[num_rows]` non-empty strings, or says which value is none."""
     array = np.asarray(values) if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
     if array.shape != (num_rows,):
         raise CatalogIndexError(
-            f"`{argument}` must be one per embedding, {num_rows}. Received: {argument}={_describe(array)}. "
+            f"`{argument}` must be one per embedding, {num_rows}. Received: {argument}={describe(array)}. "
             "Keep both in the catalogue's order."
         )
     for row, value in enumerate(array if array.dtype.kind not in "Ui" else ()):
@@ -148,19 +126,28 @@ def _strings_message(argument: str, row: int, value) -> str:
     )
 
 
-def _check_unique(photos: np.ndarray) -> None:
+def check_photos(photos, num_rows: int) -> np.ndarray:
+    """Returns the ids of the photos, or refuses one that is there twice."""
+    photos = check_strings("photos", photos, num_rows)
     names, first, counts = np.unique(photos, return_index=True, return_counts=True)
     if len(names) == len(photos):
-        return
+        return photos
     name = photos[first[counts > 1].min()]
     rows = np.flatnonzero(photos == name)[:2].tolist()
     raise CatalogIndexError(
-        f"`photos` must be unique. Received: photos={_describe(photos)} with '{name}' in rows {rows[0]} and {rows[1]}. "
+        f"`photos` must be unique. Received: photos={describe(photos)} with '{name}' in rows {rows[0]} and {rows[1]}. "
         "Drop the repeated photo, or give each row an id of its own."
     )
 
 
-def _check_metadata(metadata) -> dict:
+def check_names(argument: str, names) -> list[str]:
+    """Returns one name, or a list of different ones, as a list of strings."""
+    names = [names] if isinstance(names, (str, int, np.integer)) else list(names)
+    return list(dict.fromkeys(check_strings(argument, np.asarray(names, dtype=object), len(names)).tolist()))
+
+
+def check_metadata(metadata) -> dict:
+    """Returns a copy of the dict as JSON reads it."""
     if metadata is None:
         return {}
     try:
@@ -178,5 +165,6 @@ def _metadata_message(metadata) -> str:
     )
 
 
-def _describe(array: np.ndarray) -> str:
+def describe(array: np.ndarray) -> str:
+    """An array in a message."""
     return f"array of shape {array.shape} and dtype {array.dtype}"

@@ -2,30 +2,37 @@
 
     folder/
         manifest.json               what this is, and which contents are current
-        contents-<12 hex digits>/   vectors.npy, skus.npy, photos.npy and what the kind adds; put nothing else here
+        contents-<12 hex digits>/   put nothing else here
+            vectors.npy, photos.npy ...     the rows, as NumPy files without pickles, and what the kind adds
+            updates.log                     what was added and deleted since; the only file that ever changes
 
 A save writes new contents beside the current ones, flushes them to the disk, and then replaces `manifest.json`. That
 one rename is the whole change: before it the old index is loaded, after it the new one, and there is no moment between.
 The old contents are removed afterwards; what a killed save left behind is removed by the next. Other files in the
-folder are left alone. Paths are relative, so the folder can be copied anywhere. One process at a time may save to it.
+folder are left alone. Paths are relative, so the folder can be copied anywhere. Processes that write take turns, by a
+lock on the folder that a killed one lets go.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from eet_tf.files import flush
 from eet_tf.index.checks import CatalogIndexError
 
 FORMAT = "eet_tf.index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LARGEST_HASHED_FILE = 2**30  # bytes; larger files are compared by size only, which keeps a load at a few seconds
 
@@ -46,17 +53,52 @@ class Manifest:
     fingerprint: str | None
     metadata: dict
     settings: dict
+    storage: str
+    attributes: list
     contents: str
     files: dict
 
 
-def save_contents(folder: str | os.PathLike, description: dict, write: Callable[[Path], None]) -> None:
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike, patience: float = 60.0) -> Iterator[None]:
+    """Keeps other writers out of `folder`; waits up to `patience` seconds until they are done."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise CatalogIndexError(f"`folder` must be a saved index. Received: folder='{folder}': {error}.") from error
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise CatalogIndexError(
+                        f"`folder` must not be in use. Received: folder='{os.fspath(folder)}', to which another "
+                        f"process has been writing for {patience:.0f} s. Try again when it is done."
+                    ) from error
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+def save_contents(
+    folder: str | os.PathLike, description: dict, write: Callable[[Path], None], log: str | None = None
+) -> Manifest:
     """Makes what `write(path)` writes, with `description`, the index in `folder`: wholly, or not at all.
+
+    The caller has it `locked`.
 
     Args:
         folder: a folder that is absent, empty or holds an index, which is then replaced.
-        description: the manifest's `kind`, `dim`, `size`, `fingerprint`, `metadata` and `settings`.
+        description: the manifest's fields but for the format, `contents` and `files`.
         write: writes the files of the index into the empty folder that it is given.
+        log: the file of the contents that will grow, and that the manifest therefore does not list.
+
+    Returns:
+        The manifest.
 
     Raises:
         CatalogIndexError: if `folder` holds something that is not an index.
@@ -68,14 +110,16 @@ def save_contents(folder: str | os.PathLike, description: dict, write: Callable[
     contents = folder / f"contents-{secrets.token_hex(6)}"
     contents.mkdir()
     write(contents)
-    manifest = Manifest(FORMAT, FORMAT_VERSION, contents=contents.name, files=_list_files(contents), **description)
+    files = _list_files(contents, log)
+    manifest = Manifest(FORMAT, FORMAT_VERSION, contents=contents.name, files=files, **description)
     unfinished = folder / _UNFINISHED_MANIFEST
     unfinished.write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n", encoding="utf-8")
     for path in (*sorted(contents.rglob("*")), contents, unfinished, folder, folder.parent):
-        _flush(path)
+        flush(path)
     os.replace(unfinished, folder / MANIFEST)  # the commit
-    _flush(folder)
+    flush(folder)
     _remove_contents(folder, keep=contents.name)
+    return manifest
 
 
 def read_manifest(folder: str | os.PathLike) -> Manifest:
@@ -84,18 +128,18 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise _refusal(folder, "is missing: this is no index, or its first save was interrupted") from error
+        raise refusal(folder, "is missing: this is no index, or its first save was interrupted") from error
     except ValueError as error:
-        raise _refusal(folder, f"is not readable as JSON: {error}") from error
+        raise refusal(folder, f"is not readable as JSON: {error}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise _refusal(folder, "is not one of an index")
+        raise refusal(folder, "is not one of an index")
     version = fields.get("format_version")
     if version != FORMAT_VERSION:
         problem = f"has format version {version}, and this eet_tf reads {FORMAT_VERSION}"
-        raise _refusal(folder, problem, mend="Upgrade eet_tf, or run build_index again.")
+        raise refusal(folder, problem, mend="Upgrade eet_tf, or run build_index again.")
     names = {field.name for field in dataclasses.fields(Manifest)}
     if set(fields) != names or not _CONTENTS.fullmatch(str(fields["contents"])):
-        raise _refusal(folder, f"must list {sorted(names)}, but lists {sorted(fields)}")
+        raise refusal(folder, f"must list {sorted(names)}, but lists {sorted(fields)}")
     return Manifest(**fields)
 
 
@@ -105,16 +149,17 @@ def check_files(folder: str | os.PathLike, manifest: Manifest) -> Path:
     for name, expected in manifest.files.items():
         path = contents / name
         if not path.is_file():
-            raise _refusal(folder, "is missing", name=f"{manifest.contents}/{name}")
+            raise refusal(folder, "is missing", name=f"{manifest.contents}/{name}")
         if path.stat().st_size != expected["bytes"]:
             problem = f"has {path.stat().st_size} bytes, {expected['bytes']} were saved: truncated, or a partial copy"
-            raise _refusal(folder, problem, name=f"{manifest.contents}/{name}")
+            raise refusal(folder, problem, name=f"{manifest.contents}/{name}")
         if expected["bytes"] <= LARGEST_HASHED_FILE and _sha256(path) != expected["sha256"]:
-            raise _refusal(folder, "has another checksum than when it was saved", name=f"{manifest.contents}/{name}")
+            raise refusal(folder, "has another checksum than when it was saved", name=f"{manifest.contents}/{name}")
     return contents
 
 
-def _refusal(folder, problem: str, name: str = MANIFEST, mend: str = _COPY_AGAIN) -> CatalogIndexError:
+def refusal(folder, problem: str, name: str = MANIFEST, mend: str = _COPY_AGAIN) -> CatalogIndexError:
+    """What to raise about a file of the index."""
     return CatalogIndexError(
         f"`folder` must be a whole saved index. Received: folder='{os.fspath(folder)}', where {name} {problem}. {mend}"
     )
@@ -152,8 +197,8 @@ def _remove_contents(folder: Path, keep: str | None) -> None:
             shutil.rmtree(path, ignore_errors=True)  # what another process holds open goes with the next save
 
 
-def _list_files(contents: Path) -> dict:
-    paths = sorted(path for path in contents.rglob("*") if path.is_file())
+def _list_files(contents: Path, log: str | None) -> dict:
+    paths = sorted(path for path in contents.rglob("*") if path.is_file() and path != contents / str(log))
     return {
         path.relative_to(contents).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths
     }
@@ -165,12 +210,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Waits until the file, or the folder's list of names, is on the disk: no rename may arrive before its data."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

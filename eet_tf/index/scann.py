@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eet_tf.index.base import CatalogIndex
-from eet_tf.index.checks import CatalogIndexError, Content, check_content
-from eet_tf.index.exact import exact_top_k
+from eet_tf.index.checks import CatalogIndexError, check_queries
+from eet_tf.index.local import LocalIndex, checked_snapshot
+from eet_tf.index.rows import Rows
+from eet_tf.index.search import exact_top_k
+from eet_tf.index.storage import Vectors
+from eet_tf.index.tuning import check_target, tuned
 
 _BRUTE_FORCE_BELOW = 20_000  # ScaNN's rules of thumb (docs/algorithms.md)
 _NO_TREE_BELOW = 100_000
@@ -23,6 +27,7 @@ _ANISOTROPIC_THRESHOLD = 0.2  # what ScaNN recommends for dot products of unit v
 _FEWEST_ROWS_TO_HASH = 16  # a code book of 16 centres cannot be trained from fewer
 _MOST_TRAINING_ROWS = 100_000  # ScaNN's default sample
 _ASSETS = "scann_assets.pbtxt"
+_ROWS_SCORED_AT_ONCE = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,7 @@ class ScannConfiguration:
     * else rows are divided among leaves, and only those in the `num_leaves_to_search` nearest leaves are looked at.
 
     Args:
-        num_candidates: rows compared exactly after hashing; a search takes four times `k` if that is more. 0 is no
+        num_candidates: rows compared exactly after hashing; a search takes twice `k` if that is more. 0 is no
             hashing.
         num_leaves: leaves of the tree, at most one per row; 0 is no tree.
         num_leaves_to_search: leaves looked at for one query, between 1 and `num_leaves`.
@@ -63,22 +68,95 @@ class ScannConfiguration:
         return cls(num_candidates=200, num_leaves=num_leaves, num_leaves_to_search=round(_LEAVES_SEARCHED * num_leaves))
 
 
-class ScannIndex(CatalogIndex):
+class ScannEngine:
+    """A ScaNN searcher over the base rows of an index.
+
+    Args:
+        searcher: ScaNN's own.
+        configuration: how it searches.
+        vectors: the base rows, for what ScaNN leaves open.
+    """
+
+    def __init__(self, searcher, configuration: ScannConfiguration, vectors: Vectors):
+        self._searcher = searcher
+        self.configuration = configuration
+        self._vectors = vectors
+
+    @classmethod
+    def build(cls, vectors: Vectors, configuration: ScannConfiguration) -> ScannEngine:
+        """Trains ScaNN on the rows."""
+        return cls(_build_searcher(vectors, configuration), configuration, vectors)
+
+    def with_configuration(self, configuration: ScannConfiguration) -> ScannEngine:
+        """The same tree and codes, searched in another way."""
+        return ScannEngine(self._searcher, configuration, self._vectors)
+
+    def search(self, queries: np.ndarray, k: int, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """See `search.Engine`. Where much will be dropped more leaves are searched: what is left lies farther."""
+        options, num_rows = {}, len(self._vectors)
+        if self.configuration.num_candidates:
+            # ScaNN returns only as many as it compares exactly, and pads the rest.
+            options["pre_reorder_num_neighbors"] = min(max(self.configuration.num_candidates, 2 * k), num_rows)
+        if num_leaves := self.configuration.num_leaves:
+            leaves = round(self.configuration.num_leaves_to_search / math.sqrt(share))
+            options["leaves_to_search"] = min(max(leaves, 1), num_leaves)
+        rows, scores = self._searcher.search_batched_parallel(queries, final_num_neighbors=k, **options)
+        rows, scores = rows.astype(np.intp), np.array(scores, np.float32)
+        short = np.flatnonzero(np.isnan(scores).any(axis=1))  # padded with row 0 and score NaN
+        if short.size:
+            rows[short], scores[short] = exact_top_k(self._vectors, queries[short], k)
+        if self._vectors.storage != "float32":
+            rows, scores = self._scored_as_kept(queries, rows)
+        return rows, scores
+
+    def _scored_as_kept(self, queries: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """ScaNN rounds in its own way; what we keep decides the order."""
+        scores = np.empty(rows.shape, np.float32)
+        block = max(1, _ROWS_SCORED_AT_ONCE // rows.shape[1])
+        for start in range(0, len(rows), block):
+            some = slice(start, start + block)
+            vectors = self._vectors.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, -1)
+            scores[some] = np.einsum("qd,qkd->qk", queries[some], vectors)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def write(self, folder: Path) -> None:
+        """Writes ScaNN's files, with relative names."""
+        folder.mkdir()
+        self._searcher.serialize(str(folder))
+        # ScaNN lists absolute paths; relative ones, which 1.4 offers, 1.3 neither writes nor reads. Keep only names.
+        assets = (folder / _ASSETS).read_text(encoding="utf-8")
+        (folder / _ASSETS).write_text(re.sub(r'(asset_path: ").*/', r"\1", assets), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path, configuration: ScannConfiguration, vectors: Vectors) -> ScannEngine:
+        """Opens what `write` wrote."""
+        return cls(_read_searcher(folder), configuration, vectors)
+
+
+class ScannIndex(LocalIndex):
     """Searches with ScaNN: exactly below 20,000 rows, approximately above. Needs the package `scann`.
 
+    * With `target_recall` it finds out by itself how much must be searched, by the exact answers to a thousand queries,
+      and keeps what it measured; if the target cannot be reached, it fails.
     * Always `k` neighbours: a query whose leaves hold fewer is searched again over all rows.
     * Scores are exact cosines of the rows found; what is approximate is whether a row is found.
     * Two builds with a tree may differ a little: ScaNN draws the first centres at random. A saved index stays as it is.
-    * Document ids never reach ScaNN, which would pickle them: it knows row numbers only.
+    * Ids never reach ScaNN, which would pickle them, nor do updates, which it would leave half done: photos added since
+      the build are compared one by one until `compact`.
     * ScaNN keeps a second copy of the vectors, in memory and on disk. A loaded index maps the first one.
 
     Args (of `ScannIndex.build`):
-        embeddings, skus, photos, fingerprint, metadata: as for `ExactIndex`.
+        embeddings, skus, photos, attributes, fingerprint, metadata, storage: as for `ExactIndex`.
         configuration: optional `ScannConfiguration`; defaults to `ScannConfiguration.for_size(N)`.
+        target_recall: optional share of the true 10 nearest that a search must find, e.g. 0.95. It chooses how many
+            candidates and leaves are looked at, the fastest that do.
+        tuning_queries: optional `[Q, D]` unit vectors to choose by, at least 100, best of real customers. By default
+            rows of the catalogue, each searched among the others.
 
     Raises:
-        CatalogIndexError: as `ExactIndex`; or if the configuration asks for more leaves than rows, or hashes fewer than
-            16 rows.
+        CatalogIndexError: as `ExactIndex`; if the configuration asks for more leaves than rows, or hashes fewer than
+            16 rows; or if `target_recall` cannot be reached.
         ImportError: if `scann` is not installed.
 
     Example:
@@ -94,65 +172,69 @@ class ScannIndex(CatalogIndex):
 
     kind = "scann"
 
-    def __init__(self, content: Content, configuration: ScannConfiguration, searcher):
-        super().__init__(content)
-        self._configuration = configuration
-        self._searcher = searcher
-
     @classmethod
     def build(
         cls,
         embeddings,
         skus,
         photos=None,
+        attributes=None,
         fingerprint=None,
         metadata=None,
+        storage="float32",
         configuration: ScannConfiguration | None = None,
+        target_recall: float | None = None,
+        tuning_queries=None,
     ) -> ScannIndex:
         """Builds the index; see the class."""
-        content = check_content(embeddings, skus, photos, fingerprint, metadata)
-        configuration = configuration or ScannConfiguration.for_size(len(content.vectors))
-        _check_configuration(configuration, len(content.vectors))
-        return cls(content, configuration, _build_searcher(content.vectors, configuration))
+        asked = {"configuration": dataclasses.asdict(configuration) if configuration else None}
+        if target_recall is not None:
+            check_target(target_recall)
+        elif tuning_queries is not None:
+            raise CatalogIndexError("`tuning_queries` must come with `target_recall`. Received: target_recall=None.")
+        snapshot = checked_snapshot(embeddings, skus, photos, attributes, fingerprint, metadata, storage)
+        if tuning_queries is not None:
+            tuning_queries = check_queries(tuning_queries, snapshot.rows.base.vectors.dim)
+        engine, settings = cls._make_engine(
+            snapshot.rows, {"asked": {**asked, "target_recall": target_recall}}, tuning_queries
+        )
+        return cls(dataclasses.replace(snapshot, engine=engine, settings=settings))
+
+    @classmethod
+    def _make_engine(cls, rows: Rows, settings: dict, tuning_queries=None) -> tuple[ScannEngine, dict]:
+        asked, vectors = settings["asked"], rows.base.vectors
+        configuration = ScannConfiguration.for_size(len(vectors))
+        if asked["configuration"] is not None:
+            configuration = ScannConfiguration(**asked["configuration"])
+        _check_configuration(configuration, len(vectors))
+        engine, recall = ScannEngine.build(vectors, configuration), None
+        if asked["target_recall"] is not None:
+            engine, recall = tuned(engine, vectors, asked["target_recall"], tuning_queries)
+        return engine, {"asked": asked, "configuration": dataclasses.asdict(engine.configuration), "recall": recall}
 
     @property
     def configuration(self) -> ScannConfiguration:
         """How this index searches."""
-        return self._configuration
+        return self._snapshot.engine.configuration
+
+    @property
+    def recall(self) -> dict | None:
+        """What `target_recall` measured: `"target"`, `"recall"`, `"k"`, `"num_queries"` and the `"curve"`; or None."""
+        return copy.deepcopy(self._snapshot.settings["recall"])
 
     @property
     def is_exact(self) -> bool:
-        """Whether the configuration leaves nothing out."""
-        return self._configuration.num_candidates == 0 and self._configuration.num_leaves == 0
-
-    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        options = {}
-        if self._configuration.num_candidates:
-            # ScaNN returns only as many as it compares exactly, and pads the rest.
-            options["pre_reorder_num_neighbors"] = min(max(self._configuration.num_candidates, 4 * k), self.size)
-        if self._configuration.num_leaves:
-            options["leaves_to_search"] = self._configuration.num_leaves_to_search
-        rows, scores = self._searcher.search_batched_parallel(queries, final_num_neighbors=k, **options)
-        rows, scores = rows.astype(np.intp), np.array(scores, np.float32)
-        short = np.flatnonzero(np.isnan(scores).any(axis=1))  # padded with row 0 and score NaN
-        if short.size:
-            rows[short], scores[short] = exact_top_k(self._content.vectors, queries[short], k)
-        return rows, scores
-
-    def _settings(self) -> dict:
-        return dataclasses.asdict(self._configuration)
-
-    def _write(self, contents: Path) -> None:
-        folder = contents / "scann"
-        folder.mkdir()
-        self._searcher.serialize(str(folder))
-        # ScaNN lists absolute paths; relative ones, which 1.4 offers, 1.3 neither writes nor reads. Keep only names.
-        assets = (folder / _ASSETS).read_text(encoding="utf-8")
-        (folder / _ASSETS).write_text(re.sub(r'(asset_path: ").*/', r"\1", assets), encoding="utf-8")
+        """Whether the configuration leaves nothing out, and vectors are kept whole."""
+        return self.storage == "float32" and self.configuration == ScannConfiguration()
 
     @classmethod
-    def _restore(cls, content: Content, contents: Path, settings: dict) -> ScannIndex:
-        return cls(content, ScannConfiguration(**settings), _read_searcher(contents / "scann"))
+    def _write_engine(cls, engine: ScannEngine, contents: Path) -> None:
+        engine.write(contents / "scann")
+
+    @classmethod
+    def _read_engine(cls, contents: Path, rows: Rows, settings: dict) -> ScannEngine:
+        configuration = ScannConfiguration(**settings["configuration"])
+        return ScannEngine.read(contents / "scann", configuration, rows.base.vectors)
 
 
 def _check_configuration(configuration: ScannConfiguration, num_rows: int) -> None:
@@ -184,19 +266,27 @@ def _import_scann() -> types.ModuleType:
     return scann_ops_pybind
 
 
-def _build_searcher(vectors: np.ndarray, configuration: ScannConfiguration):
+def _build_searcher(vectors: Vectors, configuration: ScannConfiguration):
     sample = min(len(vectors), _MOST_TRAINING_ROWS)
-    builder = _import_scann().builder(vectors, 10, "dot_product")  # 10 is a default that every search overrides
+    # 10 is a default that every search overrides
+    builder = _import_scann().builder(vectors.rows(slice(None)), 10, "dot_product")
     if configuration.num_leaves:
         leaves = (configuration.num_leaves, configuration.num_leaves_to_search)
         builder = builder.tree(*leaves, training_sample_size=sample)
     if configuration.num_candidates == 0:
         return builder.score_brute_force().build()
-    return (
-        builder.score_ah(_DIMENSIONS_PER_CODE, _ANISOTROPIC_THRESHOLD, training_sample_size=sample)
-        .reorder(configuration.num_candidates)
-        .build()
-    )
+    builder = builder.score_ah(_DIMENSIONS_PER_CODE, _ANISOTROPIC_THRESHOLD, training_sample_size=sample)
+    return builder.reorder(configuration.num_candidates, **_reordering(vectors.storage)).build()
+
+
+def _reordering(storage: str) -> dict:
+    """How ScaNN keeps its own copy: as we keep ours, where this ScaNN can."""
+    from scann.scann_ops.py import scann_builder
+
+    types = getattr(scann_builder, "ReorderType", None)
+    if types is None:  # 1.3 knows int8 only
+        return {"quantize": storage == "int8"}
+    return {"quantize": types[storage.upper()]}
 
 
 def _read_searcher(folder: Path):

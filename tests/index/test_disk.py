@@ -36,7 +36,7 @@ def make_index(name="exact", count=60, seed=0):
     kind, extra = KINDS[name]
     skus = [f"becher-{row % 9}-ü" for row in range(count)]
     photos = [f"{seed}/{row}.jpg" for row in range(count)]
-    return kind.build(unit_vectors(count, seed), skus, photos, "embedder-1", {"model": "m/1", "k": [1, 2]}, **extra)
+    return kind.build(unit_vectors(count, seed), skus, photos, None, "embedder-1", {"model": "m/1", "k": [1, 2]}, **extra)
 
 
 def assert_same(actual, expected):
@@ -92,7 +92,7 @@ def test_what_lies_on_disk(name, tmp_path):
     contents = contents_of(tmp_path / "index")
     files = {path.relative_to(contents).as_posix(): path for path in contents.rglob("*") if path.is_file()}
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
-    assert set(manifest["files"]) == set(files) >= {"vectors.npy", "skus.npy", "photos.npy"}
+    assert set(manifest["files"]) == set(files) >= {"vectors.npy", "skus.npy", "sku-names.npy", "photos.npy"}
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == sorted(["manifest.json", contents.name])
     for path in files.values():
         assert (
@@ -113,7 +113,7 @@ def test_a_relative_folder_and_its_missing_parents(tmp_path, monkeypatch):
 
 def test_vectors_are_mapped_not_read(tmp_path):
     make_index().save(tmp_path / "index")
-    assert isinstance(load_index(tmp_path / "index")._content.vectors, np.memmap)
+    assert isinstance(load_index(tmp_path / "index").embeddings, np.memmap)
 
 
 # --- replacing
@@ -215,7 +215,7 @@ def test_damage_is_named(damage, message, tmp_path):
     "field, value, message",
     [
         ("format", "keras", "is not one of an index"),
-        ("format_version", 2, "format version 2, and this eet_tf reads 1. Upgrade eet_tf"),
+        ("format_version", 3, "format version 3, and this eet_tf reads 2. Upgrade eet_tf"),
         ("kind", "faiss", "kind exact or scann. Received: .*kind='faiss'"),
         ("contents", "../contents-0123456789ab", "contents"),
         ("unheard_of", 1, "unheard_of"),
@@ -238,7 +238,7 @@ def test_files_that_scann_cannot_read_are_named(tmp_path, monkeypatch):
     """As after a change of ScaNN's own format: the files are whole, and ScaNN refuses them."""
     make_index("scann_tree").save(tmp_path / "index")
     (contents_of(tmp_path / "index") / "scann" / "scann_config.pb").write_bytes(b"not a protocol buffer")
-    monkeypatch.setattr(eet_tf.index.base, "check_files", lambda path, manifest: path / manifest.contents)
+    monkeypatch.setattr(eet_tf.index.local, "check_files", lambda path, manifest: path / manifest.contents)
     with pytest.raises(CatalogIndexError, match=r"installed ScaNN reads.*run build_index again"):
         load_index(tmp_path / "index")
 
@@ -352,7 +352,7 @@ def test_kill_9_while_saving_leaves_a_whole_index(tmp_path):
 
 def test_an_index_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
     make_index(seed=1).save(tmp_path)
-    check, checked = eet_tf.index.base.check_files, []
+    check, checked = eet_tf.index.local.check_files, []
 
     def replace_first(path, manifest):
         checked.append(manifest.contents)
@@ -360,5 +360,5 @@ def test_an_index_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch)
             make_index(count=70, seed=2).save(tmp_path)
         return check(path, manifest)
 
-    monkeypatch.setattr(eet_tf.index.base, "check_files", replace_first)
+    monkeypatch.setattr(eet_tf.index.local, "check_files", replace_first)
     assert len(load_index(tmp_path)) == 70 and len(checked) == 2

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eet_tf.index
-from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex, exact
+from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex, search
 from eet_tf.index import scann as scann_room
+from eet_tf.index.storage import Vectors
 
 SIZE, DIM = 300, 24
 # Name -> (class, extra arguments of build). Exhaustive: every row is a candidate and every leaf is searched.
@@ -150,16 +151,16 @@ def test_rounding_does_not_choose_among_equals():
     vectors = np.stack([rng.permutation(vector) for _ in range(500)])
     query = np.full((1, 512), 512**-0.5, np.float32)
     assert len(np.unique(vectors @ query[0])) > 1  # else this test tests nothing
-    rows, scores = exact.exact_top_k(vectors, query, 20)
+    rows, scores = search.exact_top_k(Vectors(vectors), query, 20)
     assert rows.tolist() == [list(range(20))] and len(np.unique(scores)) == 1
 
 
 def test_blocks_of_queries_and_of_candidates_change_nothing(monkeypatch):
     vectors, queries = np.repeat(unit_vectors(50), 4, axis=0), unit_vectors(7, seed=1)
-    whole = exact.exact_top_k(vectors, queries, 30)
-    monkeypatch.setattr(exact, "_SCORES_PER_BLOCK", 450)  # two queries at a time
-    monkeypatch.setattr(exact, "_ROWS_PER_BLOCK", 7)
-    for expected, actual in zip(whole, exact.exact_top_k(vectors, queries, 30), strict=True):
+    whole = search.exact_top_k(Vectors(vectors), queries, 30)
+    monkeypatch.setattr(search, "_SCORES_PER_BLOCK", 450)  # two queries at a time
+    monkeypatch.setattr(search, "_ROWS_PER_BLOCK", 7)
+    for expected, actual in zip(whole, search.exact_top_k(Vectors(vectors), queries, 30), strict=True):
         np.testing.assert_array_equal(actual, expected)
 
 

@@ -1,0 +1,225 @@
+"""The attributes of an index's photos: how a column is kept, and which rows a condition allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from eet_tf.index.checks import CatalogIndexError, describe
+
+_KINDS = {"string": np.int32, "number": np.float64, "bool": np.bool_}
+
+
+class Column:
+    """One attribute. Strings are kept as the numbers of their names, numbers as float64, truths as bool.
+
+    A missing string is `""`, a missing number NaN; a missing truth is refused.
+
+    Args:
+        name: of the attribute, for messages.
+        kind: `"string"`, `"number"` or `"bool"`.
+        names: the strings met so far. New ones are added behind them, so that what was encoded stays right.
+
+    Example:
+
+    >>> column = Column("colour", "string")
+    >>> kept = column.encode(["red", "blue", "red"])
+    >>> kept.tolist(), column.decode(kept).tolist(), column.allows(kept, "red").tolist()
+    ([1, 0, 1], ['red', 'blue', 'red'], [True, False, True])
+    """
+
+    def __init__(self, name: str, kind: str, names: Sequence[str] = ()):
+        self.name = name
+        self.kind = kind
+        self._names = list(names)
+        self._numbers = None  # of the names; made when first needed, since most readers never do
+
+    @classmethod
+    def like(cls, name: str, values) -> Column:
+        """A column whose kind is that of the values: all bool, all numbers (or None), or strings (or None)."""
+        array = np.asarray(values)
+        if array.dtype.kind == "O":
+            known = [value for value in array.reshape(-1) if value is not None]
+            array = np.asarray(known) if known else np.asarray([""])
+            array = array if all(isinstance(value, type(known[0])) for value in known[1:]) else np.asarray(known, "O")
+        kinds = {"b": "bool", "i": "number", "u": "number", "f": "number", "U": "string"}
+        # what is mixed is refused, value by value, as no string
+        return cls(name, kinds.get(array.dtype.kind, "string"))
+
+    @property
+    def names(self) -> list[str]:
+        """The strings met so far, by their numbers."""
+        return self._names
+
+    def number_of(self, name: str) -> int:
+        """The number of a string; -1 if it was never met."""
+        if self._numbers is None:
+            self._numbers = {known: number for number, known in enumerate(self._names)}
+        return self._numbers.get(name, -1)
+
+    def encode(self, values) -> np.ndarray:
+        """What is kept for these `[N]` values.
+
+        Raises:
+            CatalogIndexError: if they are not of this column's kind.
+        """
+        array = np.asarray(values)
+        array = array if self.kind != "string" or array.dtype.kind == "U" else np.asarray(values, dtype=object)
+        if array.ndim != 1:
+            raise self._refusal("be one value per photo", describe(array))
+        if self.kind == "string":
+            return self._encode_strings(array)
+        values = array.tolist()
+        if self.kind == "bool":
+            if not all(isinstance(value, bool) for value in values):
+                raise self._refusal("hold True or False, as its other values do", _first_not(array, bool))
+            return array.astype(np.bool_)
+        if any(isinstance(value, bool) or not isinstance(value, (int, float, type(None))) for value in values):
+            raise self._refusal("hold numbers, as its other values do", _first_not(array, (int, float)))
+        return array.astype(np.float64)
+
+    def _encode_strings(self, array: np.ndarray) -> np.ndarray:
+        for row, value in enumerate(array if array.dtype.kind == "O" else ()):
+            if value is not None and not isinstance(value, str):
+                raise self._refusal("hold strings, as its other values do", f"{value!r} in row {row}")
+        if array.dtype.kind == "O":
+            array = np.asarray(["" if value is None else value for value in array], np.str_)
+        known, places = np.unique(array, return_inverse=True)
+        numbers = []
+        for name in known.tolist():
+            number = self.number_of(name)
+            if number < 0:
+                number = len(self._names)
+                self._names.append(name)
+                self._numbers[name] = number
+            numbers.append(number)
+        return np.asarray(numbers, np.int32)[places.reshape(-1)]
+
+    def decode(self, kept: np.ndarray) -> np.ndarray:
+        """The values again."""
+        if self.kind != "string":
+            return kept
+        return np.asarray(self._names, dtype=object)[kept].astype(np.str_) if len(kept) else np.zeros(0, np.str_)
+
+    def allows(self, kept: np.ndarray, condition) -> np.ndarray:
+        """`[N]` bool: which rows meet a condition of `where`; see `allowed_rows`."""
+        if isinstance(condition, Mapping):
+            return self._within(kept, condition)
+        if isinstance(condition, (list, tuple, set, frozenset, np.ndarray)):
+            if not len(condition):
+                raise self._condition_refusal(condition, "is an empty choice")
+            return np.logical_or.reduce([self.allows(kept, one) for one in condition])
+        return kept == self._value(condition, condition)
+
+    def _within(self, kept: np.ndarray, condition: Mapping) -> np.ndarray:
+        if self.kind != "number" or not condition or not set(condition) <= {"min", "max"}:
+            raise self._condition_refusal(condition, 'is no range; a number takes {"min": ..., "max": ...}, or one')
+        low, high = (self._value(condition.get(end, default), condition) for end, default in _UNBOUNDED)
+        return (kept >= low) & (kept <= high)  # never NaN
+
+    def _value(self, value, condition):
+        value = value.item() if isinstance(value, np.generic) else value
+        fits = {"string": str, "bool": bool, "number": (int, float)}[self.kind]
+        if not isinstance(value, fits) or (self.kind == "number" and (isinstance(value, bool) or value != value)):
+            raise self._condition_refusal(condition, f"holds {value!r}, which is not a {self.kind}")
+        return self.number_of(value) if self.kind == "string" else value
+
+    def _refusal(self, what: str, received: str) -> CatalogIndexError:
+        return CatalogIndexError(
+            f"`attributes['{self.name}']` must {what}. Received: {received}. Give each photo a value of one kind."
+        )
+
+    def _condition_refusal(self, condition, problem: str) -> CatalogIndexError:
+        return CatalogIndexError(
+            f"`where['{self.name}']` must be a {self.kind} or a list of such. Received: {condition!r}, which {problem}."
+            f" The column '{self.name}' holds {self.kind}s."
+        )
+
+
+_UNBOUNDED = (("min", -np.inf), ("max", np.inf))
+
+
+def _first_not(array: np.ndarray, kinds) -> str:
+    for row, value in enumerate(array.tolist()):
+        if not isinstance(value, kinds):
+            return f"{value!r} in row {row}"
+    return describe(array)
+
+
+def allowed_rows(columns: Mapping[str, Column], kept: Mapping[str, np.ndarray], where: Mapping) -> np.ndarray:
+    """`[N]` bool: the rows that meet every condition of `where`.
+
+    Args:
+        columns: the attributes, by name.
+        kept: what is kept of each, `[N]`.
+        where: `{attribute: condition}`. A condition is a value; a list of values, of which one must be met; or for
+            numbers `{"min": low, "max": high}`, either end or both, inclusive. A missing value meets no range.
+
+    Raises:
+        CatalogIndexError: if an attribute is unknown or a condition does not fit its column.
+
+    Example:
+
+    >>> price = Column("price", "number")
+    >>> allowed_rows({"price": price}, {"price": price.encode([5, 12, 30])}, {"price": {"max": 12}}).tolist()
+    [True, True, False]
+    """
+    if not isinstance(where, Mapping) or not where:
+        raise CatalogIndexError(
+            f"`where` must be a dict from attributes to conditions. Received: where={where!r}. "
+            'For example where={"category": "shoes"}; leave it out to search all photos.'
+        )
+    unknown = [name for name in where if name not in columns]
+    if unknown:
+        known = ", ".join(f"'{name}'" for name in columns) or "none"
+        raise CatalogIndexError(
+            f"`where` must name attributes of the index. Received: '{unknown[0]}'; it has {known}. "
+            "Build the index with that attribute, or name one of these."
+        )
+    return np.logical_and.reduce([columns[name].allows(kept[name], condition) for name, condition in where.items()])
+
+
+def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows: int) -> dict:
+    """Returns `attributes` as `{name: values}`, or refuses a missing, unknown or odd one.
+
+    Args:
+        attributes: what `build` or `upsert` was given.
+        columns: those of the index that is added to; None where it is being built.
+        num_rows: the number of photos.
+    """
+    attributes = {} if attributes is None else attributes
+    if not isinstance(attributes, Mapping) or not all(isinstance(name, str) and name for name in attributes):
+        raise CatalogIndexError(
+            "`attributes` must be a dict from names to one value per photo. "
+            f'Received: attributes={type(attributes).__name__}. For example {{"category": ["shoes", ...]}}.'
+        )
+    if columns is not None and set(attributes) != set(columns):
+        raise CatalogIndexError(
+            f"`attributes` must be those of the index, {sorted(columns)}. Received: {sorted(attributes)}. "
+            "Give a value of each for every photo; to change the list, build the index again."
+        )
+    for name, values in attributes.items():
+        if np.ndim(values) != 1 or len(values) != num_rows:
+            raise CatalogIndexError(
+                f"`attributes['{name}']` must be one value per embedding, {num_rows}. "
+                f"Received: shape {np.shape(values)}. Keep all in the catalogue's order."
+            )
+    return dict(attributes)
+
+
+def to_json(column: Column, kept: np.ndarray) -> list:
+    """The values of a column as JSON holds them; a missing number is null."""
+    values = column.decode(kept).tolist()
+    return [None if value != value else value for value in values] if column.kind == "number" else values
+
+
+def dtype_of(kind: str) -> type:
+    """Of what is kept."""
+    return _KINDS[kind]
+
+
+def described(columns: Sequence[Column]) -> list[dict]:
+    """The manifest's list of columns."""
+    return json.loads(json.dumps([{"name": column.name, "kind": column.kind} for column in columns]))

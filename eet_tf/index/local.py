@@ -1,0 +1,460 @@
+"""What the indexes that live in a folder share: one snapshot that searches see, and a log that updates go to first."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from eet_tf.index.base import CatalogIndex
+from eet_tf.index.checks import (
+    CatalogIndexError,
+    Neighbors,
+    check_fingerprint,
+    check_k,
+    check_metadata,
+    check_names,
+    check_photos,
+    check_queries,
+    check_same_embedder,
+    check_strings,
+    check_unit_vectors,
+)
+from eet_tf.index.columns import Column, allowed_rows, check_attributes, to_json
+from eet_tf.index.folder import Manifest, check_files, check_replaceable, locked, read_manifest, refusal, save_contents
+from eet_tf.index.log import DamagedLogError, append_record, read_records
+from eet_tf.index.rows import Part, Rows
+from eet_tf.index.search import Engine, nearest
+from eet_tf.index.storage import STORAGES, Vectors
+
+_LOG = "updates.log"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Snapshot:
+    """All that a search needs, at one moment."""
+
+    rows: Rows
+    engine: Engine | None
+    settings: dict  # what the kind was built with, as JSON
+    fingerprint: str | None
+    metadata: dict
+    manifest: Manifest | None = None  # of the folder, as it was read or written
+    log_end: int = 0  # how much of the folder's log is in `rows`
+
+
+class LocalIndex(CatalogIndex):
+    """An index in this process's memory, and after `save` or `load_index` in a folder of its own.
+
+    * Updates go to the folder's log before they are acknowledged; loading replays it. A process killed at any moment
+      loses nothing that was acknowledged.
+    * Photos added since the index was built are compared one by one until `compact`, so that they are found exactly.
+    * Any number of processes may read a folder while one writes; `refresh` takes up what others have written. Writers
+      take turns.
+    * Searches may run in any number of threads beside an update; each sees the rows before it or after it.
+
+    A kind implements `build`, `is_exact`, and what it keeps besides the rows: `_make_engine`, `_write_engine`,
+    `_read_engine`.
+    """
+
+    def __init__(self, snapshot: Snapshot):
+        self._snapshot = snapshot
+        self._folder: Path | None = None
+        self._read_only = False
+        self._lock = threading.RLock()
+        self._row_of: dict[str, int] | None = None  # of each photo; made at the first update
+
+    # --- searching
+
+    def search(self, queries, k=10, where=None, group_by_sku=False, fingerprint=None) -> Neighbors:  # noqa: D102
+        snapshot, k = self._snapshot, check_k(k)
+        check_same_embedder(fingerprint, snapshot.fingerprint)
+        queries = check_queries(queries, snapshot.rows.base.vectors.dim)
+        rows = snapshot.rows
+        allowed = None if rows.is_dead is None else rows.alive
+        if where is not None:
+            allowed = _allowed(rows, where)
+        found, scores = nearest(rows, snapshot.engine, queries, k, allowed, bool(group_by_sku))
+        return Neighbors(rows.skus(found), scores, rows.photos(found))
+
+    # --- updating
+
+    def upsert(self, embeddings, skus, photos, attributes=None, fingerprint=None) -> None:  # noqa: D102
+        check_same_embedder(fingerprint, self.fingerprint)
+        vectors = np.array(check_unit_vectors("embeddings", embeddings))  # a copy
+        if vectors.shape[1] != self.dim:
+            raise CatalogIndexError(
+                f"`embeddings` must be of the index's {self.dim} dimensions. Received: {vectors.shape[1]} dimensions. "
+                "Embed them with the embedder of the index."
+            )
+        skus = check_strings("skus", skus, len(vectors))
+        photos = check_photos(photos, len(vectors))
+        attributes = check_attributes(attributes, self._snapshot.rows.columns, len(vectors))
+        for name, column in self._snapshot.rows.columns.items():
+            Column(name, column.kind).encode(attributes[name])  # refused before anything changes
+        with self._latest() as snapshot:
+            if snapshot.rows.base.vectors.dim != vectors.shape[1]:
+                raise self._replaced()
+            check_same_embedder(fingerprint, snapshot.fingerprint)
+            row_of = self._rows_of_photos()
+            dead = [row_of[photo] for photo in photos.tolist() if photo in row_of]
+            self._update(snapshot, np.asarray(dead, np.intp), skus, photos, vectors, attributes)
+
+    def delete(self, photos=None, skus=None) -> int:  # noqa: D102
+        if (photos is None) == (skus is None):
+            raise CatalogIndexError(
+                f"`photos` or `skus` must be given, and not both. Received: photos={photos!r}, skus={skus!r}."
+            )
+        photos = None if photos is None else check_names("photos", photos)
+        skus = None if skus is None else check_names("skus", skus)
+        with self._latest() as snapshot:
+            if photos is not None:
+                row_of = self._rows_of_photos()
+                _refuse_unknown("photos", [photo for photo in photos if photo not in row_of])
+                dead = np.asarray([row_of[photo] for photo in photos], np.intp)
+            else:
+                dead = _rows_of_skus(snapshot.rows, skus)
+            columns, dim = snapshot.rows.columns, snapshot.rows.base.vectors.dim
+            nothing = {name: np.zeros(0, "O") for name in columns}
+            self._update(snapshot, dead, np.zeros(0, "U1"), np.zeros(0, "U1"), np.zeros((0, dim), np.float32), nothing)
+        return len(dead)
+
+    def compact(self) -> None:
+        """Builds the index anew from its photos: as fast again as after `build`, and deleted ones take no space.
+
+        Other processes keep reading meanwhile, and writers wait. Nothing is lost if it is killed.
+
+        Raises:
+            CatalogIndexError: if no photo is left.
+        """
+        with self._latest() as snapshot:
+            if not snapshot.rows.size:
+                raise CatalogIndexError("`compact` must find at least one photo. Received: an index of none.")
+            rows = snapshot.rows.compacted()
+            engine, settings = self._make_engine(rows, snapshot.settings)
+            self._snapshot = dataclasses.replace(snapshot, rows=rows, engine=engine, settings=settings)
+            self._row_of = None
+            if self._folder is not None:
+                try:
+                    self._write_to(self._folder)
+                except BaseException:
+                    self._snapshot = snapshot
+                    raise
+
+    @contextlib.contextmanager
+    def _latest(self) -> Iterator[Snapshot]:
+        """The snapshot that an update starts from: in a folder, after what others have written, who now wait."""
+        with self._lock:
+            if self._read_only:
+                raise CatalogIndexError(
+                    f"the index in '{self._folder}' must not be changed: it was loaded with read_only=True. "
+                    "Load it without."
+                )
+            if self._folder is None:
+                yield self._snapshot
+                return
+            with locked(self._folder):
+                self.refresh()
+                yield self._snapshot
+
+    def _update(self, snapshot: Snapshot, dead, skus, photos, vectors, attributes) -> None:
+        """Writes the update to the log, and then makes it."""
+        rows, end = snapshot.rows, snapshot.log_end
+        kept = {name: column.encode(attributes[name]) for name, column in rows.columns.items()}
+        added = Part(Vectors(vectors), rows.sku_column.encode(skus), photos, kept)
+        if self._folder is not None:
+            payload = _payload(rows, dead, added)
+            try:
+                end = append_record(self._folder / snapshot.manifest.contents / _LOG, payload, end)
+            except OSError as error:
+                raise CatalogIndexError(
+                    f"the update could not be written to '{self._folder}': {error}. Nothing has changed."
+                ) from error
+        self._take(dead, added, end)
+
+    def _take(self, dead: np.ndarray, added: Part, log_end: int) -> None:
+        rows = self._snapshot.rows
+        if self._row_of is not None:
+            for photo in rows.photos(dead).tolist():
+                del self._row_of[photo]
+            self._row_of.update(zip(added.photos.tolist(), range(len(rows), len(rows) + len(added))))
+        self._snapshot = dataclasses.replace(self._snapshot, rows=rows.updated(dead, added), log_end=log_end)
+
+    def _rows_of_photos(self) -> dict[str, int]:
+        if self._row_of is None:
+            rows = self._snapshot.rows
+            self._row_of = dict(zip(rows.photos(rows.alive).tolist(), rows.alive.tolist()))
+        return self._row_of
+
+    # --- on disk
+
+    def save(self, folder) -> None:  # noqa: D102
+        folder = Path(folder)
+        with self._lock:
+            is_own = self._folder is None or _is_same(folder, self._folder)
+            if is_own and self._read_only:
+                raise CatalogIndexError(
+                    f"`folder` must not be the index's own. Received: folder='{folder}', and the index was loaded with "
+                    "read_only=True."
+                )
+            check_replaceable(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                if is_own:
+                    self.refresh()  # what others have added to it is not lost
+                    self._write_to(folder)
+                else:
+                    _write(self, self._snapshot, folder)
+
+    def _write_to(self, folder: Path) -> None:
+        manifest, log_end = _write(self, self._snapshot, folder)
+        self._folder = folder.absolute()
+        self._snapshot = dataclasses.replace(self._snapshot, manifest=manifest, log_end=log_end)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, read_only: bool = False) -> LocalIndex:
+        """Loads an index of this kind; see `load_index`."""
+        manifest = read_manifest(folder)
+        while True:
+            try:
+                index = cls(cls._read(folder, manifest))
+                break
+            except CatalogIndexError:
+                current = read_manifest(folder)
+                if current == manifest:
+                    raise
+                manifest = current  # somebody saved between our two reads
+        index._folder, index._read_only = Path(folder).absolute(), read_only
+        index._replay()
+        return index
+
+    @classmethod
+    def _read(cls, folder, manifest: Manifest) -> Snapshot:
+        if manifest.kind != cls.kind:
+            raise refusal(folder, f"is now one of kind '{manifest.kind}', not '{cls.kind}'", mend="Load it again.")
+        contents = check_files(folder, manifest)
+        try:
+            rows = Rows.read(contents, manifest.attributes)
+        except (OSError, ValueError) as error:
+            raise refusal(folder, f"cannot be read: {error}", name=manifest.contents) from error
+        engine = cls._read_engine(contents, rows, manifest.settings)
+        return Snapshot(rows, engine, manifest.settings, manifest.fingerprint, manifest.metadata, manifest)
+
+    def refresh(self) -> bool:
+        """Takes up what other processes have written to the index's folder since; an index without one is as it is.
+
+        Returns:
+            Whether anything has changed.
+
+        Raises:
+            CatalogIndexError: as `load_index`. The index then stays as it was.
+        """
+        with self._lock:
+            if self._folder is None:
+                return False
+            if read_manifest(self._folder).contents != self._snapshot.manifest.contents:
+                fresh = type(self).load(self._folder)
+                self._snapshot, self._row_of = fresh._snapshot, None
+                return True
+            return self._replay()
+
+    def _replay(self) -> bool:
+        start = self._snapshot.log_end
+        path = self._folder / self._snapshot.manifest.contents / _LOG
+        try:
+            for record in read_records(path, start):
+                self._take(*_parsed(self._snapshot.rows, record.payload), record.end)
+        except DamagedLogError as error:
+            mend = "Copy the folder again; to give up that update and all after it, cut the file there."
+            raise refusal(self._folder, f"{error}", name=self._snapshot.manifest.contents, mend=mend) from error
+        return self._snapshot.log_end > start
+
+    def _replaced(self) -> CatalogIndexError:
+        return CatalogIndexError(
+            f"the index in '{self._folder}' was replaced by one of another embedder. Embed the photos with that one."
+        )
+
+    # --- what a kind adds
+
+    @classmethod
+    def _make_engine(cls, rows: Rows, settings: dict) -> tuple[Engine | None, dict]:
+        """Returns what searches these rows, and the settings of the new index."""
+        return None, settings
+
+    @classmethod
+    def _write_engine(cls, engine: Engine | None, contents: Path) -> None:
+        """Writes it into the index's contents."""
+
+    @classmethod
+    def _read_engine(cls, contents: Path, rows: Rows, settings: dict) -> Engine | None:
+        """Reads what `_write_engine` wrote."""
+        return None
+
+    # --- facts
+
+    @property
+    def size(self) -> int:  # noqa: D102
+        return self._snapshot.rows.size
+
+    @property
+    def dim(self) -> int:  # noqa: D102
+        return self._snapshot.rows.base.vectors.dim
+
+    @property
+    def attributes(self) -> dict[str, str]:  # noqa: D102
+        return {name: column.kind for name, column in self._snapshot.rows.columns.items()}
+
+    @property
+    def fingerprint(self) -> str | None:  # noqa: D102
+        return self._snapshot.fingerprint
+
+    @property
+    def metadata(self) -> dict:  # noqa: D102
+        return copy.deepcopy(self._snapshot.metadata)
+
+    @property
+    def storage(self) -> str:
+        """How the vectors are kept: `"float32"`, `"bfloat16"` or `"int8"`."""
+        return self._snapshot.rows.base.vectors.storage
+
+    @property
+    def num_skus(self) -> int:
+        """Number of products."""
+        return self._snapshot.rows.num_skus
+
+    @property
+    def num_recent(self) -> int:
+        """Photos added or replaced since the index was built: each search compares with all of them."""
+        return len(self._snapshot.rows.recent)
+
+    @property
+    def num_deleted(self) -> int:
+        """Photos deleted or replaced since the index was built, whose space is not freed yet."""
+        return len(self._snapshot.rows) - self.size
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """`[size, dim]` float32 unit vectors, one row per photo, in the order of `photos`; not to be written to."""
+        rows = self._snapshot.rows
+        if len(rows) == rows.size and not len(rows.recent):
+            return rows.base.vectors.rows(slice(None))
+        return rows.vectors(rows.alive)
+
+    @property
+    def skus(self) -> np.ndarray:
+        """`[size]` the product on each photo."""
+        return self._snapshot.rows.skus(self._snapshot.rows.alive)
+
+    @property
+    def photos(self) -> np.ndarray:
+        """`[size]` the photos' unique ids."""
+        return self._snapshot.rows.photos(self._snapshot.rows.alive)
+
+
+def checked_snapshot(embeddings, skus, photos, attributes, fingerprint, metadata, storage, settings=None) -> Snapshot:
+    """Checks everything that `build` was given and copies it, so that a caller's later edits cannot reach the index."""
+    if storage not in STORAGES:
+        raise CatalogIndexError(f"`storage` must be one of {', '.join(STORAGES)}. Received: storage={storage!r}.")
+    vectors = check_unit_vectors("embeddings", embeddings)
+    if len(vectors) == 0:
+        raise CatalogIndexError(
+            f"`embeddings` must be at least one row. Received: shape {vectors.shape}. "
+            "Embed a catalogue of at least one photo first."
+        )
+    skus = check_strings("skus", skus, len(vectors))
+    photos = check_photos(np.arange(len(vectors)) if photos is None else photos, len(vectors))
+    attributes = check_attributes(attributes, None, len(vectors))
+    columns = {name: Column.like(name, values) for name, values in attributes.items()}
+    kept = {name: column.encode(attributes[name]) for name, column in columns.items()}
+    fingerprint, metadata = check_fingerprint(fingerprint), check_metadata(metadata)
+    vectors = Vectors.of(np.array(vectors, order="C") if storage == "float32" else vectors, storage)
+    sku_column = Column("sku", "string")
+    rows = Rows.of(sku_column, columns, Part(vectors, sku_column.encode(skus), photos, kept))
+    return Snapshot(rows, None, settings or {}, fingerprint, metadata)
+
+
+def _allowed(rows: Rows, where) -> np.ndarray:
+    """The numbers of the rows that are alive and meet `where`, ascending."""
+    is_allowed = allowed_rows(rows.columns, rows.base.attributes, where)
+    if len(rows.recent):
+        is_allowed = np.concatenate([is_allowed, allowed_rows(rows.columns, rows.recent.attributes, where)])
+    return np.flatnonzero(is_allowed if rows.is_dead is None else is_allowed & ~rows.is_dead)
+
+
+def _rows_of_skus(rows: Rows, skus: list[str]) -> np.ndarray:
+    numbers = [rows.sku_column.number_of(sku) for sku in skus]
+    of_alive = rows.sku_numbers(rows.alive)
+    present = set(np.unique(of_alive).tolist())
+    _refuse_unknown("skus", [sku for sku, number in zip(skus, numbers) if number not in present])
+    return rows.alive[np.isin(of_alive, numbers)]
+
+
+def _refuse_unknown(argument: str, unknown: list[str]) -> None:
+    if unknown:
+        raise CatalogIndexError(
+            f"`{argument}` must be in the index. Received: '{unknown[0]}', which is not, and {len(unknown) - 1} more "
+            "such. Nothing was deleted."
+        )
+
+
+def _payload(rows: Rows, dead: np.ndarray, added: Part) -> bytes:
+    """One update as the log keeps it: a line of JSON, then the float32 vectors."""
+    facts = {
+        "dead_rows": dead.tolist(),
+        "photos": added.photos.tolist(),
+        "skus": rows.sku_column.decode(added.skus).tolist(),
+        "attributes": {name: to_json(rows.columns[name], kept) for name, kept in added.attributes.items()},
+    }
+    vectors = np.ascontiguousarray(added.vectors.values, "<f4")
+    return json.dumps(facts).encode() + b"\n" + vectors.tobytes()
+
+
+def _parsed(rows: Rows, payload: bytes) -> tuple[np.ndarray, Part]:
+    line, _, vectors = payload.partition(b"\n")
+    facts = json.loads(line)
+    dim = rows.base.vectors.dim
+    kept = {name: column.encode(np.asarray(facts["attributes"][name], "O")) for name, column in rows.columns.items()}
+    added = Part(
+        Vectors(np.frombuffer(vectors, "<f4").reshape(-1, dim).astype(np.float32)),
+        rows.sku_column.encode(facts["skus"]),
+        np.asarray(facts["photos"], np.str_),
+        kept,
+    )
+    return np.asarray(facts["dead_rows"], np.intp), added
+
+
+def _write(index: LocalIndex, snapshot: Snapshot, folder: Path) -> tuple[Manifest, int]:
+    """Writes a snapshot as `folder`; what was added or deleted since the build becomes the one record of its log."""
+    rows, log_end = snapshot.rows, 0
+
+    def write(contents: Path) -> None:
+        nonlocal log_end
+        rows.write(contents)
+        index._write_engine(snapshot.engine, contents)
+        if rows.is_dead is not None or len(rows.recent):
+            dead = np.zeros(0, np.intp) if rows.is_dead is None else np.flatnonzero(rows.is_dead)
+            log_end = append_record(contents / _LOG, _payload(rows, dead, rows.recent), 0)
+
+    description = {
+        "kind": index.kind,
+        "dim": rows.base.vectors.dim,
+        "size": rows.size,
+        "fingerprint": snapshot.fingerprint,
+        "metadata": snapshot.metadata,
+        "settings": snapshot.settings,
+        "storage": rows.base.vectors.storage,
+        "attributes": rows.described_columns(),
+    }
+    manifest = save_contents(folder, description, write, log=_LOG)
+    return manifest, log_end
+
+
+def _is_same(folder: Path, other: Path) -> bool:
+    return folder.exists() and other.exists() and folder.samefile(other)
