@@ -36,7 +36,8 @@ def make_index(name="exact", count=60, seed=0):
     kind, extra = KINDS[name]
     skus = [f"becher-{row % 9}-ü" for row in range(count)]
     photos = [f"{seed}/{row}.jpg" for row in range(count)]
-    return kind.build(unit_vectors(count, seed), skus, photos, None, "embedder-1", {"model": "m/1", "k": [1, 2]}, **extra)
+    facts = {"fingerprint": "embedder-1", "metadata": {"model": "m/1", "k": [1, 2]}}
+    return kind.build(unit_vectors(count, seed), skus, photos, **facts, **extra)
 
 
 def assert_same(actual, expected):
