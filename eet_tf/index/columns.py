@@ -65,8 +65,7 @@ class Column:
         Raises:
             CatalogIndexError: if they are not of this column's kind.
         """
-        array = np.asarray(values)
-        array = array if self.kind != "string" or array.dtype.kind == "U" else np.asarray(values, dtype=object)
+        array = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
         if array.ndim != 1:
             raise self._refusal("be one value per photo", describe(array))
         if self.kind == "string":

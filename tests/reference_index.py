@@ -1,0 +1,80 @@
+"""A catalogue as plain Python keeps it, and how it is searched: what every index is compared with."""
+
+import numpy as np
+
+COLOURS = ["red", "blue", "grün", 'a "b"', ""]
+
+
+def unit_vectors(count, dim=24, seed=0):
+    """Random directions, asymmetric: half of the coordinates are positive only."""
+    vectors = np.random.default_rng(seed).normal(size=(count, dim))
+    vectors[:, ::2] = np.abs(vectors[:, ::2])
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make_rows(count, seed=0, prefix="photo"):
+    """Arguments of `build` and `upsert`: about three photos of each product, attributes of every kind."""
+    rng = np.random.default_rng(seed + 1000)
+    return {
+        "embeddings": unit_vectors(count, seed=seed),
+        "skus": [f"sku-{number}" for number in rng.integers(count // 3 + 1, size=count)],
+        "photos": [f"{prefix}/{number}.jpg" for number in rng.permutation(count)],
+        "attributes": {
+            "colour": rng.choice(COLOURS, p=[0.5, 0.3, 0.1, 0.05, 0.05], size=count).tolist(),
+            "price": np.where(rng.random(count) < 0.1, np.nan, rng.integers(100, size=count)).tolist(),
+            "in_stock": (rng.random(count) < 0.8).tolist(),
+        },
+    }
+
+
+class Oracle:
+    """The rows in the order in which they came, searched by loops."""
+
+    def __init__(self, rows):
+        self.rows = {}  # photo -> (vector, sku, {attribute: value})
+        self.upsert(**rows)
+
+    def upsert(self, embeddings, skus, photos, attributes):
+        """Replaced photos go to the end, as new ones do."""
+        for number, photo in enumerate(photos):
+            self.rows.pop(photo, None)
+            values = {name: column[number] for name, column in attributes.items()}
+            self.rows[photo] = (embeddings[number], skus[number], values)
+
+    def delete(self, photos=None, skus=None):
+        """By photo or by product; returns how many."""
+        gone = [p for p, row in self.rows.items() if p in (photos or ()) or row[1] in (skus or ())]
+        for photo in gone:
+            del self.rows[photo]
+        return len(gone)
+
+    def search(self, query, k, where=None, group_by_sku=False):
+        """`[(photo, sku, score)]`, best first, the earlier row first on ties."""
+        found = []
+        for photo, (vector, sku, values) in self.rows.items():
+            if all(meets(values[name], condition) for name, condition in (where or {}).items()):
+                found.append((photo, sku, float(np.dot(vector.astype(np.float64), query.astype(np.float64)))))
+        found.sort(key=lambda row: -row[2])
+        if group_by_sku:
+            best = {}
+            for row in found:
+                best.setdefault(row[1], row)
+            found = list(best.values())
+        return found[:k]
+
+
+def meets(value, condition):
+    """Whether a value meets a condition of `where`."""
+    if isinstance(condition, dict):
+        return condition.get("min", -np.inf) <= value <= condition.get("max", np.inf)
+    return value in condition if isinstance(condition, list) else value == condition
+
+
+def assert_agrees(index, oracle, queries, k, **how):
+    """Every answer of the index is that of the oracle."""
+    neighbors = index.search(queries, k=k, **how)
+    for row, query in enumerate(queries):
+        expected = oracle.search(query, k, **how)
+        assert neighbors.photos[row].tolist() == [photo for photo, _, _ in expected], how
+        assert neighbors.skus[row].tolist() == [sku for _, sku, _ in expected]
+        np.testing.assert_allclose(neighbors.scores[row], [score for _, _, score in expected], atol=1e-6)
