@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from eet_tf import compat
 from eet_tf.data import images
+from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.embedder import attribute_head, attribute_names
 
 MANIFEST = os.path.join("assets.extra", "eet_tf.json")
@@ -217,6 +218,38 @@ class ServedEmbedder:
         """Embeds encoded photos: (`[N, D]` float32, `[N]` bool, false where bytes are no image)."""
         outputs = self._outputs(photos)
         return outputs["embedding"].numpy(), outputs["ok"].numpy()
+
+    def embed_catalog(
+        self, catalog: Catalog, batch_size: int = 64, on_batch: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """Embeds all photos of a catalogue, in its order.
+
+        Args:
+            catalog: whose files exist.
+            batch_size: photos embedded at once.
+            on_batch: is told after each batch how many photos are done.
+
+        Returns:
+            `[N, D]` float32.
+
+        Raises:
+            CatalogError: if some are no images; it names the first of them, with file and line.
+        """
+        files, embeddings, unreadable = catalog.files, [], []
+        for start in range(0, len(files), batch_size):
+            photos = []
+            for file in files[start : start + batch_size]:
+                with open(file, "rb") as photo:
+                    photos.append(photo.read())
+            vectors, is_image = self.embed(photos)
+            embeddings.append(vectors)
+            unreadable.extend(start + np.flatnonzero(~is_image))
+            if on_batch is not None:
+                on_batch(start + len(photos))
+        if unreadable:
+            shown = "\n".join(f"{catalog.where(row)}: {files[row]!r}" for row in unreadable[:5])
+            raise CatalogError(f"{len(unreadable)} photos are no images. Replace them or delete their rows:\n{shown}")
+        return np.concatenate(embeddings)
 
     def predict_attributes(self, photos: Iterable[bytes]) -> np.ndarray:
         """The probability of each of `attribute_names`: `[N, A]` float32, zeros where bytes are no image."""

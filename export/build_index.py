@@ -22,34 +22,10 @@ flags.DEFINE_enum("dataset", None, _DATASETS, "Layout of the photos.", required=
 flags.DEFINE_string("data_dir", None, "Where the photos are.")
 flags.DEFINE_string("split", "all", "Which part of the catalogue; all of it by default.")
 flags.DEFINE_enum("index", "scann", ["scann", "exact"], "Kind of index.")
+flags.DEFINE_float("target_recall", None, "Share of the true 10 nearest that ScaNN must find, e.g. 0.95: tunes it.")
+flags.DEFINE_enum("storage", "float32", ["float32", "bfloat16", "int8"], "How vectors are kept.")
 flags.DEFINE_string("output_dir", None, "The index folder; an index in it is replaced.", required=True)
 flags.DEFINE_integer("batch_size", 64, "Photos embedded at once.", lower_bound=1)
-
-
-def _embed(embedder, catalog):
-    """The catalogue's embeddings, with a progress bar; refuses photos that are no images."""
-    import keras
-    import numpy as np
-
-    from eet_tf.data import CatalogError
-
-    files, embeddings, unreadable = catalog.files, [], []
-    bar = keras.utils.Progbar(len(files), unit_name="photo")
-    for start in range(0, len(files), FLAGS.batch_size):
-        photos = [_read(file) for file in files[start : start + FLAGS.batch_size]]
-        vectors, is_image = embedder.embed(photos)
-        embeddings.append(vectors)
-        unreadable.extend(start + np.flatnonzero(~is_image))
-        bar.update(start + len(photos))
-    if unreadable:
-        shown = "\n".join(f"{catalog.where(row)}: {files[row]!r}" for row in unreadable[:5])
-        raise CatalogError(f"{len(unreadable)} photos are no images. Replace them or delete their rows:\n{shown}")
-    return np.concatenate(embeddings)
-
-
-def _read(file: str) -> bytes:
-    with open(file, "rb") as photo:
-        return photo.read()
 
 
 def _embeddings(catalog):
@@ -59,10 +35,13 @@ def _embeddings(catalog):
 
         files = open_folder(FLAGS.embeddings_dir)
         return files.read(catalog.paths), files.fingerprint, os.path.join(files.folder, files.saved_model)
+    import keras
+
     from eet_tf.serving import ServedEmbedder
 
     embedder = ServedEmbedder(FLAGS.saved_model)
-    return _embed(embedder, catalog), embedder.fingerprint, embedder.folder
+    bar = keras.utils.Progbar(len(catalog.files), unit_name="photo")
+    return embedder.embed_catalog(catalog, FLAGS.batch_size, bar.update), embedder.fingerprint, embedder.folder
 
 
 def main(argv):
@@ -73,22 +52,32 @@ def main(argv):
 
     try:
         index.check_replaceable(FLAGS.output_dir)
+        if FLAGS.target_recall is not None and FLAGS.index != "scann":
+            raise ValueError("--target_recall is for --index=scann; an exact index finds all.")
         catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
         embeddings, fingerprint, saved_model = _embeddings(catalog)
         kind = {"scann": index.ScannIndex, "exact": index.ExactIndex}[FLAGS.index]
+        options = {"target_recall": FLAGS.target_recall} if FLAGS.index == "scann" else {}
         built = kind.build(
             embeddings,
             catalog.skus,
             catalog.paths,
+            index.typed_columns(catalog.columns()),
             fingerprint=fingerprint,
             metadata={
                 "saved_model": os.path.relpath(saved_model, FLAGS.output_dir),
                 "photo_root": os.path.relpath(catalog.root, FLAGS.output_dir),
             },
+            storage=FLAGS.storage,
+            **options,
         )
         built.save(FLAGS.output_dir)
     except ValueError as error:
         sys.exit(f"error: {error}")
+    attributes = ", ".join(f"{name} ({kind})" for name, kind in built.attributes.items())
+    print(f"Searched by --where: {attributes or 'nothing, the catalogue has no categories or attributes'}.")
+    if FLAGS.target_recall is not None:
+        print(f"It finds {100 * built.recall['recall']:.1f} % of the true {built.recall['k']} nearest, measured.")
     print(f"The index of {built.size} photos is {FLAGS.output_dir}.")
 
 

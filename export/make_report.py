@@ -61,7 +61,7 @@ def main(argv):
 
     try:
         run = read_run(FLAGS.model_dir)
-        index = load_index(FLAGS.index_dir)
+        index = load_index(FLAGS.index_dir, read_only=True)
     except (ValueError, RunError) as error:
         sys.exit(f"error: {error}")
     photo_root = os.path.join(FLAGS.index_dir, index.metadata.get("photo_root", ""))

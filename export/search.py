@@ -1,6 +1,10 @@
 """Finds the products of a catalogue that look like a photo.
 
 python export/search.py --index_dir=runs/mine/index --query=photo.jpg --k=10 --report=found.html
+
+With --where it looks among some photos only, and with --group_by_sku for different products:
+
+python export/search.py --index_dir=runs/mine/index --query=photo.jpg --where=category=shoes --group_by_sku
 """
 
 import os
@@ -14,6 +18,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("index_dir", None, "An index that build_index.py wrote.", required=True)
 flags.DEFINE_multi_string("query", None, "A photo; may be given several times.", required=True)
 flags.DEFINE_integer("k", 10, "How many neighbours.", lower_bound=1)
+flags.DEFINE_multi_string(
+    "where",
+    [],
+    "What a photo must meet: colour=red, price>=10, price<=50, in_stock=true. All of them; several = are a choice.",
+)
+flags.DEFINE_bool("group_by_sku", False, "k different products, each by its best photo.")
 flags.DEFINE_string("saved_model", None, "The SavedModel that embeds the query; by default the index's own.")
 flags.DEFINE_string("photo_root", None, "Where the catalogue's photos are, for the report; by default as indexed.")
 flags.DEFINE_string("report", None, "Also write what was found as an HTML page.")
@@ -59,15 +69,18 @@ def main(argv):
     """Loads the index and its embedder, searches, prints."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
-    from eet_tf.index import load_index
+    from eet_tf.index import load_index, read_where
     from eet_tf.serving import ServedEmbedder
 
     try:
-        index = load_index(FLAGS.index_dir)
+        index = load_index(FLAGS.index_dir, read_only=True)
+        where = read_where(FLAGS.where, index.attributes)
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
         embedder = ServedEmbedder(FLAGS.saved_model or beside.get("saved_model", ""))
         queries = [_read(file) for file in FLAGS.query]
-        neighbors = index.search(_embed(embedder, queries), FLAGS.k, fingerprint=embedder.fingerprint)
+        neighbors = index.search(
+            _embed(embedder, queries), FLAGS.k, where, FLAGS.group_by_sku, fingerprint=embedder.fingerprint
+        )
         attributes = _attribute_lines(embedder, queries) or [None] * len(queries)
     except ValueError as error:
         sys.exit(f"error: {error}")

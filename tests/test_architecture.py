@@ -43,10 +43,11 @@ MODULES = {
     "evaluation": (1, {".metrics", "keras", "numpy", "tensorflow"}),
     "index.base": (1, {".index.checks"}),
     "index.columns": (1, {".index.checks", "numpy"}),
+    "index.texts": (1, {".index.checks"}),
     "index.folder": (1, {".files", ".index.checks"}),
     "index.log": (1, {".files"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
-    "serving": (1, {".compat", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
+    "serving": (1, {".compat", ".data.catalog", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
@@ -80,6 +81,7 @@ MODULES = {
     "run": (4, {".files", "keras", "numpy", "tensorflow"}),
     # 5
     "index.exact": (5, {".index.local"}),
+    "index.verify": (5, {".index.checks", ".index.folder", ".index.local", ".index.search", "numpy"}),
     "index.scann": (
         5,
         {
@@ -89,7 +91,13 @@ MODULES = {
     ),
     "learner": (5, {".compat", ".losses.base", ".memory", ".replicas", "keras", "tensorflow"}),
     # 6
-    "index": (6, {".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann"}),
+    "index": (
+        6,
+        {
+            *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann", ".index.texts"),
+            ".index.verify",
+        },
+    ),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
     # 7: the public names, lazily
     "": (7, {"._lazy"}),

@@ -52,8 +52,12 @@ PUBLIC = {
         "Neighbors",
         "ScannConfiguration",
         "ScannIndex",
+        "bytes_on_disk",
         "check_replaceable",
         "load_index",
+        "read_where",
+        "typed_columns",
+        "verify_index",
     ],
 }
 

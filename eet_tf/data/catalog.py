@@ -130,6 +130,11 @@ class Catalog:
         """`[N]` photo files, joined to `root`."""
         return np.array([os.path.join(self.root, path) for path in self.paths], dtype=np.str_)
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """What photos can be filtered by, `{name: [N] strings}`: the attributes, and the category if there is one."""
+        category = {} if self.categories is None else {"category": self.categories}
+        return {**category, **self.attributes}
+
     def column(self, name: str) -> np.ndarray:
         """`[N]` strings, the attribute column `name`; `"category"` is the categories, where there are any.
 

@@ -9,6 +9,8 @@ from eet_tf.index.checks import CatalogIndexError, Neighbors
 from eet_tf.index.exact import ExactIndex
 from eet_tf.index.folder import check_replaceable, read_manifest
 from eet_tf.index.scann import ScannConfiguration, ScannIndex
+from eet_tf.index.texts import read_where, typed_columns
+from eet_tf.index.verify import bytes_on_disk, verify_index
 
 __all__ = [
     "CatalogIndexError",
@@ -16,8 +18,12 @@ __all__ = [
     "Neighbors",
     "ScannConfiguration",
     "ScannIndex",
+    "bytes_on_disk",
     "check_replaceable",
     "load_index",
+    "read_where",
+    "typed_columns",
+    "verify_index",
 ]
 
 
@@ -25,8 +31,9 @@ def load_index(folder: str | os.PathLike, read_only: bool = False) -> CatalogInd
     """Loads an index of any kind that `index.save(folder)` wrote, with all updates since. Nothing is written by loading
     and searching, so the folder may lie on read-only media.
 
-    Every file is compared with the size that the manifest lists, and up to 1 GiB with its SHA-256 too (larger files
-    would make a server wait). If the folder is saved again while it is being read, the new index is read instead.
+    Every file is compared with the size that the manifest lists, and up to 64 MiB with its SHA-256 too (larger files
+    would make a server wait; `verify_index` compares all). If the folder is saved again while it is being read, the new
+    index is read instead.
 
     Args:
         folder: the folder given to `save`, or a copy of it anywhere.

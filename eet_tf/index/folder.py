@@ -34,7 +34,7 @@ from eet_tf.index.checks import CatalogIndexError
 FORMAT = "eet_tf.index"
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-LARGEST_HASHED_FILE = 2**30  # bytes; larger files are compared by size only, which keeps a load at a few seconds
+LARGEST_HASHED_FILE = 2**26  # bytes; larger files are compared by size only, so that a server need not wait
 
 _COPY_AGAIN = "Copy the folder again, or run build_index again."
 _UNFINISHED_MANIFEST = "manifest.json.unfinished"
@@ -124,15 +124,7 @@ def save_contents(
 
 def read_manifest(folder: str | os.PathLike) -> Manifest:
     """Reads `folder/manifest.json`, or says why `folder` is no index that this code can read."""
-    path = Path(folder) / MANIFEST
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise refusal(folder, "is missing: this is no index, or its first save was interrupted") from error
-    except ValueError as error:
-        raise refusal(folder, f"is not readable as JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise refusal(folder, "is not one of an index")
+    fields = _read_fields(folder)
     version = fields.get("format_version")
     if version != FORMAT_VERSION:
         problem = f"has format version {version}, and this eet_tf reads {FORMAT_VERSION}"
@@ -143,8 +135,29 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     return Manifest(**fields)
 
 
-def check_files(folder: str | os.PathLike, manifest: Manifest) -> Path:
-    """Compares every file with the manifest, and returns the folder that holds them."""
+def _read_fields(folder: str | os.PathLike) -> dict:
+    """What `manifest.json` says, of whatever version."""
+    try:
+        fields = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise refusal(folder, "is missing: this is no index, or its first save was interrupted") from error
+    except ValueError as error:
+        raise refusal(folder, f"is not readable as JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise refusal(folder, "is not one of an index")
+    return fields
+
+
+def check_files(
+    folder: str | os.PathLike, manifest: Manifest, largest_hashed: int | None = LARGEST_HASHED_FILE
+) -> Path:
+    """Compares every file with the manifest, and returns the folder that holds them.
+
+    Args:
+        folder: of the index.
+        manifest: its manifest.
+        largest_hashed: in bytes; larger files are compared by their size only. None compares all.
+    """
     contents = Path(folder) / manifest.contents
     for name, expected in manifest.files.items():
         path = contents / name
@@ -153,7 +166,8 @@ def check_files(folder: str | os.PathLike, manifest: Manifest) -> Path:
         if path.stat().st_size != expected["bytes"]:
             problem = f"has {path.stat().st_size} bytes, {expected['bytes']} were saved: truncated, or a partial copy"
             raise refusal(folder, problem, name=f"{manifest.contents}/{name}")
-        if expected["bytes"] <= LARGEST_HASHED_FILE and _sha256(path) != expected["sha256"]:
+        is_hashed = largest_hashed is None or expected["bytes"] <= largest_hashed
+        if is_hashed and _sha256(path) != expected["sha256"]:
             raise refusal(folder, "has another checksum than when it was saved", name=f"{manifest.contents}/{name}")
     return contents
 
@@ -175,6 +189,8 @@ def check_replaceable(folder: str | os.PathLike) -> str | None:
     """
     folder = Path(folder)
     try:
+        if _read_fields(folder).get("format_version") in range(1, FORMAT_VERSION):
+            return None  # of an older eet_tf
         return read_manifest(folder).contents
     except CatalogIndexError as error:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name] * folder.exists()

@@ -34,7 +34,7 @@ from eet_tf.index.rows import Part, Rows
 from eet_tf.index.search import Engine, nearest
 from eet_tf.index.storage import STORAGES, Vectors
 
-_LOG = "updates.log"
+LOG = "updates.log"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ class LocalIndex(CatalogIndex):
         if self._folder is not None:
             payload = _payload(rows, dead, added)
             try:
-                end = append_record(self._folder / snapshot.manifest.contents / _LOG, payload, end)
+                end = append_record(self._folder / snapshot.manifest.contents / LOG, payload, end)
             except OSError as error:
                 raise CatalogIndexError(
                     f"the update could not be written to '{self._folder}': {error}. Nothing has changed."
@@ -267,7 +267,7 @@ class LocalIndex(CatalogIndex):
 
     def _replay(self) -> bool:
         start = self._snapshot.log_end
-        path = self._folder / self._snapshot.manifest.contents / _LOG
+        path = self._folder / self._snapshot.manifest.contents / LOG
         try:
             for record in read_records(path, start):
                 self._take(*_parsed(self._snapshot.rows, record.payload), record.end)
@@ -398,9 +398,9 @@ def _rows_of_skus(rows: Rows, skus: list[str]) -> np.ndarray:
 
 def _refuse_unknown(argument: str, unknown: list[str]) -> None:
     if unknown:
+        others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise CatalogIndexError(
-            f"`{argument}` must be in the index. Received: '{unknown[0]}', which is not, and {len(unknown) - 1} more "
-            "such. Nothing was deleted."
+            f"`{argument}` must be in the index. Received: '{unknown[0]}'{others}, not in it. Nothing was deleted."
         )
 
 
@@ -440,7 +440,7 @@ def _write(index: LocalIndex, snapshot: Snapshot, folder: Path) -> tuple[Manifes
         index._write_engine(snapshot.engine, contents)
         if rows.is_dead is not None or len(rows.recent):
             dead = np.zeros(0, np.intp) if rows.is_dead is None else np.flatnonzero(rows.is_dead)
-            log_end = append_record(contents / _LOG, _payload(rows, dead, rows.recent), 0)
+            log_end = append_record(contents / LOG, _payload(rows, dead, rows.recent), 0)
 
     description = {
         "kind": index.kind,
@@ -452,7 +452,7 @@ def _write(index: LocalIndex, snapshot: Snapshot, folder: Path) -> tuple[Manifes
         "storage": rows.base.vectors.storage,
         "attributes": rows.described_columns(),
     }
-    manifest = save_contents(folder, description, write, log=_LOG)
+    manifest = save_contents(folder, description, write, log=LOG)
     return manifest, log_end
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import eet_tf.index
-from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex, folder, load_index
+from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex, folder, load_index, verify
 
 REPOSITORY = pathlib.Path(eet_tf.index.__file__).parents[2]
 KINDS = {
@@ -155,6 +155,17 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     assert (tmp_path / "index").read_text() == "mine"
 
 
+def test_an_index_of_an_older_version_is_replaced(tmp_path):
+    make_index().save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": manifest["format"], "format_version": 1}))
+    with pytest.raises(CatalogIndexError, match="format version 1, and this eet_tf reads 2.*run build_index again"):
+        load_index(tmp_path)
+    make_index(seed=2).save(tmp_path)
+    assert_same(load_index(tmp_path), make_index(seed=2))
+    assert len(list(tmp_path.glob("contents-*"))) == 1
+
+
 def test_an_empty_folder_is_taken(tmp_path):
     make_index().save(tmp_path)
     assert_same(load_index(tmp_path), make_index())
@@ -253,11 +264,15 @@ def test_a_pickle_planted_for_scann_is_not_opened(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_large_files_are_compared_by_size_only(tmp_path, monkeypatch):
+def test_large_files_are_compared_by_size_only_but_where_all_is_verified(tmp_path, monkeypatch):
     make_index().save(tmp_path / "index")
     damage_changed(contents_of(tmp_path / "index"))
-    monkeypatch.setattr(folder, "LARGEST_HASHED_FILE", 100)
-    assert len(load_index(tmp_path / "index")) == 60
+    some = functools.partial(folder.check_files, largest_hashed=100)
+    monkeypatch.setattr(eet_tf.index.local, "check_files", some)
+    index = load_index(tmp_path / "index")
+    assert len(index) == 60
+    with pytest.raises(CatalogIndexError, match=r"photos.npy has another checksum"):
+        verify.verify_index(index, tmp_path / "index")
 
 
 # --- crashes
