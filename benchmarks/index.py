@@ -103,7 +103,7 @@ def _recall(found: np.ndarray, true: np.ndarray) -> float:
     return float(np.mean((found[:, :, np.newaxis] == true[:, np.newaxis, :]).any(axis=1)))
 
 
-def _timed(search, queries) -> tuple[np.ndarray, float]:
+def _timed(search, queries) -> tuple:
     """What it finds, and queries per second."""
     found, seconds = search(queries[:100]), []
     for _ in range(FLAGS.repeats):
@@ -113,12 +113,12 @@ def _timed(search, queries) -> tuple[np.ndarray, float]:
     return found, len(queries) / float(np.median(seconds))
 
 
-def _curve(settings, search_with) -> list[dict]:
-    """Recall and speed of each setting; `search_with(setting)` gives a function from queries to row numbers."""
+def _curve(settings, search_with, rows_of=lambda found: found) -> list[dict]:
+    """Recall and speed of each setting; `search_with(setting)` gives what searches, `rows_of` reads its answer."""
     queries, truth, rows = np.asarray(_data("queries")), np.asarray(_data("truth")), []
     for setting in settings:
         found, speed = _timed(search_with(setting), queries)
-        rows.append({"setting": setting, "recall": _recall(found, truth), "queries_per_second": speed})
+        rows.append({"setting": setting, "recall": _recall(rows_of(found), truth), "queries_per_second": speed})
         print(rows[-1], file=sys.stderr)
     return rows
 
@@ -144,8 +144,7 @@ def measure_ours() -> dict:
         setting: index.with_configuration(ScannConfiguration(setting[1], num_leaves, setting[0]))
         for setting in _settings()
     }
-    # photos are strings; here they are numbers
-    curve = _curve(_settings(), lambda s: lambda queries: searches[s].search(queries, k=K).photos.astype(np.int32))
+    curve = _curve(_settings(), lambda setting: lambda queries: searches[setting].search(queries, k=K), _numbers)
     return {"build_seconds": built, "peak_mb": _peak_mb(), "curve": curve}
 
 
@@ -246,10 +245,10 @@ def measure_serve(storage: str) -> dict:
     index = load_index(_path(f"index_{storage}"))
     loaded = time.perf_counter() - start
     queries, truth = np.asarray(_data("queries")), np.asarray(_data("truth"))
-    found, speed = _timed(lambda some: _numbers(index.search(some, k=K)), queries)
+    found, speed = _timed(lambda some: index.search(some, k=K), queries)
     result = {
         "load_seconds": loaded,
-        "recall": _recall(found, truth),
+        "recall": _recall(_numbers(found), truth),
         "queries_per_second": speed,
         "peak_mb": _peak_mb(),
         "disk_mb": bytes_on_disk(_path(f"index_{storage}")) / 2**20,
@@ -266,6 +265,7 @@ def measure_serve(storage: str) -> dict:
 
 
 def _numbers(neighbors) -> np.ndarray:
+    """Photos are strings; here they are numbers."""
     return np.char.replace(neighbors.photos, "photos/", "").astype(np.int32)
 
 
@@ -282,12 +282,12 @@ def _filters(index, queries) -> dict:
         allowed = np.flatnonzero(is_allowed)
         exact = ExactIndex.build(np.asarray(_data("vectors"))[allowed], range(len(allowed)))
         true = allowed[exact.search(queries, k=K).photos.astype(np.int64)]
-        found, speed = _timed(lambda some, where=where: _numbers(index.search(some, k=K, where=where)), queries)
+        found, speed = _timed(lambda some, where=where: index.search(some, k=K, where=where), queries)
         one_by_one = time.perf_counter()
         for query in queries[:50]:
             index.search(query, k=K, where=where)
         rows[name] = {
-            "recall": _recall(found, true),
+            "recall": _recall(_numbers(found), true),
             "queries_per_second": speed,
             "single_ms": 20 * (time.perf_counter() - one_by_one),
         }

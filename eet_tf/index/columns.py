@@ -35,6 +35,7 @@ class Column:
         self.kind = kind
         self._names = list(names)
         self._numbers = None  # of the names; made when first needed, since most readers never do
+        self._name_array = np.zeros(0, np.str_)
 
     @classmethod
     def like(cls, name: str, values) -> Column:
@@ -100,7 +101,10 @@ class Column:
         """The values again."""
         if self.kind != "string":
             return kept
-        return np.asarray(self._names, dtype=object)[kept].astype(np.str_) if len(kept) else np.zeros(0, np.str_)
+        names = self._name_array
+        if len(names) < len(self._names):
+            names = self._name_array = np.asarray(self._names, np.str_)
+        return names[kept]
 
     def allows(self, kept: np.ndarray, condition) -> np.ndarray:
         """`[N]` bool: which rows meet a condition of `where`; see `allowed_rows`."""

@@ -118,7 +118,7 @@ class Rows:
 
     def skus(self, rows: np.ndarray) -> np.ndarray:
         """The product on each of these rows; `rows` of any shape."""
-        return self.sku_column.decode(self.sku_numbers(rows).reshape(-1)).reshape(np.shape(rows))
+        return self.sku_column.decode(self.sku_numbers(rows))
 
     def photos(self, rows: np.ndarray) -> np.ndarray:
         """The id of each of these rows; `rows` of any shape."""
