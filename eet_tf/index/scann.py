@@ -101,8 +101,8 @@ class ScannEngine:
             leaves = round(self.configuration.num_leaves_to_search / math.sqrt(share))
             options["leaves_to_search"] = min(max(leaves, 1), num_leaves)
         rows, scores = self._searcher.search_batched_parallel(queries, final_num_neighbors=k, **options)
-        rows, scores = rows.astype(np.intp), np.array(scores, np.float32)
-        short = np.flatnonzero(np.isnan(scores).any(axis=1))  # padded with row 0 and score NaN
+        # what is missing comes last, as row 0 with score NaN
+        short = np.flatnonzero(np.isnan(scores[:, -1]))
         if short.size:
             rows[short], scores[short] = exact_top_k(self._vectors, queries[short], k)
         if self._vectors.storage != "float32":
