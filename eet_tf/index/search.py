@@ -48,7 +48,8 @@ def nearest(
         num_skus = rows.num_skus if allowed is None else rows.count_skus(allowed)
         width = min(k, num_skus)
         fetch = math.ceil(_SPARE * width * num_allowed / max(num_skus, 1))
-    if engine is not None and allowed is None and not by_sku and not len(rows.recent) and width:
+    is_plain = allowed is None and not by_sku and not len(rows.recent)
+    if is_plain and engine is not None and width and len(queries):
         return engine.search(queries, width, 1.0)
     found, scores = np.zeros((len(queries), width), np.intp), np.zeros((len(queries), width), np.float32)
     pending = np.arange(len(queries)) if width else np.zeros(0, np.intp)
