@@ -1,4 +1,4 @@
-"""How good a ranking is: R@K, mAP@R and R-precision from embeddings, exact, in blocks. NumPy only."""
+"""How good a ranking is: R@K, mAP@R and R-precision from the places of right answers. NumPy only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_BLOCK_ROWS = 256
+from eet_tf import ranking
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +77,8 @@ def evaluate_retrieval(
 
     Without a gallery every embedding is searched among all the others, itself left out by position, so that an exact
     duplicate counts as what it is. Ties count against us: a wrong answer with the score of a right one stands before
-    it. A query with no right answer in the gallery is left out of all means and counted.
+    it, where scores are float64 products of the float32 embeddings and those within 1e-9 are the same. A query with no
+    right answer in the gallery is left out of all means and counted.
 
     Args:
         embeddings: `[Q, D]` query vectors of any non-zero length.
@@ -121,68 +122,32 @@ def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=Non
     >>> result.first_places.tolist(), result.r_precisions.tolist()
     ([1, 1, 0], [1.0, 1.0, nan])
     """
-    queries, labels = _checked(embeddings, labels, "embeddings", "labels")
     if (gallery_embeddings is None) != (gallery_labels is None):
         raise ValueError("`gallery_embeddings` and `gallery_labels` must be given together.")
-    leave_out_self = gallery_embeddings is None
-    if leave_out_self:
-        gallery, gallery_labels = queries, labels
-    else:
+    queries, labels = _checked(embeddings, labels, "embeddings", "labels")
+    gallery = queries
+    if gallery_embeddings is not None:
         gallery, gallery_labels = _checked(gallery_embeddings, gallery_labels, "gallery_embeddings", "gallery_labels")
-        if gallery.shape[1] != queries.shape[1]:
+        if gallery.embeddings.shape[1] != queries.embeddings.shape[1]:
             raise ValueError(
                 "`embeddings` and `gallery_embeddings` must have the same dimension. "
-                f"Received: {queries.shape[1]} and {gallery.shape[1]}."
+                f"Received: {queries.embeddings.shape[1]} and {gallery.embeddings.shape[1]}."
             )
-    first_places = np.zeros(len(queries), np.int64)
-    precisions = np.full([2, len(queries)], np.nan)
-    for start in range(0, len(queries), _BLOCK_ROWS):
-        places_of_block = _places_of_right(queries, labels, gallery, gallery_labels, start, leave_out_self)
-        for query, places in enumerate(places_of_block, start):
-            if len(places):
-                first_places[query] = places[0]
-                precisions[:, query] = _precisions(places)
+    first_places, precisions = ranking.rank(queries, gallery, ranking.Answers.of(labels, gallery_labels))
     if not first_places.any():
         raise ValueError("`labels` must repeat: no query has a right answer in the gallery.")
     return RetrievalResult(labels, first_places, *precisions)
 
 
-def _checked(embeddings, labels, embeddings_name: str, labels_name: str):
+def _checked(embeddings, labels, embeddings_name: str, labels_name: str) -> tuple[ranking.Vectors, np.ndarray]:
     embeddings, labels = np.asarray(embeddings, np.float32), np.asarray(labels)
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
             f"`{embeddings_name}` must be [N, D] and `{labels_name}` [N]. "
             f"Received: shapes {embeddings.shape} and {labels.shape}."
         )
-    lengths = np.linalg.norm(embeddings, axis=1)
-    wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    vectors = ranking.Vectors.of(embeddings)
+    wrong = np.flatnonzero(~(np.isfinite(vectors.lengths) & (vectors.lengths > 0)))
     if wrong.size:
         raise ValueError(f"`{embeddings_name}` must be finite and not zero. Received: row {wrong[0]} is not.")
-    return embeddings / lengths[:, np.newaxis], labels
-
-
-def _places_of_right(queries, labels, gallery, gallery_labels, start: int, leave_out_self: bool) -> list[np.ndarray]:
-    """For each query of a block the places, from 1, of its right answers, ascending."""
-    rows = np.arange(start, min(start + _BLOCK_ROWS, len(queries)))
-    scores = queries[rows] @ gallery.T
-    is_right = labels[rows][:, np.newaxis] == gallery_labels[np.newaxis, :]
-    if leave_out_self:
-        scores[np.arange(len(rows)), rows] = -np.inf
-        is_right[np.arange(len(rows)), rows] = False
-    return [_places(scores[i][is_right[i]], scores[i], is_right[i]) for i in range(len(rows))]
-
-
-def _places(right_scores: np.ndarray, scores: np.ndarray, is_right: np.ndarray) -> np.ndarray:
-    """Place of each right answer: right ones before it, plus wrong ones that score as much or more, plus 1."""
-    if not len(right_scores):
-        return np.empty(0, np.int64)
-    right_scores = np.sort(right_scores)[::-1]
-    wrong_scores = scores[~is_right & (scores >= right_scores[-1])]
-    wrong_before = len(wrong_scores) - np.searchsorted(np.sort(wrong_scores), right_scores, side="left")
-    return np.arange(1, len(right_scores) + 1) + wrong_before
-
-
-def _precisions(places: np.ndarray) -> tuple[float, float]:
-    """Average precision @R and R-precision of a query whose R right answers stand at these places."""
-    within = places[places <= len(places)]
-    return np.sum(np.arange(1, len(within) + 1) / within) / len(places), len(within) / len(places)
+    return vectors, labels

@@ -138,3 +138,21 @@ def retrieval(embeddings, labels, k, gallery=None, gallery_labels=None):
         average_precisions.append(precision / num_right)
         r_precisions.append(found / num_right)
     return np.mean(hits), np.mean(average_precisions), np.mean(r_precisions), len(hits)
+
+
+def places_of_right(query, label, gallery, gallery_labels, tie=1e-9):
+    """Places, from 1, of the right answers to one query: scores in float64, and what ties with one stands before it."""
+    query, gallery = unit(np.asarray(query, np.float64)), unit(np.asarray(gallery, np.float64))
+    scores = [float(np.dot(query, row)) for row in gallery]
+    right = sorted([score for score, other in zip(scores, gallery_labels) if other == label], reverse=True)
+    wrong = [score for score, other in zip(scores, gallery_labels) if other != label]
+    return [nth + sum(score >= own - tie for score in wrong) for nth, own in enumerate(right, start=1)]
+
+
+def figures_of_places(places):
+    """First place, average precision @R and R-precision; (0, NaN, NaN) where nothing is right."""
+    if not places:
+        return 0, np.nan, np.nan
+    within = [place for place in places if place <= len(places)]
+    precisions = [found / place for found, place in enumerate(within, start=1)]
+    return places[0], sum(precisions) / len(places), len(within) / len(places)

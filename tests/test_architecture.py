@@ -16,8 +16,8 @@ MODULES = {
     "compat": (0, {"keras", "tensorflow"}),
     "embedder": (0, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "files": (0, set()),
-    "metrics": (0, {"numpy"}),
     "pairwise": (0, {"tensorflow"}),
+    "ranking": (0, {"numpy"}),
     "replicas": (0, {"tensorflow"}),
     "data.augment": (0, {"tensorflow"}),
     "data.catalog": (0, {"numpy"}),
@@ -27,7 +27,6 @@ MODULES = {
     "index.checks": (0, {"numpy"}),
     "index.folder": (0, {".index.checks"}),
     # 1
-    "comparison": (1, {".files", ".metrics", "numpy"}),
     "data": (1, {"._lazy"}),
     "data.attributes": (1, {".data.catalog", "numpy"}),
     "data.benchmarks": (
@@ -40,16 +39,18 @@ MODULES = {
     "data.pipeline": (1, {".data.catalog", ".data.images", ".data.sampling", "numpy", "tensorflow"}),
     "data.synthetic": (1, {".data.catalog", ".data.drawing", "PIL", "numpy"}),
     "embedding_files": (1, {".files", "numpy"}),
-    "evaluation": (1, {".metrics", "keras", "numpy", "tensorflow"}),
     "index": (1, {".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann"}),
     "index.base": (1, {".index.checks", ".index.folder", "numpy"}),
     "index.exact": (1, {".index.base", ".index.checks", "numpy"}),
     "index.scann": (1, {".index.base", ".index.checks", ".index.exact", "numpy", "scann"}),
+    "metrics": (1, {".ranking", "numpy"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "serving": (1, {".compat", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
+    "comparison": (2, {".files", ".metrics", "numpy"}),
+    "evaluation": (2, {".metrics", "keras", "numpy", "tensorflow"}),
     # 3
     "losses": (3, set()),
     "losses.attributes": (3, {".compat", "keras", "tensorflow"}),
@@ -77,6 +78,7 @@ MODULES = {
 }
 WITHOUT_TENSORFLOW = [
     "metrics",
+    "ranking",
     "comparison",
     "embedding_files",
     "files",

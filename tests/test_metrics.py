@@ -114,19 +114,6 @@ def test_one_ranking_gives_the_means_and_the_sums_of_classes():
         assert values.sum() / num_queries.sum() == pytest.approx(summary[name])
 
 
-@pytest.mark.parametrize("block_rows", [1, 7, 40, 1000])
-def test_blocks_change_nothing(block_rows, monkeypatch):
-    embeddings, labels = make_embeddings(40, 0), make_labels(40, 0)
-    expected = evaluate_retrieval(embeddings, labels, ks=[1, 5])
-    monkeypatch.setattr(metrics, "_BLOCK_ROWS", block_rows)
-    assert evaluate_retrieval(embeddings, labels, ks=[1, 5]) == pytest.approx(expected, rel=1e-12)
-
-
-def test_more_queries_than_a_block():
-    labels = make_labels(metrics._BLOCK_ROWS + 44, 1, num_classes=30)
-    assert_equals_loops(make_embeddings(len(labels), 1), labels, ks=[10])
-
-
 def test_an_embedder_that_maps_everything_to_one_point_finds_nothing():
     """Every wrong answer ties with the right ones and so stands before them."""
     labels = np.arange(50) % 5
