@@ -47,24 +47,39 @@ def rank_catalog(embeddings, labels, roles=None) -> metrics.RetrievalResult:
     1
     """
     embeddings, labels = np.asarray(embeddings), np.asarray(labels)
-    if roles is None:
-        return metrics.rank_queries(embeddings, labels)
-    roles = np.asarray(roles)
-    if not roles.shape == labels.shape == embeddings.shape[:1]:
+    if roles is not None and not np.shape(roles) == labels.shape == embeddings.shape[:1]:
         raise ValueError(
             "`roles` and `labels` must have one value for each embedding. "
-            f"Received: shapes {roles.shape} and {labels.shape} for {len(embeddings)} embeddings."
+            f"Received: shapes {np.shape(roles)} and {labels.shape} for {len(embeddings)} embeddings."
         )
-    query, gallery = roles == "query", roles == "gallery"
-    if not (query.any() and gallery.any()):
+    query = is_query(len(labels), roles)
+    if query.all():
         return metrics.rank_queries(embeddings, labels)
-    if not (query | gallery).all():
+    is_neither = ~query & (np.asarray(roles) != "gallery")
+    if is_neither.any():
         raise ValueError(
             "`roles` must be 'query' or 'gallery' for all photos or for none. "
-            f"Received: {np.sum(~(query | gallery))} of {len(roles)} photos with neither. "
+            f"Received: {np.sum(is_neither)} of {len(labels)} photos with neither. "
             "Measure one split at a time, e.g. catalog.split('test')."
         )
-    return metrics.rank_queries(embeddings[query], labels[query], embeddings[gallery], labels[gallery])
+    return metrics.rank_queries(embeddings[query], labels[query], embeddings[~query], labels[~query])
+
+
+def is_query(num_photos: int, roles=None) -> np.ndarray:
+    """`[N]` bool: the photos that `rank_catalog` asks for, in the order of its result.
+
+    Args:
+        num_photos: N.
+        roles: `[N]`, or None; as in `rank_catalog`.
+
+    Example:
+
+    >>> is_query(3, ["query", "gallery", "query"]).tolist(), is_query(3).tolist()
+    ([True, False, True], [True, True, True])
+    """
+    roles = np.full(num_photos, "") if roles is None else np.asarray(roles)
+    has_both = np.isin(["query", "gallery"], roles).all()
+    return roles == "query" if has_both else np.full(num_photos, True)
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):

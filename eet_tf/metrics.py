@@ -62,6 +62,37 @@ class RetrievalResult:
         }
         return labels, np.bincount(classes), sums
 
+    def by_group(self, groups, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+        """The `summary` of the queries of each group, e.g. of each category, ranked as ever: against the whole gallery.
+
+        Args:
+            groups: `[Q]` the group of each query.
+            ks: the K of each R@K.
+
+        Returns:
+            `{group: summary}` in sorted order, the groups as text; those with no answered query are left out.
+
+        Raises:
+            ValueError: if there is not one group for each query.
+
+        Example:
+
+        >>> result = rank_queries([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], ["mug", "mug", "cup"])
+        >>> result.by_group(["kitchen", "kitchen", "bar"], ks=[1])["kitchen"]["recall@1"]
+        1.0
+        """
+        groups = np.asarray(groups)
+        if groups.shape != self.labels.shape:
+            raise ValueError(
+                f"`groups` must be [{len(self.labels)}], one for each query. Received: shape {groups.shape}."
+            )
+        return {
+            str(group): dataclasses.replace(
+                self, **{field.name: getattr(self, field.name)[groups == group] for field in dataclasses.fields(self)}
+            ).summary(ks)
+            for group in np.unique(groups[self.is_answered])
+        }
+
     def _figures(self, ks: Sequence[int]) -> dict[str, np.ndarray]:
         """What each answered query adds to each mean."""
         first_places = self.first_places[self.is_answered]

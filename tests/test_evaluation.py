@@ -76,6 +76,14 @@ def test_a_catalogue_without_both_roles_is_ranked_against_itself(roles):
     assert evaluation.rank_catalog(IMAGES, LABELS, roles).summary(ks=[1, 2]) == expected
 
 
+def test_queries_of_a_catalogue_are_named_in_the_order_of_its_result():
+    asked_for = evaluation.is_query(10, ROLES)
+    assert asked_for.tolist() == [role == "query" for role in ROLES]
+    assert evaluation.rank_catalog(IMAGES, LABELS, ROLES).labels.tolist() == LABELS[asked_for].tolist()
+    for roles in (None, [""] * 10, ["query"] * 10, ["gallery", ""] * 5):
+        assert evaluation.is_query(10, roles).tolist() == [True] * 10
+
+
 def test_roles_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"`roles` and `labels` must .* shapes \(9,\) and \(10,\) for 10 embeddings"):
         evaluation.rank_catalog(IMAGES, LABELS, ROLES[:9])
