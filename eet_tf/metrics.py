@@ -138,7 +138,9 @@ def evaluate_retrieval(
     return rank_queries(embeddings, labels, gallery_embeddings, gallery_labels).summary(ks)
 
 
-def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=None) -> RetrievalResult:
+def rank_queries(
+    embeddings, labels, gallery_embeddings=None, gallery_labels=None, leave_out_self: bool = False
+) -> RetrievalResult:
     """`evaluate_retrieval` query by query: one ranking, from which the means and the sums of each class are had.
 
     Args:
@@ -146,6 +148,8 @@ def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=Non
         labels: `[Q]`.
         gallery_embeddings: `[N, D]`, or None.
         gallery_labels: `[N]`, or None.
+        leave_out_self: the gallery shows the photos of the queries, in their order, and a query is not searched for in
+            itself. Without a gallery this is so; with one it serves queries that were changed, as by `expand_queries`.
 
     Example:
 
@@ -156,18 +160,72 @@ def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=Non
     if (gallery_embeddings is None) != (gallery_labels is None):
         raise ValueError("`gallery_embeddings` and `gallery_labels` must be given together.")
     queries, labels = _checked(embeddings, labels, "embeddings", "labels")
-    gallery = queries
-    if gallery_embeddings is not None:
+    if gallery_embeddings is None:
+        gallery, gallery_labels, leave_out_self = queries, labels, True
+    else:
         gallery, gallery_labels = _checked(gallery_embeddings, gallery_labels, "gallery_embeddings", "gallery_labels")
         if gallery.embeddings.shape[1] != queries.embeddings.shape[1]:
             raise ValueError(
                 "`embeddings` and `gallery_embeddings` must have the same dimension. "
                 f"Received: {queries.embeddings.shape[1]} and {gallery.embeddings.shape[1]}."
             )
-    first_places, precisions = ranking.rank(queries, gallery, ranking.Answers.of(labels, gallery_labels))
+        _check_same_photos(labels, gallery_labels, leave_out_self)
+    answers = ranking.Answers.of(labels, gallery_labels, leave_out_self)
+    first_places, precisions = ranking.rank(queries, gallery, answers)
     if not first_places.any():
         raise ValueError("`labels` must repeat: no query has a right answer in the gallery.")
     return RetrievalResult(labels, first_places, *precisions)
+
+
+def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_self: bool = False) -> RetrievalResult:
+    """A ranking after the nearest of each query were put into another order, as by `rerank`.
+
+    Args:
+        result: the ranking before.
+        rows: `[Q, C]` the C nearest of each query, rows of the gallery.
+        distances: `[Q, C]` by which they now stand, smaller first; those within 1e-9 tie, against us.
+        gallery_labels: `[N]`.
+        leave_out_self: as in `rank_queries`; `rows` then must not hold the query itself.
+
+    Returns:
+        Another `RetrievalResult`. A first place beyond the C is as it was.
+
+    Raises:
+        ValueError: if shapes do not fit, or a query has more than C right answers, so that its precisions are not to
+            be had.
+
+    Example:
+
+    >>> result = rank_queries([[1.0, 0.0]], ["mug"], [[1.0, 0.1], [1.0, 0.2]], ["cup", "mug"])
+    >>> changed = reorder(result, rows=[[0, 1]], distances=[[0.7, 0.2]], gallery_labels=["cup", "mug"])
+    >>> result.first_places.tolist(), changed.first_places.tolist()
+    ([2], [1])
+    """
+    rows, distances, gallery_labels = np.asarray(rows), np.asarray(distances), np.asarray(gallery_labels)
+    if rows.ndim != 2 or rows.shape != distances.shape or len(rows) != len(result.labels):
+        raise ValueError(
+            f"`rows` and `distances` must be [{len(result.labels)}, C]. "
+            f"Received: shapes {rows.shape} and {distances.shape}."
+        )
+    _check_same_photos(result.labels, gallery_labels, leave_out_self)
+    counts = ranking.Answers.of(result.labels, gallery_labels, leave_out_self).counts
+    if counts.max() > rows.shape[1]:
+        raise ValueError(
+            "`rows` must be as many for each query as it has right answers. "
+            f"Received: {rows.shape[1]}, and a query with {counts.max()}. Re-rank with a larger num_candidates."
+        )
+    first_places, precisions = ranking.reordered(
+        gallery_labels[rows] == result.labels[:, np.newaxis], distances, counts, result.first_places
+    )
+    return RetrievalResult(result.labels, first_places, *precisions)
+
+
+def _check_same_photos(labels: np.ndarray, gallery_labels: np.ndarray, leave_out_self: bool) -> None:
+    if leave_out_self and not np.array_equal(labels, gallery_labels):
+        raise ValueError(
+            "`gallery_labels` must be those of the queries if `leave_out_self`. "
+            f"Received: {len(labels)} queries and {len(gallery_labels)} in the gallery, or other labels."
+        )
 
 
 def _checked(embeddings, labels, embeddings_name: str, labels_name: str) -> tuple[ranking.Vectors, np.ndarray]:

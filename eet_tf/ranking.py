@@ -58,7 +58,7 @@ class Answers:
         rows: `[N]` the rows of the gallery, class by class.
         starts: `[Q]` where the class of a query begins in `rows`.
         stops: `[Q]` where it ends.
-        leave_out_self: the gallery is the queries, and none is an answer to itself.
+        leave_out_self: query and gallery are the same photos in the same order, and none is an answer to itself.
     """
 
     rows: np.ndarray
@@ -67,15 +67,10 @@ class Answers:
     leave_out_self: bool
 
     @classmethod
-    def of(cls, labels: np.ndarray, gallery_labels: np.ndarray | None) -> Answers:
-        """Sorts the labels of the gallery, or of the queries if that is None."""
-        leave_out_self = gallery_labels is None
-        if leave_out_self:
-            _, classes = np.unique(labels, return_inverse=True)
-            gallery_classes = classes
-        else:
-            _, both = np.unique(np.concatenate([labels, gallery_labels]), return_inverse=True)
-            classes, gallery_classes = both[: len(labels)], both[len(labels) :]
+    def of(cls, labels: np.ndarray, gallery_labels: np.ndarray, leave_out_self: bool) -> Answers:
+        """Sorts the labels of the gallery."""
+        _, both = np.unique(np.concatenate([labels, gallery_labels]), return_inverse=True)
+        classes, gallery_classes = both[: len(labels)], both[len(labels) :]
         rows = np.argsort(gallery_classes, kind="stable")
         in_order = gallery_classes[rows]
         starts, stops = (np.searchsorted(in_order, classes, side=side) for side in ("left", "right"))
@@ -101,7 +96,7 @@ def rank(queries: Vectors, gallery: Vectors, answers: Answers) -> tuple[np.ndarr
 
     Args:
         queries: `[Q, D]`.
-        gallery: `[N, D]`; the same as `queries` if each is left out of its own answers.
+        gallery: `[N, D]`.
         answers: what is right.
 
     Returns:
@@ -256,3 +251,24 @@ def _figures_of_row(scores: np.ndarray, row: int, answers: Answers) -> tuple[int
     is_within = place <= num_right
     first = 1 + np.count_nonzero(scores >= right[0] - _TIE)
     return first, np.array([np.sum(is_within * nth / place), np.sum(is_within)]) / num_right
+
+
+def reordered(is_right, distances, counts, first_places) -> tuple[np.ndarray, np.ndarray]:
+    """`rank` once the nearest of each query stand in another order; what lies beyond them stays.
+
+    Args:
+        is_right: `[Q, C]` bool, whether each of the nearest is a right answer.
+        distances: `[Q, C]` by which they stand, smaller first.
+        counts: `[Q]` how many right answers each query has, R, C at most.
+        first_places: `[Q]` as `rank` found them.
+    """
+    first_places, precisions = first_places.copy(), np.full([2, len(counts)], np.nan)
+    for query in np.flatnonzero(counts > 0):
+        right, wrong = (np.sort(distances[query, chosen]) for chosen in (is_right[query], ~is_right[query]))
+        nth = np.arange(1, len(right) + 1)
+        place = nth + np.searchsorted(wrong, right + _TIE, side="right")
+        if len(right):
+            first_places[query] = place[0]
+        is_within = place <= counts[query]
+        precisions[:, query] = np.sum(is_within * nth / place) / counts[query], np.sum(is_within) / counts[query]
+    return first_places, precisions

@@ -45,12 +45,13 @@ MODULES = {
     "index.scann": (1, {".index.base", ".index.checks", ".index.exact", "numpy", "scann"}),
     "metrics": (1, {".ranking", "numpy"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
+    "postprocessing": (1, {".files", "numpy"}),
     "serving": (1, {".compat", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
     "comparison": (2, {".files", ".metrics", "numpy"}),
-    "evaluation": (2, {".metrics", "keras", "numpy", "tensorflow"}),
+    "evaluation": (2, {".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
     # 3
     "losses": (3, set()),
     "losses.attributes": (3, {".compat", "keras", "tensorflow"}),
@@ -79,6 +80,7 @@ MODULES = {
 WITHOUT_TENSORFLOW = [
     "metrics",
     "ranking",
+    "postprocessing",
     "comparison",
     "embedding_files",
     "files",
