@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eet_tf import metrics
+from eet_tf import metrics, postprocessing
 
 
 def embed(embedder: keras.Model, dataset: tf.data.Dataset, verbose: int = 0) -> np.ndarray:
@@ -24,7 +24,9 @@ def embed(embedder: keras.Model, dataset: tf.data.Dataset, verbose: int = 0) -> 
     return np.asarray(outputs["embedding"] if isinstance(outputs, Mapping) else outputs, np.float32)
 
 
-def rank_catalog(embeddings, labels, roles=None) -> metrics.RetrievalResult:
+def rank_catalog(
+    embeddings, labels, roles=None, query_expansion: int = 0, alpha: float = 3.0, rerank: bool = False
+) -> metrics.RetrievalResult:
     """Ranks a catalogue by its own protocol: its queries against its gallery, or every photo against all the others.
 
     Args:
@@ -32,13 +34,17 @@ def rank_catalog(embeddings, labels, roles=None) -> metrics.RetrievalResult:
         labels: `[N]` the class of each photo.
         roles: `[N]` of `"query"`, `"gallery"` and `""`, e.g. `catalog.roles`, or None. If it has queries and a gallery,
             the ones are ranked against the other. Otherwise every photo is ranked against all the others.
+        query_expansion: how many neighbours are added to each query by `postprocessing.expand_queries`; 0: none.
+        alpha: how much the nearest of them weigh, as there.
+        rerank: whether the nearest 100 are put into another order by `postprocessing.rerank`; as many as a query has
+            right answers if that is more.
 
     Returns:
         A `RetrievalResult`, whose `summary(ks)` is what `evaluate_retrieval` returns.
 
     Raises:
-        ValueError: if shapes do not fit, if beside queries and a gallery some photos have no role, or as in
-            `evaluate_retrieval`.
+        ValueError: if shapes do not fit, if beside queries and a gallery some photos have no role, if queries are to
+            be both expanded and re-ranked, or as in `evaluate_retrieval`.
 
     Example:
 
@@ -47,24 +53,58 @@ def rank_catalog(embeddings, labels, roles=None) -> metrics.RetrievalResult:
     1
     """
     embeddings, labels = np.asarray(embeddings), np.asarray(labels)
-    if roles is None:
-        return metrics.rank_queries(embeddings, labels)
-    roles = np.asarray(roles)
-    if not roles.shape == labels.shape == embeddings.shape[:1]:
+    if roles is not None and not np.shape(roles) == labels.shape == embeddings.shape[:1]:
         raise ValueError(
             "`roles` and `labels` must have one value for each embedding. "
-            f"Received: shapes {roles.shape} and {labels.shape} for {len(embeddings)} embeddings."
+            f"Received: shapes {np.shape(roles)} and {labels.shape} for {len(embeddings)} embeddings."
         )
-    query, gallery = roles == "query", roles == "gallery"
-    if not (query.any() and gallery.any()):
-        return metrics.rank_queries(embeddings, labels)
-    if not (query | gallery).all():
+    if query_expansion and rerank:
+        raise ValueError(
+            "`query_expansion` must be 0 if `rerank`: the one changes queries that the other searches with."
+        )
+    query = is_query(len(labels), roles)
+    if query.all():
+        return _rank(embeddings, labels, embeddings, labels, True, query_expansion, alpha, rerank)
+    is_neither = ~query & (np.asarray(roles) != "gallery")
+    if is_neither.any():
         raise ValueError(
             "`roles` must be 'query' or 'gallery' for all photos or for none. "
-            f"Received: {np.sum(~(query | gallery))} of {len(roles)} photos with neither. "
+            f"Received: {np.sum(is_neither)} of {len(labels)} photos with neither. "
             "Measure one split at a time, e.g. catalog.split('test')."
         )
-    return metrics.rank_queries(embeddings[query], labels[query], embeddings[gallery], labels[gallery])
+    parts = embeddings[query], labels[query], embeddings[~query], labels[~query]
+    return _rank(*parts, False, query_expansion, alpha, rerank)
+
+
+def _rank(
+    queries, labels, gallery, gallery_labels, leave_out_self: bool, query_expansion: int, alpha: float, rerank: bool
+) -> metrics.RetrievalResult:
+    others = None if leave_out_self else gallery
+    if query_expansion:
+        queries = postprocessing.expand_queries(queries, others, query_expansion, alpha)
+    result = metrics.rank_queries(queries, labels, gallery, gallery_labels, leave_out_self)
+    if not rerank:
+        return result
+    largest_class = np.unique(gallery_labels, return_counts=True)[1].max()
+    rows, distances = postprocessing.rerank(queries, others, max(100, int(largest_class)))
+    return metrics.reorder(result, rows, distances, gallery_labels, leave_out_self)
+
+
+def is_query(num_photos: int, roles=None) -> np.ndarray:
+    """`[N]` bool: the photos that `rank_catalog` asks for, in the order of its result.
+
+    Args:
+        num_photos: N.
+        roles: `[N]`, or None; as in `rank_catalog`.
+
+    Example:
+
+    >>> is_query(3, ["query", "gallery", "query"]).tolist(), is_query(3).tolist()
+    ([True, False, True], [True, True, True])
+    """
+    roles = np.full(num_photos, "") if roles is None else np.asarray(roles)
+    has_both = np.isin(["query", "gallery"], roles).all()
+    return roles == "query" if has_both else np.full(num_photos, True)
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):

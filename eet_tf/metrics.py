@@ -1,4 +1,4 @@
-"""How good a ranking is: R@K, mAP@R and R-precision from embeddings, exact, in blocks. NumPy only."""
+"""How good a ranking is: R@K, mAP@R and R-precision from the places of right answers. NumPy only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_BLOCK_ROWS = 256
+from eet_tf import ranking
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +62,37 @@ class RetrievalResult:
         }
         return labels, np.bincount(classes), sums
 
+    def by_group(self, groups, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+        """The `summary` of the queries of each group, e.g. of each category, ranked as ever: against the whole gallery.
+
+        Args:
+            groups: `[Q]` the group of each query.
+            ks: the K of each R@K.
+
+        Returns:
+            `{group: summary}` in sorted order, the groups as text; those with no answered query are left out.
+
+        Raises:
+            ValueError: if there is not one group for each query.
+
+        Example:
+
+        >>> result = rank_queries([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], ["mug", "mug", "cup"])
+        >>> result.by_group(["kitchen", "kitchen", "bar"], ks=[1])["kitchen"]["recall@1"]
+        1.0
+        """
+        groups = np.asarray(groups)
+        if groups.shape != self.labels.shape:
+            raise ValueError(
+                f"`groups` must be [{len(self.labels)}], one for each query. Received: shape {groups.shape}."
+            )
+        return {
+            str(group): dataclasses.replace(
+                self, **{field.name: getattr(self, field.name)[groups == group] for field in dataclasses.fields(self)}
+            ).summary(ks)
+            for group in np.unique(groups[self.is_answered])
+        }
+
     def _figures(self, ks: Sequence[int]) -> dict[str, np.ndarray]:
         """What each answered query adds to each mean."""
         first_places = self.first_places[self.is_answered]
@@ -77,7 +108,8 @@ def evaluate_retrieval(
 
     Without a gallery every embedding is searched among all the others, itself left out by position, so that an exact
     duplicate counts as what it is. Ties count against us: a wrong answer with the score of a right one stands before
-    it. A query with no right answer in the gallery is left out of all means and counted.
+    it, where scores are float64 products of the float32 embeddings and those within 1e-9 are the same. A query with no
+    right answer in the gallery is left out of all means and counted.
 
     Args:
         embeddings: `[Q, D]` query vectors of any non-zero length.
@@ -106,7 +138,9 @@ def evaluate_retrieval(
     return rank_queries(embeddings, labels, gallery_embeddings, gallery_labels).summary(ks)
 
 
-def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=None) -> RetrievalResult:
+def rank_queries(
+    embeddings, labels, gallery_embeddings=None, gallery_labels=None, leave_out_self: bool = False
+) -> RetrievalResult:
     """`evaluate_retrieval` query by query: one ranking, from which the means and the sums of each class are had.
 
     Args:
@@ -114,6 +148,8 @@ def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=Non
         labels: `[Q]`.
         gallery_embeddings: `[N, D]`, or None.
         gallery_labels: `[N]`, or None.
+        leave_out_self: the gallery shows the photos of the queries, in their order, and a query is not searched for in
+            itself. Without a gallery this is so; with one it serves queries that were changed, as by `expand_queries`.
 
     Example:
 
@@ -121,68 +157,86 @@ def rank_queries(embeddings, labels, gallery_embeddings=None, gallery_labels=Non
     >>> result.first_places.tolist(), result.r_precisions.tolist()
     ([1, 1, 0], [1.0, 1.0, nan])
     """
-    queries, labels = _checked(embeddings, labels, "embeddings", "labels")
     if (gallery_embeddings is None) != (gallery_labels is None):
         raise ValueError("`gallery_embeddings` and `gallery_labels` must be given together.")
-    leave_out_self = gallery_embeddings is None
-    if leave_out_self:
-        gallery, gallery_labels = queries, labels
+    queries, labels = _checked(embeddings, labels, "embeddings", "labels")
+    if gallery_embeddings is None:
+        gallery, gallery_labels, leave_out_self = queries, labels, True
     else:
         gallery, gallery_labels = _checked(gallery_embeddings, gallery_labels, "gallery_embeddings", "gallery_labels")
-        if gallery.shape[1] != queries.shape[1]:
+        if gallery.embeddings.shape[1] != queries.embeddings.shape[1]:
             raise ValueError(
                 "`embeddings` and `gallery_embeddings` must have the same dimension. "
-                f"Received: {queries.shape[1]} and {gallery.shape[1]}."
+                f"Received: {queries.embeddings.shape[1]} and {gallery.embeddings.shape[1]}."
             )
-    first_places = np.zeros(len(queries), np.int64)
-    precisions = np.full([2, len(queries)], np.nan)
-    for start in range(0, len(queries), _BLOCK_ROWS):
-        places_of_block = _places_of_right(queries, labels, gallery, gallery_labels, start, leave_out_self)
-        for query, places in enumerate(places_of_block, start):
-            if len(places):
-                first_places[query] = places[0]
-                precisions[:, query] = _precisions(places)
+        _check_same_photos(labels, gallery_labels, leave_out_self)
+    answers = ranking.Answers.of(labels, gallery_labels, leave_out_self)
+    first_places, precisions = ranking.rank(queries, gallery, answers)
     if not first_places.any():
         raise ValueError("`labels` must repeat: no query has a right answer in the gallery.")
     return RetrievalResult(labels, first_places, *precisions)
 
 
-def _checked(embeddings, labels, embeddings_name: str, labels_name: str):
+def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_self: bool = False) -> RetrievalResult:
+    """A ranking after the nearest of each query were put into another order, as by `rerank`.
+
+    Args:
+        result: the ranking before.
+        rows: `[Q, C]` the C nearest of each query, rows of the gallery.
+        distances: `[Q, C]` by which they now stand, smaller first; those within 1e-9 tie, against us.
+        gallery_labels: `[N]`.
+        leave_out_self: as in `rank_queries`; `rows` then must not hold the query itself.
+
+    Returns:
+        Another `RetrievalResult`. A first place beyond the C is as it was.
+
+    Raises:
+        ValueError: if shapes do not fit, or a query has more than C right answers, so that its precisions are not to
+            be had.
+
+    Example:
+
+    >>> result = rank_queries([[1.0, 0.0]], ["mug"], [[1.0, 0.1], [1.0, 0.2]], ["cup", "mug"])
+    >>> changed = reorder(result, rows=[[0, 1]], distances=[[0.7, 0.2]], gallery_labels=["cup", "mug"])
+    >>> result.first_places.tolist(), changed.first_places.tolist()
+    ([2], [1])
+    """
+    rows, distances, gallery_labels = np.asarray(rows), np.asarray(distances), np.asarray(gallery_labels)
+    if rows.ndim != 2 or rows.shape != distances.shape or len(rows) != len(result.labels):
+        raise ValueError(
+            f"`rows` and `distances` must be [{len(result.labels)}, C]. "
+            f"Received: shapes {rows.shape} and {distances.shape}."
+        )
+    _check_same_photos(result.labels, gallery_labels, leave_out_self)
+    counts = ranking.Answers.of(result.labels, gallery_labels, leave_out_self).counts
+    if counts.max() > rows.shape[1]:
+        raise ValueError(
+            "`rows` must be as many for each query as it has right answers. "
+            f"Received: {rows.shape[1]}, and a query with {counts.max()}. Re-rank with a larger num_candidates."
+        )
+    first_places, precisions = ranking.reordered(
+        gallery_labels[rows] == result.labels[:, np.newaxis], distances, counts, result.first_places
+    )
+    return RetrievalResult(result.labels, first_places, *precisions)
+
+
+def _check_same_photos(labels: np.ndarray, gallery_labels: np.ndarray, leave_out_self: bool) -> None:
+    if leave_out_self and not np.array_equal(labels, gallery_labels):
+        raise ValueError(
+            "`gallery_labels` must be those of the queries if `leave_out_self`. "
+            f"Received: {len(labels)} queries and {len(gallery_labels)} in the gallery, or other labels."
+        )
+
+
+def _checked(embeddings, labels, embeddings_name: str, labels_name: str) -> tuple[ranking.Vectors, np.ndarray]:
     embeddings, labels = np.asarray(embeddings, np.float32), np.asarray(labels)
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
             f"`{embeddings_name}` must be [N, D] and `{labels_name}` [N]. "
             f"Received: shapes {embeddings.shape} and {labels.shape}."
         )
-    lengths = np.linalg.norm(embeddings, axis=1)
-    wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    vectors = ranking.Vectors.of(embeddings)
+    wrong = np.flatnonzero(~(np.isfinite(vectors.lengths) & (vectors.lengths > 0)))
     if wrong.size:
         raise ValueError(f"`{embeddings_name}` must be finite and not zero. Received: row {wrong[0]} is not.")
-    return embeddings / lengths[:, np.newaxis], labels
-
-
-def _places_of_right(queries, labels, gallery, gallery_labels, start: int, leave_out_self: bool) -> list[np.ndarray]:
-    """For each query of a block the places, from 1, of its right answers, ascending."""
-    rows = np.arange(start, min(start + _BLOCK_ROWS, len(queries)))
-    scores = queries[rows] @ gallery.T
-    is_right = labels[rows][:, np.newaxis] == gallery_labels[np.newaxis, :]
-    if leave_out_self:
-        scores[np.arange(len(rows)), rows] = -np.inf
-        is_right[np.arange(len(rows)), rows] = False
-    return [_places(scores[i][is_right[i]], scores[i], is_right[i]) for i in range(len(rows))]
-
-
-def _places(right_scores: np.ndarray, scores: np.ndarray, is_right: np.ndarray) -> np.ndarray:
-    """Place of each right answer: right ones before it, plus wrong ones that score as much or more, plus 1."""
-    if not len(right_scores):
-        return np.empty(0, np.int64)
-    right_scores = np.sort(right_scores)[::-1]
-    wrong_scores = scores[~is_right & (scores >= right_scores[-1])]
-    wrong_before = len(wrong_scores) - np.searchsorted(np.sort(wrong_scores), right_scores, side="left")
-    return np.arange(1, len(right_scores) + 1) + wrong_before
-
-
-def _precisions(places: np.ndarray) -> tuple[float, float]:
-    """Average precision @R and R-precision of a query whose R right answers stand at these places."""
-    within = places[places <= len(places)]
-    return np.sum(np.arange(1, len(within) + 1) / within) / len(places), len(within) / len(places)
+    return vectors, labels

@@ -24,7 +24,7 @@ class SavedModelError(ValueError):
     """A SavedModel that cannot be written or read; the message names the folder and the mend."""
 
 
-def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | None = None) -> str:
+def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | None = None, whitening=None) -> str:
     """Writes an embedder as the next version for TF Serving, `<output_dir>/<version>/`.
 
     A version appears whole or not at all; older ones stay. Its signature `serving_default` takes `image_bytes`
@@ -38,12 +38,15 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
             makes it.
         output_dir: the model's base path on the server.
         metadata: JSON-able facts to keep with it, e.g. the training run's figures.
+        whitening: a `postprocessing.Whitening` that every embedding goes through before it is given out; D is then its
+            `dim`, and the fingerprint another.
 
     Returns:
         The version's folder.
 
     Raises:
-        SavedModelError: if `output_dir` is a file or the embedder's input is no square of a fixed size.
+        SavedModelError: if `output_dir` is a file, the embedder's input is no square of a fixed size, or the whitening
+            is of embeddings of another length.
 
     Example:
 
@@ -57,13 +60,19 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
         raise SavedModelError(f"`embedder` must take images [B, S, S, 3], S fixed. Received: input shape {shape}.")
     if os.path.exists(output_dir) and not os.path.isdir(output_dir):
         raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir={output_dir!r}, which is a file.")
+    embedding_dim = _output_sizes(embedder)["embedding"]
+    if whitening is not None and len(whitening.mean) != embedding_dim:
+        raise SavedModelError(
+            f"`whitening` must be of embeddings of length {embedding_dim}. Received: one of {len(whitening.mean)}. "
+            "Fit it with this embedder."
+        )
     os.makedirs(output_dir, exist_ok=True)
     version = max(_versions(output_dir), default=0) + 1
     aside = os.path.join(output_dir, f".{version}.{os.getpid()}")
     try:
-        module = _ServingModule(embedder)
+        module = _ServingModule(embedder, whitening)
         tf.saved_model.save(module, aside, signatures={"serving_default": module.embed_bytes})
-        _write_manifest(aside, embedder, metadata or {})
+        _write_manifest(aside, embedder, metadata or {}, whitening)
         target = os.path.join(output_dir, str(version))
         os.rename(aside, target)
     finally:
@@ -74,9 +83,10 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
 class _ServingModule(tf.Module):
     """What is saved: the embedder's variables and one function from bytes to embeddings and attributes."""
 
-    def __init__(self, embedder: keras.Model):
+    def __init__(self, embedder: keras.Model, whitening=None):
         super().__init__()
         self.weights = compat.raw_variables(embedder)
+        self.whitening = [] if whitening is None else [tf.Variable(whitening.mean), tf.Variable(whitening.projection)]
         image_size = embedder.input_shape[1]
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -85,8 +95,8 @@ class _ServingModule(tf.Module):
             # not every kernel takes a batch of no rows
             outputs = tf.cond(
                 tf.size(image_bytes) > 0,
-                lambda: _served_outputs(embedder, batch),
-                lambda: {name: tf.zeros([0, size]) for name, size in _output_sizes(embedder).items()},
+                lambda: _served_outputs(embedder, batch, self.whitening),
+                lambda: {name: tf.zeros([0, size]) for name, size in _output_sizes(embedder, whitening).items()},
             )
             zeroed = {name: tf.where(is_image[:, tf.newaxis], rows, 0.0) for name, rows in outputs.items()}
             return {**zeroed, "ok": is_image}
@@ -94,26 +104,30 @@ class _ServingModule(tf.Module):
         self.embed_bytes = embed_bytes
 
 
-def _served_outputs(embedder: keras.Model, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+def _served_outputs(embedder: keras.Model, batch: tf.Tensor, whitening) -> dict[str, tf.Tensor]:
     """The unit vectors and, with an attribute head, the probabilities of attributes; float32."""
     outputs = embedder(batch, training=False)
     if not isinstance(outputs, Mapping):
-        return {"embedding": tf.cast(outputs, tf.float32)}
+        outputs = {"embedding": outputs}
     served = {"embedding": tf.cast(outputs["embedding"], tf.float32)}
+    if whitening:
+        mean, projection = whitening
+        served["embedding"] = tf.math.l2_normalize(tf.matmul(served["embedding"] - mean, projection), axis=1)
     if attribute_names(embedder):
         served["attributes"] = tf.sigmoid(tf.cast(outputs["attributes"], tf.float32))
     return served
 
 
-def _output_sizes(embedder: keras.Model) -> dict[str, int]:
+def _output_sizes(embedder: keras.Model, whitening=None) -> dict[str, int]:
     """How many numbers a photo has in each of `_served_outputs`."""
     shapes = compat.output_shape(embedder)
-    sizes = {"embedding": (shapes["embedding"] if isinstance(shapes, Mapping) else shapes)[-1]}
+    own = (shapes["embedding"] if isinstance(shapes, Mapping) else shapes)[-1]
+    sizes = {"embedding": own if whitening is None else whitening.dim}
     return {**sizes, "attributes": len(attribute_names(embedder))} if attribute_names(embedder) else sizes
 
 
-def embedder_fingerprint(embedder: keras.Model) -> str:
-    """A short name of the function from photo to vector: its weights, its layers and the rules of decoding.
+def embedder_fingerprint(embedder: keras.Model, whitening=None) -> str:
+    """A short name of the function from photo to vector: its weights, its layers, its whitening and the decoding.
 
     Vectors of two embedders can be compared only if their fingerprints are equal. An attribute head is no part of it.
     """
@@ -123,9 +137,8 @@ def embedder_fingerprint(embedder: keras.Model) -> str:
         digest.update(fact.encode())
     head = attribute_head(embedder)
     no_part = {id(variable) for variable in (head.weights if head else ())}
-    for variable, weight in zip(embedder.weights, embedder.get_weights()):
-        if id(variable) in no_part:
-            continue
+    weights = [weight for each, weight in zip(embedder.weights, embedder.get_weights()) if id(each) not in no_part]
+    for weight in (*weights, *([] if whitening is None else [whitening.mean, whitening.projection])):
         digest.update(str((weight.shape, weight.dtype)).encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]
@@ -144,12 +157,12 @@ def _layer_facts(model: keras.Model) -> Iterator[str]:
         yield f"{type(layer).__name__} {json.dumps(plain, sort_keys=True, default=str)}"
 
 
-def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping) -> None:
+def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping, whitening) -> None:
     manifest = {
         "format": 1,
-        "fingerprint": embedder_fingerprint(embedder),
+        "fingerprint": embedder_fingerprint(embedder, whitening),
         "image_size": embedder.input_shape[1],
-        "embedding_dim": _output_sizes(embedder)["embedding"],
+        "embedding_dim": _output_sizes(embedder, whitening)["embedding"],
         "attribute_names": list(attribute_names(embedder)),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

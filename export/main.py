@@ -2,7 +2,8 @@
 
     python export/main.py --model=runs/mine --output_dir=runs/mine/serving
 
-makes the next version, `<output_dir>/<version>/`, whole or not at all.
+makes the next version, `<output_dir>/<version>/`, whole or not at all. With --whitening=FILE.npz, which
+`train/evaluate.py --fit_whitening` makes, it gives whitened embeddings, and the index is built and searched with them.
 """
 
 import os
@@ -15,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all tha
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, or the folder that training wrote.", required=True)
 flags.DEFINE_string("output_dir", None, "The model's base path on the server.", required=True)
+flags.DEFINE_string("whitening", None, "A whitening that embeddings go through; none by default.")
 
 
 def main(argv):
@@ -24,11 +26,13 @@ def main(argv):
     import tensorflow as tf
 
     import eet_tf
+    from eet_tf.postprocessing import Whitening
 
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     try:
-        folder = eet_tf.export_embedder(eet_tf.load_embedder(FLAGS.model), FLAGS.output_dir)
+        whitening = Whitening.read(FLAGS.whitening) if FLAGS.whitening else None
+        folder = eet_tf.export_embedder(eet_tf.load_embedder(FLAGS.model), FLAGS.output_dir, whitening=whitening)
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(f"The SavedModel is {folder}.")

@@ -138,3 +138,68 @@ def retrieval(embeddings, labels, k, gallery=None, gallery_labels=None):
         average_precisions.append(precision / num_right)
         r_precisions.append(found / num_right)
     return np.mean(hits), np.mean(average_precisions), np.mean(r_precisions), len(hits)
+
+
+def places_of_right(query, label, gallery, gallery_labels, tie=1e-9):
+    """Places, from 1, of the right answers to one query: scores in float64, and what ties with one stands before it."""
+    query, gallery = unit(np.asarray(query, np.float64)), unit(np.asarray(gallery, np.float64))
+    scores = [float(np.dot(query, row)) for row in gallery]
+    right = sorted([score for score, other in zip(scores, gallery_labels) if other == label], reverse=True)
+    wrong = [score for score, other in zip(scores, gallery_labels) if other != label]
+    return [nth + sum(score >= own - tie for score in wrong) for nth, own in enumerate(right, start=1)]
+
+
+def figures_of_places(places):
+    """First place, average precision @R and R-precision; (0, NaN, NaN) where nothing is right."""
+    if not places:
+        return 0, np.nan, np.nan
+    within = [place for place in places if place <= len(places)]
+    precisions = [found / place for found, place in enumerate(within, start=1)]
+    return places[0], sum(precisions) / len(places), len(within) / len(places)
+
+
+def nearest(query, gallery, skip=None):
+    """All rows of the gallery by falling dot product, but for one."""
+    rows = [row for row in range(len(gallery)) if row != skip]
+    return sorted(rows, key=lambda row: -float(np.dot(query, gallery[row])))
+
+
+def expanded_query(query, gallery, num_neighbors, alpha, skip=None):
+    """alpha-QE of one unit vector."""
+    total = np.array(query)
+    for row in nearest(query, gallery, skip)[:num_neighbors]:
+        total = total + max(float(np.dot(query, gallery[row])), 0.0) ** alpha * gallery[row]
+    return unit(total)
+
+
+def reranked(photos, queries, gallery, num_candidates, k1, k2, original_weight):
+    """k-reciprocal re-ranking of unit vectors: `[(row of photos, distance), ...]` of each query, best first."""
+    order = [[i, *nearest(photos[i], photos, i)] for i in range(len(photos))]
+
+    def mutual(i, k):
+        return {j for j in order[i][: k + 1] if i in order[j][: k + 1]}
+
+    shares = []
+    for i in range(len(photos)):
+        members = set(mutual(i, k1))
+        for j in mutual(i, k1):
+            other = mutual(j, round(k1 / 2))
+            if len(other & mutual(i, k1)) > 2 / 3 * len(other):
+                members |= other
+        weights = {j: np.exp(-(1 - float(np.dot(photos[i], photos[j])))) for j in members}
+        shares.append({j: weight / sum(weights.values()) for j, weight in weights.items()})
+    averaged = []
+    for i in range(len(photos)):
+        near = order[i][:k2]
+        averaged.append({j: sum(shares[n].get(j, 0.0) for n in near) / len(near) for j in range(len(photos))})
+    results = []
+    for q in queries:
+        candidates = [j for j in order[q] if j in gallery and j != q][:num_candidates]
+        distances = []
+        for j in candidates:
+            common = sum(min(averaged[q][other], averaged[j][other]) for other in range(len(photos)))
+            jaccard = 1 - common / (2 - common)
+            cosine = float(np.dot(photos[q], photos[j]))
+            distances.append((j, original_weight * (1 - cosine) + (1 - original_weight) * jaccard))
+        results.append(sorted(distances, key=lambda pair: pair[1]))
+    return results

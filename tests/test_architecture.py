@@ -16,8 +16,8 @@ MODULES = {
     "compat": (0, {"keras", "tensorflow"}),
     "embedder": (0, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "files": (0, set()),
-    "metrics": (0, {"numpy"}),
     "pairwise": (0, {"tensorflow"}),
+    "ranking": (0, {"numpy"}),
     "replicas": (0, {"tensorflow"}),
     "data.augment": (0, {"tensorflow"}),
     "data.catalog": (0, {"numpy"}),
@@ -27,7 +27,6 @@ MODULES = {
     "index.checks": (0, {"numpy"}),
     "index.storage": (0, {"numpy"}),
     # 1
-    "comparison": (1, {".files", ".metrics", "numpy"}),
     "data": (1, {"._lazy"}),
     "data.attributes": (1, {".data.catalog", "numpy"}),
     "data.benchmarks": (
@@ -40,17 +39,20 @@ MODULES = {
     "data.pipeline": (1, {".data.catalog", ".data.images", ".data.sampling", "numpy", "tensorflow"}),
     "data.synthetic": (1, {".data.catalog", ".data.drawing", "PIL", "numpy"}),
     "embedding_files": (1, {".files", "numpy"}),
-    "evaluation": (1, {".metrics", "keras", "numpy", "tensorflow"}),
     "index.base": (1, {".index.checks"}),
     "index.columns": (1, {".index.checks", "numpy"}),
-    "index.texts": (1, {".index.checks"}),
     "index.folder": (1, {".files", ".index.checks"}),
     "index.log": (1, {".files"}),
+    "index.texts": (1, {".index.checks"}),
+    "metrics": (1, {".ranking", "numpy"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
+    "postprocessing": (1, {".files", "numpy"}),
     "serving": (1, {".compat", ".data.catalog", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
+    "comparison": (2, {".files", ".metrics", "numpy"}),
+    "evaluation": (2, {".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
     "index.rows": (2, {".index.columns", ".index.storage", "numpy"}),
     # 3
     "index.search": (3, {".index.rows", ".index.storage", "numpy"}),
@@ -104,6 +106,8 @@ MODULES = {
 }
 WITHOUT_TENSORFLOW = [
     "metrics",
+    "ranking",
+    "postprocessing",
     "comparison",
     "embedding_files",
     "files",

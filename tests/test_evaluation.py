@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import EETLoss, MetricLearner, RetrievalEvaluation, evaluate_retrieval, evaluation
+from eet_tf import (
+    EETLoss,
+    MetricLearner,
+    RetrievalEvaluation,
+    evaluate_retrieval,
+    evaluation,
+    metrics,
+    postprocessing,
+)
 
 ROLES = np.array(["query", "gallery", "query", "gallery", "query", "gallery", "gallery", "gallery", "query", "gallery"])
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9, 0, 5])
@@ -74,6 +82,42 @@ def test_queries_of_a_catalogue_are_ranked_against_its_gallery():
 def test_a_catalogue_without_both_roles_is_ranked_against_itself(roles):
     expected = evaluate_retrieval(IMAGES, LABELS, ks=[1, 2])
     assert evaluation.rank_catalog(IMAGES, LABELS, roles).summary(ks=[1, 2]) == expected
+
+
+def test_queries_of_a_catalogue_are_named_in_the_order_of_its_result():
+    asked_for = evaluation.is_query(10, ROLES)
+    assert asked_for.tolist() == [role == "query" for role in ROLES]
+    assert evaluation.rank_catalog(IMAGES, LABELS, ROLES).labels.tolist() == LABELS[asked_for].tolist()
+    for roles in (None, [""] * 10, ["query"] * 10, ["gallery", ""] * 5):
+        assert evaluation.is_query(10, roles).tolist() == [True] * 10
+
+
+@pytest.mark.parametrize("roles", [None, ROLES], ids=["itself", "gallery"])
+def test_queries_are_expanded_before_they_are_ranked(roles):
+    asked_for = evaluation.is_query(10, roles)
+    gallery = None if roles is None else IMAGES[~asked_for]
+    expanded = postprocessing.expand_queries(IMAGES[asked_for], gallery, num_neighbors=2, alpha=1.5)
+    others = (IMAGES, LABELS, True) if roles is None else (IMAGES[~asked_for], LABELS[~asked_for])
+    expected = metrics.rank_queries(expanded, LABELS[asked_for], *others)
+    result = evaluation.rank_catalog(IMAGES, LABELS, roles, query_expansion=2, alpha=1.5)
+    assert result.summary([1, 2]) == expected.summary([1, 2])
+
+
+@pytest.mark.parametrize("roles", [None, ROLES], ids=["itself", "gallery"])
+def test_the_nearest_are_put_into_another_order(roles):
+    asked_for = evaluation.is_query(10, roles)
+    gallery = None if roles is None else IMAGES[~asked_for]
+    labels = LABELS if roles is None else LABELS[~asked_for]
+    before = evaluation.rank_catalog(IMAGES, LABELS, roles)
+    rows, distances = postprocessing.rerank(IMAGES[asked_for], gallery)
+    expected = metrics.reorder(before, rows, distances, labels, leave_out_self=roles is None)
+    result = evaluation.rank_catalog(IMAGES, LABELS, roles, rerank=True)
+    assert result.summary([1, 2]) == expected.summary([1, 2])
+
+
+def test_either_expanded_or_reranked():
+    with pytest.raises(ValueError, match="`query_expansion` must be 0 if `rerank`"):
+        evaluation.rank_catalog(IMAGES, LABELS, query_expansion=3, rerank=True)
 
 
 def test_roles_of_another_length_are_refused():

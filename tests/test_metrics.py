@@ -114,17 +114,35 @@ def test_one_ranking_gives_the_means_and_the_sums_of_classes():
         assert values.sum() / num_queries.sum() == pytest.approx(summary[name])
 
 
-@pytest.mark.parametrize("block_rows", [1, 7, 40, 1000])
-def test_blocks_change_nothing(block_rows, monkeypatch):
-    embeddings, labels = make_embeddings(40, 0), make_labels(40, 0)
-    expected = evaluate_retrieval(embeddings, labels, ks=[1, 5])
-    monkeypatch.setattr(metrics, "_BLOCK_ROWS", block_rows)
-    assert evaluate_retrieval(embeddings, labels, ks=[1, 5]) == pytest.approx(expected, rel=1e-12)
+def test_figures_of_a_group_are_the_means_of_its_queries():
+    """Each query is still ranked against all; a group whose queries have no answer is left out."""
+    embeddings, labels = make_embeddings(60, 5), make_labels(60, 5)
+    labels[:3] = [1000, 1001, 1002]
+    groups = np.array(["hats", "bags", "shoes"])[np.random.default_rng(6).integers(3, size=60)]
+    groups[:2], groups[2] = "scarves", "hats"
+    result = metrics.rank_queries(embeddings, labels)
+    summaries = result.by_group(groups, ks=[1, 5])
+    assert list(summaries) == ["bags", "hats", "shoes"]
+    for group, summary in summaries.items():
+        own = [query for query in range(60) if groups[query] == group and result.first_places[query]]
+        assert list(summary) == list(result.summary(ks=[1, 5]))
+        assert summary["recall@5"] == pytest.approx(np.mean([result.first_places[query] <= 5 for query in own]))
+        assert summary["map@r"] == pytest.approx(np.mean([result.average_precisions[query] for query in own]))
+        assert summary["num_queries"] == len(own)
+        assert summary["num_queries"] + summary["num_without_answer"] == np.sum(groups == group)
+    assert summaries["hats"]["num_without_answer"] >= 1
 
 
-def test_more_queries_than_a_block():
-    labels = make_labels(metrics._BLOCK_ROWS + 44, 1, num_classes=30)
-    assert_equals_loops(make_embeddings(len(labels), 1), labels, ks=[10])
+def test_numbers_of_groups_become_text():
+    result = metrics.rank_queries(make_embeddings(6, 0), [0, 0, 1, 1, 2, 2])
+    assert list(result.by_group(np.array([7, 7, 3, 3, 7, 3]), ks=[1])) == ["3", "7"]
+
+
+@pytest.mark.parametrize("groups", [["a"] * 5, [["a"] * 6]])
+def test_groups_that_are_not_one_for_each_query_are_refused(groups):
+    result = metrics.rank_queries(make_embeddings(6, 0), [0, 0, 1, 1, 2, 2])
+    with pytest.raises(ValueError, match=r"`groups` must be \[6\], one for each query. Received: shape"):
+        result.by_group(groups, ks=[1])
 
 
 def test_an_embedder_that_maps_everything_to_one_point_finds_nothing():

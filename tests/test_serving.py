@@ -14,6 +14,7 @@ from PIL import Image
 
 import eet_tf
 from eet_tf.data.images import decode_and_resize
+from eet_tf.postprocessing import Whitening
 from eet_tf.serving import (
     MANIFEST,
     SavedModelError,
@@ -447,3 +448,38 @@ def test_a_dict_without_an_attribute_head_is_served_as_an_embedding(embedder, tm
     served = ServedEmbedder(str(tmp_path))
     assert (served.attribute_names, served.embedding_dim) == ((), DIM)
     np.testing.assert_allclose(served.embed(PHOTOS[:2])[0], python_path(embedder, PHOTOS[:2]), atol=1e-5)
+
+
+# Whitening
+
+
+@pytest.fixture(scope="module")
+def whitening():
+    """To 5 of 8 dimensions."""
+    rng = np.random.default_rng(0)
+    return Whitening(rng.normal(size=DIM) / 9, rng.normal(size=[DIM, 5]))
+
+
+@pytest.mark.parametrize("heads", ["embedder", "two_heads"])
+def test_whitened_embeddings_are_the_plain_ones_whitened(heads, whitening, request, tmp_path):
+    embedder = request.getfixturevalue(heads)
+    export_embedder(embedder, str(tmp_path))
+    export_embedder(embedder, str(tmp_path), whitening=whitening)
+    plain, whitened = ServedEmbedder(str(tmp_path / "1")), ServedEmbedder(str(tmp_path / "2"))
+    vectors, is_image = whitened.embed([*PHOTOS, *BAD])
+    np.testing.assert_allclose(vectors[: len(PHOTOS)], whitening.apply(plain.embed(PHOTOS)[0]), atol=1e-5)
+    assert not vectors[len(PHOTOS) :].any() and not is_image[len(PHOTOS) :].any()
+    assert (vectors.dtype, whitened.embedding_dim, whitened.embed([])[0].shape) == (np.float32, 5, (0, 5))
+    np.testing.assert_array_equal(whitened.predict_attributes(PHOTOS), plain.predict_attributes(PHOTOS))
+    assert whitened.fingerprint == embedder_fingerprint(embedder, whitening) != plain.fingerprint
+
+
+def test_fingerprint_sees_every_part_of_a_whitening(embedder, whitening):
+    others = [Whitening(whitening.mean * 2, whitening.projection), Whitening(whitening.mean, whitening.projection * 2)]
+    assert len({embedder_fingerprint(embedder, one) for one in (None, whitening, *others)}) == 4
+
+
+def test_a_whitening_of_another_embedder_is_refused(embedder, tmp_path):
+    with pytest.raises(SavedModelError, match="`whitening` must be of embeddings of length 8. Received: one of 3"):
+        export_embedder(embedder, str(tmp_path / "new"), whitening=Whitening(np.zeros(3), np.eye(3)))
+    assert not (tmp_path / "new").exists()

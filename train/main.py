@@ -382,6 +382,7 @@ def _write_figures(run, best_epoch: int, seconds: float, validation, test) -> No
     """Measures the best embedder and writes all that is said of the run."""
     import eet_tf
     from eet_tf.comparison import ClassResults
+    from eet_tf.evaluation import is_query
     from eet_tf.report import plot_curves
 
     measured_on = test or validation
@@ -391,6 +392,9 @@ def _write_figures(run, best_epoch: int, seconds: float, validation, test) -> No
         ClassResults.of(ranking, _ks(), measured_on.label_skus).write(run.path("classes.csv"))
         after = ranking.summary(_ks())
         figures.update(measured_on="test" if test else "validation", before=run.read_json("before.json"), after=after)
+        if measured_on.categories is not None:
+            asked_for = is_query(len(measured_on), measured_on.roles)
+            figures["by_category"] = ranking.by_group(measured_on.categories[asked_for], _ks())
     run.write_json("metrics.json", figures)
     plot_curves(run.read_history(), run.path("curves.png"))
     if measured_on:

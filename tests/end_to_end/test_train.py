@@ -73,6 +73,25 @@ def test_figures_by_product_add_up_to_the_figures(trained):
         assert results.mean(name) == pytest.approx(written[name])
 
 
+def test_figures_by_category_add_up_to_the_figures(trained, root):
+    """2 test products, each in the category that the list gives; every photo is a query."""
+    from eet_tf import data
+
+    categories = data.load_csv(str(root / "photos")).split("test").categories.tolist()
+    written = read_run(str(trained[0])).metrics
+    by_category = written["by_category"]
+    assert {name: figures["num_queries"] for name, figures in by_category.items()} == {
+        name: categories.count(name) for name in categories
+    }
+    for name in ("recall@1", "map@r"):
+        sums = [figures[name] * figures["num_queries"] for figures in by_category.values()]
+        assert sum(sums) / len(categories) == pytest.approx(written["after"][name])
+
+
+def test_without_categories_there_are_no_figures_of_them(refusals):
+    assert "by_category" not in read_run(str(refusals["mended"][1])).metrics
+
+
 def test_its_flagfile_runs_it_again(trained, tmp_path, run_script):
     """And the settings it then keeps are the same but for the folder."""
     folder, _ = trained

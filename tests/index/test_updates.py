@@ -230,7 +230,7 @@ def test_a_condition_that_does_not_fit_is_refused(where, message):
         make_index()[0].search(unit_vectors(1), where=where)
 
 
-@pytest.mark.parametrize("values", [["a", 1], [True, 1.0, "x"], [object(), object()]], ids=str)
+@pytest.mark.parametrize("values", [["a", 1], [True, 1.0, "x"], [b"a", b"b"]])
 def test_a_column_of_mixed_kinds_is_refused(values):
     with pytest.raises(CatalogIndexError, match=r"`attributes\['odd'\]` must hold"):
         ExactIndex.build(unit_vectors(len(values)), range(len(values)), attributes={"odd": values})

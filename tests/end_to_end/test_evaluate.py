@@ -1,0 +1,82 @@
+"""train/evaluate.py as a person runs it: training's figures again, what may be done to embeddings, and refusals."""
+
+import json
+
+import numpy as np
+import pytest
+
+import eet_tf
+from eet_tf import data
+from eet_tf.evaluation import embed, rank_catalog
+from eet_tf.postprocessing import Whitening, fit_whitening
+from eet_tf.run import read_run
+from eet_tf.serving import ServedEmbedder
+
+
+@pytest.fixture(scope="module")
+def evaluate(trained, root, run_script):
+    """Runs it on the test split: how it ended."""
+
+    def run(*flags):
+        catalog = ("--dataset=csv", f"--data_dir={root / 'photos'}")
+        return run_script("train/evaluate.py", f"--model_dir={trained[0]}", *catalog, *flags)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def embedded(trained, root):
+    """`(catalogue, embeddings)` of the test and of the train split, embedded in this process."""
+    embedder = eet_tf.load_embedder(str(trained[0]))
+    catalog = data.load_csv(str(root / "photos"))
+    parts = [catalog.split("test"), catalog.split("train")]
+    return [(part, embed(embedder, data.gallery_dataset(part, 32))) for part in parts]
+
+
+def assert_figures(written, expected):
+    assert written == {name: pytest.approx(value, abs=1e-6) for name, value in expected.items()}
+
+
+def test_without_more_it_says_what_training_said(trained, evaluate, tmp_path):
+    outcome = evaluate(f"--output={tmp_path / 'new' / 'figures.json'}").succeeded()
+    written = json.loads((tmp_path / "new" / "figures.json").read_text())
+    metrics = read_run(str(trained[0])).metrics
+    assert_figures(written["result"], metrics["after"])
+    assert list(written["by_category"]) == list(metrics["by_category"])
+    assert (written["measured_on"], written["rerank"], written["whitening"]) == ("test", False, None)
+    assert f"recall@1 {100 * written['result']['recall@1']:.2f} %" in outcome.printed.splitlines()[-1]
+    assert "over 8 queries" in outcome.printed.splitlines()[-1]
+
+
+def test_a_whitening_fitted_to_train_photos_is_measured_and_exported(
+    trained, embedded, evaluate, run_script, root, tmp_path
+):
+    file, output = tmp_path / "whitening.npz", tmp_path / "figures.json"
+    evaluate(f"--fit_whitening={file}", "--whitening_dim=4", f"--output={output}", "--query_expansion=2").succeeded()
+    (test, embeddings), (_, of_train) = embedded
+    expected = fit_whitening(of_train, dim=4)
+    whitened = expected.apply(embeddings)
+    np.testing.assert_allclose(np.abs(Whitening.read(file).apply(embeddings)), np.abs(whitened), atol=1e-3)
+    ranking = rank_catalog(whitened, test.labels, query_expansion=2)
+    assert_figures(json.loads(output.read_text())["result"], ranking.summary([1, 10, 100]))
+
+    serving = tmp_path / "serving"
+    flags = f"--model={trained[0]}", f"--output_dir={serving}", f"--whitening={file}"
+    run_script("export/main.py", *flags).succeeded()
+    photos = [(root / "photos" / path).read_bytes() for path in test.paths]
+    served = ServedEmbedder(str(serving)).embed(photos)[0]
+    np.testing.assert_allclose(served, Whitening.read(file).apply(embeddings), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "flags, pattern",
+    [
+        (("--rerank", "--query_expansion=3"), "`query_expansion` must be 0 if `rerank`"),
+        (("--whitening=nowhere.npz",), r"'nowhere\.npz' is no whitening.*--fit_whitening"),
+        (("--split=validation",), "`split` must be 'all' or a split of"),
+    ],
+    ids=["both", "no whitening", "no split"],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(evaluate, trained, flags, pattern):
+    evaluate(*flags).refused(pattern)
+    assert not (trained[0] / "evaluation.json").exists()
