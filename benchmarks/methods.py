@@ -168,6 +168,7 @@ flags.DEFINE_integer("seeds", None, "Trainings of each; by default the recipe's 
 flags.DEFINE_integer("jobs", 1, "Trainings at once; the processor's threads are shared among them.", lower_bound=1)
 flags.DEFINE_list("set", [], "Settings of the recipe to change, name=value with commas between.")
 flags.DEFINE_enum("measure_on", "test", ["test", "held_out"], "Test products, or a quarter of the training products.")
+flags.DEFINE_bool("keep_embeddings", False, "Keep each run's embeddings, which benchmarks/postprocessing.py reads.")
 flags.DEFINE_string("only", None, "METHOD:SEED, for this tool's own use: trains one and ends.")
 
 
@@ -307,6 +308,7 @@ def make_model(embedder, settings: dict, num_classes: int):
 def train_one(method: str, seed: int) -> None:
     """Trains one method from one seed and writes its figures."""
     import keras
+    import numpy as np
     import tensorflow as tf
 
     import eet_tf
@@ -341,10 +343,17 @@ def train_one(method: str, seed: int) -> None:
     history = model.fit(dataset, steps_per_epoch=settings["steps"], verbose=0, shuffle=False).history
     seconds = time.monotonic() - started
 
-    outputs = embedder.predict(pixels_of(measured, settings["image_size"]).astype("float32"), 256, verbose=0)
-    embeddings = outputs["embedding"] if attributes else outputs
+    def embeddings_of(catalog):
+        outputs = embedder.predict(pixels_of(catalog, settings["image_size"]).astype("float32"), 256, verbose=0)
+        return outputs["embedding"] if attributes else outputs
+
+    embeddings = embeddings_of(measured)
     results = ClassResults.of(rank_catalog(embeddings, measured.labels, measured.roles), _KS, measured.label_skus)
     file = run_file(method, seed)
+    if FLAGS.keep_embeddings:
+        kept = {"learned": embeddings_of(train), "embeddings": embeddings, "skus": np.asarray(measured.skus)}
+        with replaced(file + ".npz") as aside, open(aside, "wb") as opened:
+            np.savez(opened, **kept)
     with replaced(file + ".json") as aside, open(aside, "w", encoding="utf-8") as opened:
         json.dump({"settings": settings, "seconds": seconds, "loss": history["loss"][-1]}, opened, indent=1)
         opened.write("\n")
@@ -364,7 +373,7 @@ def run_file(method: str, seed: int) -> str:
 def is_finished(method: str, seed: int) -> bool:
     """Whether a run is there; refuses one that other settings made."""
     file = run_file(method, seed)
-    if not os.path.isfile(file + ".csv"):
+    if not os.path.isfile(file + ".csv") or (FLAGS.keep_embeddings and not os.path.isfile(file + ".npz")):
         return False
     with open(file + ".json", encoding="utf-8") as opened:
         known = json.load(opened)["settings"]

@@ -113,7 +113,12 @@ class Column:
         if isinstance(condition, (list, tuple, set, frozenset, np.ndarray)):
             if not len(condition):
                 raise self._condition_refusal(condition, "is an empty choice")
-            return np.logical_or.reduce([self.allows(kept, one) for one in condition])
+            chosen = [self._value(one, one) for one in condition]
+            if self.kind != "string":
+                return np.isin(kept, chosen)
+            is_chosen = np.zeros(len(self._names) + 1, np.bool_)
+            is_chosen[chosen] = True  # a name that no photo has is -1, the place after the last
+            return is_chosen[kept]
         return kept == self._value(condition, condition)
 
     def _within(self, kept: np.ndarray, condition: Mapping) -> np.ndarray:

@@ -11,6 +11,7 @@ from eet_tf.index.rows import Rows
 from eet_tf.index.storage import Vectors
 
 NARROW = 10_000  # so few allowed rows are compared one by one; that takes about as long as a search that over-fetches
+_COMPARED_PER_FETCHED = 50  # rows that are compared one by one in the time that fetching one more takes ScaNN
 _SPARE = 1.2  # how much more is fetched than would do if what is allowed were spread evenly
 _SCORES_PER_BLOCK = 2**24  # 64 MB of float32 scores at a time; a single query against more rows takes 4 bytes a row
 _ROWS_PER_BLOCK = 2**12  # candidates scored in float64 at a time
@@ -53,11 +54,12 @@ def nearest(
         return engine.search(queries, width, 1.0)
     found, scores = np.zeros((len(queries), width), np.intp), np.zeros((len(queries), width), np.float32)
     pending = np.arange(len(queries)) if width else np.zeros(0, np.intp)
+    growth = 1  # of what is fetched, for queries near which less is allowed than elsewhere
     while len(pending):
         fetch = min(fetch, num_allowed)
         block, left = max(1, _SCORES_PER_BLOCK // fetch), []
         for some in (pending[start : start + block] for start in range(0, len(pending), block)):
-            candidates, their_scores = _candidates(rows, engine, queries[some], fetch, allowed)
+            candidates, their_scores = _candidates(rows, engine, queries[some], fetch, allowed, growth)
             if by_sku:
                 their_scores[~_is_first(rows.sku_numbers(candidates), their_scores)] = -np.inf
                 candidates, their_scores = _sorted(candidates, their_scores)
@@ -68,20 +70,21 @@ def nearest(
         pending = np.concatenate(left)
         if fetch == num_allowed:
             engine = None  # nothing is left but to compare with all
-        fetch *= 4
+        fetch, growth = 4 * fetch, 4 * growth
     return found, scores
 
 
-def _candidates(rows, engine, queries, fetch: int, allowed):
+def _candidates(rows, engine, queries, fetch: int, allowed, growth: int):
     """The nearest `fetch` allowed rows, `[Q, fetch]`, best first; scores of -inf where fewer are sure to be them."""
     num_allowed = len(rows) if allowed is None else len(allowed)
     share = num_allowed / len(rows)
     num_base = len(rows.base)
     over = fetch if allowed is None else min(math.ceil(_SPARE * fetch / share) + 2, num_base)
+    is_narrow = num_allowed <= min(max(NARROW, _COMPARED_PER_FETCHED * over), num_base // 2)
     # above a fifth of the base ScaNN is no faster than comparing
-    if engine is None or num_allowed <= min(NARROW, num_base // 2) or over > max(num_base // 5, NARROW):
+    if engine is None or is_narrow or over > max(num_base // 5, NARROW):
         return compared(rows, queries, fetch, allowed)
-    found, scores = engine.search(queries, min(over, num_base), share)
+    found, scores = engine.search(queries, min(over, num_base), share / growth)
     if allowed is None and not len(rows.recent):
         return found, scores
     worst = scores[:, -1:].copy()  # rows of the base below it are not known

@@ -437,3 +437,32 @@ def test_a_writer_that_waits_too_long_says_so(tmp_path, monkeypatch):
     with locked(tmp_path), pytest.raises(CatalogIndexError, match="another process has been writing"):
         index.delete(photos="photo/3.jpg")
     assert index.delete(photos="photo/3.jpg") == 1
+
+
+# --- filters of photos that lie together
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_a_filter_far_from_the_query_costs_no_recall(share, monkeypatch):
+    """What is allowed lies in other leaves than the query's neighbours: all the leaves near it hold nothing allowed."""
+    monkeypatch.setattr(search, "NARROW", 100)
+    rng = np.random.default_rng(5)
+    of_row, of_query = rng.integers(60, size=6_000), rng.integers(60, size=200)
+    centres = rng.normal(size=[60, 24])
+    vectors, queries = (
+        centres[clusters] + 0.3 * rng.normal(size=[len(clusters), 24]) for clusters in (of_row, of_query)
+    )
+    vectors, queries = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (vectors, queries))
+    index = ScannIndex.build(
+        vectors,
+        of_row,
+        attributes={"cluster": of_row.astype(np.float64)},
+        configuration=ScannConfiguration(40, 60, 4),
+    )
+    allowed = np.flatnonzero(of_row < 60 * share)
+    true = allowed[ExactIndex.build(vectors[allowed], of_row[allowed]).search(queries, k=10).photos.astype(int)]
+    found = index.search(queries, k=10, where={"cluster": {"max": 60 * share - 1}}).photos.astype(int)
+    is_found = (found[:, :, np.newaxis] == true[:, np.newaxis, :]).any(axis=1)
+    is_near = of_query < 60 * share
+    assert is_found[~is_near].mean() > 0.95
+    assert is_found[is_near].mean() > 0.8  # as many as without a filter: 4 leaves of 60 were asked for
