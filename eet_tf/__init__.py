@@ -17,7 +17,7 @@ _NAMES = {
     "build_embedder": "eet_tf.embedder",
     "eet_loss": "eet_tf.losses.eet",
     "evaluate_retrieval": "eet_tf.metrics",
-    "export_embedder": "eet_tf.serving",
+    "export_embedder": "eet_tf.serving.saved_model",
     "load_embedder": "eet_tf.embedder",
     "make_strategy": "eet_tf.replicas",
     "soft_binomial_deviance": "eet_tf.losses.sgml",

@@ -47,7 +47,11 @@ MODULES = {
     "metrics": (1, {".ranking", "numpy"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "postprocessing": (1, {".files", "numpy"}),
-    "serving": (1, {".compat", ".data.catalog", ".data.images", ".embedder", "keras", "numpy", "tensorflow"}),
+    "serving": (1, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
+    "serving.fingerprint": (1, {".data.images", ".embedder", "keras", "numpy"}),
+    "serving.graph": (1, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
+    "serving.saved_model": (1, {".embedder", ".serving.fingerprint", ".serving.graph", "keras", "tensorflow"}),
+    "serving.served": (1, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),

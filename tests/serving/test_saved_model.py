@@ -15,14 +15,8 @@ from PIL import Image
 import eet_tf
 from eet_tf.data.images import decode_and_resize
 from eet_tf.postprocessing import Whitening
-from eet_tf.serving import (
-    MANIFEST,
-    SavedModelError,
-    ServedEmbedder,
-    embedder_fingerprint,
-    export_embedder,
-    newest_version,
-)
+from eet_tf.serving import SavedModelError, ServedEmbedder, embedder_fingerprint, export_embedder, newest_version
+from eet_tf.serving.saved_model import MANIFEST
 
 SIZE, DIM = 32, 8
 

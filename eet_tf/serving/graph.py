@@ -1,0 +1,58 @@
+"""What a server runs: the functions from encoded photos to embeddings and attributes, without this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from eet_tf import compat
+from eet_tf.data import images
+from eet_tf.embedder import attribute_names
+
+
+class ServingModule(tf.Module):
+    """What is saved: the embedder's variables and one function from bytes to embeddings and attributes."""
+
+    def __init__(self, embedder: keras.Model, whitening=None):
+        super().__init__()
+        self.weights = compat.raw_variables(embedder)
+        self.whitening = [] if whitening is None else [tf.Variable(whitening.mean), tf.Variable(whitening.projection)]
+        image_size = embedder.input_shape[1]
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def embed_bytes(image_bytes):
+            batch, is_image = images.decode_batch(image_bytes, image_size)
+            # not every kernel takes a batch of no rows
+            outputs = tf.cond(
+                tf.size(image_bytes) > 0,
+                lambda: _served_outputs(embedder, batch, self.whitening),
+                lambda: {name: tf.zeros([0, size]) for name, size in output_sizes(embedder, whitening).items()},
+            )
+            zeroed = {name: tf.where(is_image[:, tf.newaxis], rows, 0.0) for name, rows in outputs.items()}
+            return {**zeroed, "ok": is_image}
+
+        self.embed_bytes = embed_bytes
+
+
+def _served_outputs(embedder: keras.Model, batch: tf.Tensor, whitening) -> dict[str, tf.Tensor]:
+    """The unit vectors and, with an attribute head, the probabilities of attributes; float32."""
+    outputs = embedder(batch, training=False)
+    if not isinstance(outputs, Mapping):
+        outputs = {"embedding": outputs}
+    served = {"embedding": tf.cast(outputs["embedding"], tf.float32)}
+    if whitening:
+        mean, projection = whitening
+        served["embedding"] = tf.math.l2_normalize(tf.matmul(served["embedding"] - mean, projection), axis=1)
+    if attribute_names(embedder):
+        served["attributes"] = tf.sigmoid(tf.cast(outputs["attributes"], tf.float32))
+    return served
+
+
+def output_sizes(embedder: keras.Model, whitening=None) -> dict[str, int]:
+    """How many numbers a photo has in each of `_served_outputs`."""
+    shapes = compat.output_shape(embedder)
+    own = (shapes["embedding"] if isinstance(shapes, Mapping) else shapes)[-1]
+    sizes = {"embedding": own if whitening is None else whitening.dim}
+    return {**sizes, "attributes": len(attribute_names(embedder))} if attribute_names(embedder) else sizes

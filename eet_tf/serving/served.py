@@ -1,0 +1,92 @@
+"""A SavedModel in this process: photos are embedded as a server would."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.serving.saved_model import MANIFEST, SavedModelError, newest_version
+
+
+class ServedEmbedder:
+    """A SavedModel written by `export_embedder`, loaded to embed photos as a server would.
+
+    Args:
+        path: the version's folder, or the base path, of which the newest version is taken.
+
+    Attributes:
+        folder: the version's folder.
+        fingerprint: which embedder it is.
+        embedding_dim: D.
+        attribute_names: the A attributes it predicts; empty if it predicts none.
+
+    Raises:
+        SavedModelError: if there is none, or it is not one of this package.
+    """
+
+    def __init__(self, path: str):
+        self.folder = newest_version(path)
+        try:
+            with open(os.path.join(self.folder, MANIFEST), encoding="utf-8") as file:
+                manifest = json.load(file)
+            self.fingerprint = manifest["fingerprint"]
+            self.embedding_dim = manifest["embedding_dim"]
+            self.attribute_names = tuple(manifest.get("attribute_names", ()))  # older versions have none
+            self._model = tf.saved_model.load(self.folder)
+        except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
+            raise SavedModelError(
+                f"{self.folder!r} is no complete SavedModel of this package: {error}. "
+                "Write it again with export/main.py."
+            ) from error
+        self._serve = self._model.signatures["serving_default"]
+
+    def embed(self, photos: Iterable[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds encoded photos: (`[N, D]` float32, `[N]` bool, false where bytes are no image)."""
+        outputs = self._outputs(photos)
+        return outputs["embedding"].numpy(), outputs["ok"].numpy()
+
+    def embed_catalog(
+        self, catalog: Catalog, batch_size: int = 64, on_batch: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """Embeds all photos of a catalogue, in its order.
+
+        Args:
+            catalog: whose files exist.
+            batch_size: photos embedded at once.
+            on_batch: is told after each batch how many photos are done.
+
+        Returns:
+            `[N, D]` float32.
+
+        Raises:
+            CatalogError: if some are no images; it names the first of them, with file and line.
+        """
+        files, embeddings, unreadable = catalog.files, [], []
+        for start in range(0, len(files), batch_size):
+            photos = []
+            for file in files[start : start + batch_size]:
+                with open(file, "rb") as photo:
+                    photos.append(photo.read())
+            vectors, is_image = self.embed(photos)
+            embeddings.append(vectors)
+            unreadable.extend(start + np.flatnonzero(~is_image))
+            if on_batch is not None:
+                on_batch(start + len(photos))
+        if unreadable:
+            shown = "\n".join(f"{catalog.where(row)}: {files[row]!r}" for row in unreadable[:5])
+            raise CatalogError(f"{len(unreadable)} photos are no images. Replace them or delete their rows:\n{shown}")
+        return np.concatenate(embeddings)
+
+    def predict_attributes(self, photos: Iterable[bytes]) -> np.ndarray:
+        """The probability of each of `attribute_names`: `[N, A]` float32, zeros where bytes are no image."""
+        outputs = self._outputs(photos)
+        return outputs["attributes"].numpy() if self.attribute_names else np.zeros([len(outputs["ok"]), 0], np.float32)
+
+    def _outputs(self, photos: Iterable[bytes]) -> dict[str, tf.Tensor]:
+        photos = list(photos)
+        return self._serve(image_bytes=tf.constant(photos, dtype=tf.string, shape=[len(photos)]))
