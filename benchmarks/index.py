@@ -11,7 +11,6 @@ with. Writes `table.md` and `recall.png`.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -124,7 +123,9 @@ def _curve(settings, search_with, rows_of=lambda found: found) -> list[dict]:
 
 
 def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Of this process alone; `ru_maxrss` begins with what its parent held."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def _settings() -> list[tuple[int, int]]:
