@@ -44,7 +44,8 @@ class Vectors:
 
     def rows(self, which: slice | np.ndarray) -> np.ndarray:
         """Those rows as float32 `[n, D]`; of float32 vectors a slice is a view."""
-        values = self.values[which]
+        # `take` copies whole rows, several times as fast as indexing
+        values = self.values[which] if isinstance(which, slice) else np.take(np.asarray(self.values), which, axis=0)
         if values.dtype == np.float32:
             return values
         if values.dtype == np.uint16:
