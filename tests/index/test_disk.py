@@ -228,7 +228,7 @@ def test_damage_is_named(damage, message, tmp_path):
     [
         ("format", "keras", "is not one of an index"),
         ("format_version", 3, "format version 3, and this eet_tf reads 2. Upgrade eet_tf"),
-        ("kind", "faiss", "kind exact or scann. Received: .*kind='faiss'"),
+        ("kind", "faiss", "kind exact or scann or milvus. Received: .*kind='faiss'"),
         ("contents", "../contents-0123456789ab", "contents"),
         ("unheard_of", 1, "unheard_of"),
     ],
