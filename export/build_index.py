@@ -48,14 +48,16 @@ def _embeddings(catalog):
 
 def _options() -> dict:
     """What this kind of index takes; refuses flags of the others."""
+    from eet_tf.index import MilvusIndex
+
     if FLAGS.target_recall is not None and FLAGS.index != "scann":
         raise ValueError(f"--target_recall is for --index=scann. Received: --index={FLAGS.index}, which tunes nothing.")
     if FLAGS.index == "milvus":
         if FLAGS.storage != "float32":
-            raise ValueError(
-                f"--storage is for --index=scann and exact. Received: {FLAGS.storage}; Milvus keeps float32."
-            )
-        return {"uri": FLAGS.milvus_uri, "collection": FLAGS.milvus_collection}
+            raise ValueError(f"--storage must be float32 with --index=milvus. Received: --storage={FLAGS.storage}.")
+        options = {"uri": FLAGS.milvus_uri, "collection": FLAGS.milvus_collection}
+        MilvusIndex.check_place(**options)
+        return options
     for name in ("milvus_uri", "milvus_collection"):
         if FLAGS[name].value is not None:
             raise ValueError(f"--{name} is for --index=milvus. Received: --index={FLAGS.index}.")

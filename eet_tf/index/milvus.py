@@ -26,7 +26,7 @@ from eet_tf.index.checks import (
 from eet_tf.index.columns import Column, allowed_rows, checked_update, dtype_of
 from eet_tf.index.folder import check_replaceable, is_same, locked, read_manifest
 from eet_tf.index.local import checked_snapshot
-from eet_tf.index.milvus_collection import MOST_NEIGHBORS, checked_records, products_nearest
+from eet_tf.index.milvus_collection import MOST_NEIGHBORS, check_server, checked_records, products_nearest
 from eet_tf.index.milvus_place import KIND, State, built_locally, built_remotely, checked_place, copied, read
 
 
@@ -82,6 +82,16 @@ class MilvusIndex(CatalogIndex):
         self._folder: Path | None = None
         self._read_only = False
         self._lock = threading.RLock()
+
+    @staticmethod
+    def check_place(uri: str | None = None, collection: str | None = None) -> None:
+        """Refuses what `build` would refuse of these two, before the long work of embedding a catalogue.
+
+        Raises:
+            CatalogIndexError: if they are no address and no name, a package is missing, or the cluster does not answer.
+        """
+        checked_place(uri, collection)
+        check_server(uri)
 
     @classmethod
     def build(
@@ -193,8 +203,7 @@ class MilvusIndex(CatalogIndex):
                 )
             if not state.collection.count():
                 raise CatalogIndexError("`compact` must find at least one photo. Received: an index of none.")
-            rows = state.collection.scan(state.dim)
-            built = built_locally(rows, state.columns, state.dim, state.fingerprint, state.metadata)
+            built = state.rebuilt()
             self._state = built if self._folder is None else built.saved(self._folder).settled(built)
 
     # --- on disk

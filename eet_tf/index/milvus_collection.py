@@ -274,6 +274,14 @@ def connect(uri: str):
         return pymilvus.MilvusClient(uri=uri, token=os.environ.get(TOKEN, ""))
 
 
+def check_server(uri: str | None) -> None:
+    """Refuses a cluster that does not answer, or a package that is missing."""
+    if uri is None:
+        _import_pymilvus()
+    else:
+        _is_lite(connect(uri))
+
+
 class LocalServer:
     """milvus-lite in threads of this process, over a folder that nobody else uses.
 

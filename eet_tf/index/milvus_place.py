@@ -124,13 +124,22 @@ class State:
 
     def saved(self, folder: Path) -> State:
         """Makes `folder`, which is locked, the place of this state."""
+        log_end = self.log_end
 
         def write(contents: Path) -> None:
-            if self.is_local:
+            nonlocal log_end
+            if not self.is_local:
+                return
+            try:
                 _copy_files(self.contents / DATABASE, contents / DATABASE)
-            if self.log_end:
-                with open(self.contents / LOG, "rb") as log:
-                    (contents / LOG).write_bytes(log.read(self.log_end))
+                if self.log_end:
+                    with open(self.contents / LOG, "rb") as log:
+                        (contents / LOG).write_bytes(log.read(self.log_end))
+            except FileNotFoundError:  # others have replaced what this was loaded from; the rows are here still
+                shutil.rmtree(contents / DATABASE, ignore_errors=True)
+                log_end = 0
+                built = self.rebuilt()
+                _copy_files(built.contents / DATABASE, contents / DATABASE)
 
         description = {
             "kind": KIND,
@@ -143,7 +152,13 @@ class State:
             "attributes": described(list(self.columns.values())),
         }
         manifest = save_contents(folder, description, write, log=LOG)
-        return dataclasses.replace(self, contents=folder.absolute() / manifest.contents, manifest=manifest)
+        place = folder.absolute() / manifest.contents
+        return dataclasses.replace(self, contents=place, manifest=manifest, log_end=log_end)
+
+    def rebuilt(self) -> State:
+        """milvus-lite: the same rows in a new database, with nothing in its log."""
+        rows = self.collection.scan(self.dim)
+        return built_locally(rows, self.columns, self.dim, self.fingerprint, self.metadata)
 
     def settled(self, old: State) -> State:
         """This state, now that what `old` kept in the temporary folder is not needed any more."""
@@ -228,6 +243,8 @@ def _opened(contents: Path, columns: dict[str, Column], scratch: Path) -> Collec
 
 def _copy_files(source: Path, target: Path) -> None:
     """As new files: those of a read-only folder would stay read-only."""
+    if not source.is_dir():
+        raise FileNotFoundError(source)
     target.mkdir()
     for path in sorted(source.rglob("*")):
         if path.is_dir():
