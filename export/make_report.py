@@ -63,7 +63,7 @@ def main(argv):
         run = read_run(FLAGS.model_dir)
         index = load_index(FLAGS.index_dir, read_only=True)
         if index.kind == "milvus":
-            raise ValueError("--index_dir must hold its rows itself. Received: kind milvus. Build it with --index=scann.")
+            raise ValueError("--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.")
     except (ValueError, RunError) as error:
         sys.exit(f"error: {error}")
     photo_root = os.path.join(FLAGS.index_dir, index.metadata.get("photo_root", ""))

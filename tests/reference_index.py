@@ -75,7 +75,7 @@ def meets(value, condition):
     """Whether a value meets a condition of `where`."""
     if isinstance(condition, dict):
         return condition.get("min", -np.inf) <= value <= condition.get("max", np.inf)
-    return value in condition if isinstance(condition, list) else value == condition
+    return any(meets(value, one) for one in condition) if isinstance(condition, list) else value == condition
 
 
 def assert_same_rows(index, oracle):
