@@ -77,12 +77,9 @@ class Collection:
             choices = [0] if server is not None or _is_lite(client) else [max(1, round(math.sqrt(num_rows))), 0]
             for num_leaves in choices:
                 try:
-                    client.create_collection(
-                        name,
-                        schema=_schema(columns, dim),
-                        index_params=_index_parameters(num_leaves),
-                        consistency_level="Strong",
-                    )
+                    client.create_collection(name, schema=_schema(columns, dim), consistency_level="Strong")
+                    client.create_index(name, _index_parameters(num_leaves), sync=False)  # of no rows yet
+                    client.load_collection(name)
                     break
                 except pymilvus.MilvusException:
                     if client.has_collection(name):

@@ -357,6 +357,15 @@ def test_a_life_in_a_cluster(server, collections, tmp_path):
         other.compact()
 
 
+def test_rows_are_read_page_by_page_as_a_cluster_gives_them(server, monkeypatch):
+    """milvus-lite's server knows the iterator that a cluster is read by, too; 240 rows, 10 at a time."""
+    index = MilvusIndex.build(**make_rows(SIZE), uri=server)
+    monkeypatch.setattr(index._state.collection, "_is_lite", False)
+    monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 4 * 24 * 10)
+    assert_same_rows(index, Oracle(make_rows(SIZE)))
+    assert index.delete(skus="sku-1") == Oracle(make_rows(SIZE)).delete(skus=["sku-1"])
+
+
 def test_a_copy_for_another_folder_has_a_collection_of_its_own(server, collections, tmp_path):
     index = MilvusIndex.build(**make_rows(20), uri=server)
     index.save(tmp_path / "own")
@@ -473,19 +482,29 @@ class RecordingClient:
     """Stands in for the client of a cluster that has SCANN: it records what it is asked, and finds few of many."""
 
     def __init__(self, refuses=()):
-        self.refuses, self.created, self.searches = refuses, [], []
+        self.refuses, self.created, self.searches, self.options = refuses, [], [], {}
 
     def get_server_version(self):
         return "v2.6.4"
 
     def has_collection(self, name):
-        return False
+        return True
 
-    def create_collection(self, name, schema, index_params, consistency_level):
+    def drop_collection(self, name):
+        self.created.append("dropped")
+
+    def create_collection(self, name, schema, consistency_level):
+        self.created.append(consistency_level)
+
+    def load_collection(self, name):
+        self.created.append("loaded")
+
+    def create_index(self, name, index_params, sync):
         import pymilvus
 
         (index,) = index_params
-        self.created.append((index.index_type, index.get_index_configs(), consistency_level))
+        self.created.append(index.index_type)
+        self.options = index.get_index_configs()
         if index.index_type in self.refuses:
             raise pymilvus.MilvusException(message="invalid index type")
 
@@ -500,8 +519,8 @@ class RecordingClient:
 def test_a_cluster_searches_by_scann_and_looks_at_all_leaves_where_some_held_too_few():
     client = RecordingClient()
     made = milvus_collection.Collection.create(client, "shop", {"price": "number"}, 24, num_rows=289)
-    assert made.num_leaves == 17 and client.created[0][0] == "SCANN" and client.created[0][2] == "Strong"
-    assert client.created[0][1]["metric_type"] == "IP" and "17" in str(client.created[0][1])
+    assert made.num_leaves == 17 and client.created == ["Strong", "SCANN", "loaded"]
+    assert client.options["metric_type"] == "IP" and "17" in str(client.options)
     found = made.search(unit_vectors(4), 10, "")
     assert [len(hits) for hits in found] == [10] * 4
     assert client.searches == [
@@ -513,7 +532,7 @@ def test_a_cluster_searches_by_scann_and_looks_at_all_leaves_where_some_held_too
 def test_a_server_without_scann_compares_all():
     client = RecordingClient(refuses=["SCANN"])
     made = milvus_collection.Collection.create(client, "shop", {}, 24, num_rows=289)
-    assert [created[0] for created in client.created] == ["SCANN", "FLAT"] and made.num_leaves == 0
+    assert client.created == ["Strong", "SCANN", "dropped", "Strong", "FLAT", "loaded"] and made.num_leaves == 0
 
 
 def test_the_manifest_keeps_how_the_cluster_searches(server, tmp_path):
