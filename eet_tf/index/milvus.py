@@ -146,15 +146,16 @@ class MilvusIndex(CatalogIndex):
 
     def upsert(self, embeddings, skus, photos, attributes=None, fingerprint=None) -> None:  # noqa: D102
         check_same_embedder(fingerprint, self.fingerprint)
-        columns = self._state.columns
+        columns, kinds = self._state.columns, self.attributes
         vectors, skus, photos, attributes = checked_update(embeddings, skus, photos, attributes, columns, self.dim)
         encoders = {name: Column(name, column.kind) for name, column in columns.items()}
         kept = {name: column.encode(attributes[name]) for name, column in encoders.items()}
         records = checked_records(photos, skus, encoders, kept, vectors)
         with self._latest() as state:
-            if state.dim != vectors.shape[1]:
+            if (state.dim, self.attributes) != (vectors.shape[1], kinds):
                 raise CatalogIndexError(
-                    f"the index in '{self._folder}' was replaced by one of another embedder. Embed the photos with it."
+                    f"the index in '{self._folder}' was replaced by one of another embedder or of other attributes. "
+                    "Embed the photos with that one, and give its attributes."
                 )
             check_same_embedder(fingerprint, state.fingerprint)
             if len(records.photos):

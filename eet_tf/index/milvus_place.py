@@ -70,7 +70,15 @@ class State:
                 raise CatalogIndexError(
                     f"the update could not be written to '{self.contents}': {error}. Nothing has changed."
                 ) from error
-        self._apply(payload)
+        try:
+            self._apply(payload)
+        except CatalogIndexError as error:
+            if self.contents is None:
+                raise
+            raise CatalogIndexError(
+                f"{error} The update is in '{self.contents / LOG}' and is made by the next update or load. To give it "
+                "up, remove that file."
+            ) from error
         if self.is_local:
             return dataclasses.replace(self, log_end=end)
         if self.contents is not None:

@@ -206,6 +206,15 @@ def test_an_index_whose_folder_was_replaced_still_saves_its_rows_elsewhere(tmp_p
     assert_same_rows(load_index(tmp_path / "other"), oracle)
 
 
+def test_an_update_of_a_folder_that_other_attributes_took_is_refused(tmp_path):
+    index = MilvusIndex.build(**make_rows(9))
+    index.save(tmp_path)
+    MilvusIndex.build(**{**make_rows(5), "attributes": None}).save(tmp_path)
+    with pytest.raises(CatalogIndexError, match="replaced by one of another embedder or of other attributes"):
+        index.upsert(**make_rows(2))
+    assert load_index(tmp_path).size == 5
+
+
 @pytest.mark.parametrize("step", ["copyfile", "fsync", "replace", "write_text"])
 def test_a_crash_while_saving_leaves_the_old_index_or_the_new(index, step, tmp_path, monkeypatch):
     ExactIndex.build(**make_rows(5)).save(tmp_path)
@@ -409,6 +418,24 @@ def test_an_update_that_was_cut_short_is_finished_by_the_next(server, tmp_path, 
         if ending == "update":
             assert index.delete(photos="photo/3.jpg") == oracle.delete(photos=["photo/3.jpg"])
         assert_same_rows(load_index(tmp_path), oracle)
+
+
+def test_an_update_that_the_cluster_did_not_take_is_made_later(server, tmp_path, monkeypatch):
+    import pymilvus
+
+    index, oracle = MilvusIndex.build(**make_rows(20), uri=server), Oracle(make_rows(20))
+    index.save(tmp_path)
+
+    def down(*args, **kwargs):
+        raise pymilvus.MilvusException(message="connection lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pymilvus.MilvusClient.upsert", down)
+        with pytest.raises(CatalogIndexError, match="connection lost.*is made by the next update or load"):
+            index.upsert(**make_rows(3, seed=1, prefix="new"))
+    oracle.upsert(**make_rows(3, seed=1, prefix="new"))
+    assert index.delete(photos="new/1.jpg") == oracle.delete(photos=["new/1.jpg"])
+    assert_same_rows(index, oracle)
 
 
 def test_the_token_is_sent_and_written_nowhere(server, tmp_path, monkeypatch, capfd):
