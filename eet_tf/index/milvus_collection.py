@@ -300,7 +300,9 @@ class LocalServer:
         sizes = [(f"grpc.max_{way}_message_length", _LOCAL_MESSAGE) for way in ("receive", "send")]
         server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=sizes)
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
-        place = tempfile.mkdtemp(prefix="eet_tf-")
+        # the system takes about 100 bytes as the name of a socket
+        base = tempfile.gettempdir()
+        place = tempfile.mkdtemp(prefix="eet_tf-", dir=base if len(os.fsencode(base)) < 80 else "/tmp")
         server.add_insecure_port(f"unix:{place}/socket")
         server.start()
         self.client = pymilvus.MilvusClient(uri=f"unix:{place}/socket")

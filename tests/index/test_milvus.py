@@ -194,6 +194,14 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_a_temporary_folder_of_a_long_name_will_do(tmp_path, monkeypatch):
+    """The name of a socket may have 107 bytes."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(milvus_place.tempfile, "tempdir", str(long))
+    assert MilvusIndex.build(**make_rows(3)).size == 3
+
+
 def test_an_index_whose_folder_was_replaced_still_saves_its_rows_elsewhere(tmp_path):
     """Others have removed what it was loaded from; the rows are in its own copy."""
     index = MilvusIndex.build(**make_rows(9))
@@ -266,8 +274,11 @@ for step in range(int(sys.argv[3]), 100_000):
 
 
 def start_writer(folder, seed=0, step=0):
+    scratch = folder.parent / f"{folder.name}-scratch"  # where a killed writer leaves its copy
+    scratch.mkdir(exist_ok=True)
     command = [sys.executable, "-c", WRITER, str(folder), str(seed), str(step)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def photos_after(seed, steps):
