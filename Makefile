@@ -21,7 +21,7 @@ venv-addons: .venv-addons/complete
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "This Python cannot make environments. On Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,milvus,test]'
 	@touch $@
 
 .venv-addons/complete: setup.py constraints-addons.txt

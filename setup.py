@@ -41,6 +41,9 @@ setup(
         ],
         # export/embed_beam.py; not with [addons], whose protobuf is too old for it
         "beam": ["apache-beam>=2.77,<3"],
+        # MilvusIndex: the client of a cluster, and milvus-lite for where there is none; not with [addons], whose
+        # protobuf is too old for the client
+        "milvus": ["pymilvus>=3.0,<4", "milvus-lite>=3.2,<3.3"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "scipy>=1.11"],

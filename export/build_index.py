@@ -21,9 +21,11 @@ flags.mark_flags_as_mutual_exclusive(["saved_model", "embeddings_dir"], required
 flags.DEFINE_enum("dataset", None, _DATASETS, "Layout of the photos.", required=True)
 flags.DEFINE_string("data_dir", None, "Where the photos are.")
 flags.DEFINE_string("split", "all", "Which part of the catalogue; all of it by default.")
-flags.DEFINE_enum("index", "scann", ["scann", "exact"], "Kind of index.")
+flags.DEFINE_enum("index", "scann", ["scann", "exact", "milvus"], "Kind of index.")
 flags.DEFINE_float("target_recall", None, "Share of the true 10 nearest that ScaNN must find, e.g. 0.95: tunes it.")
 flags.DEFINE_enum("storage", "float32", ["float32", "bfloat16", "int8"], "How vectors are kept.")
+flags.DEFINE_string("milvus_uri", None, "A Milvus cluster, http://host:port; without it milvus-lite in the folder.")
+flags.DEFINE_string("milvus_collection", None, "What the cluster's collection begins with; eet_tf by default.")
 flags.DEFINE_string("output_dir", None, "The index folder; an index in it is replaced.", required=True)
 flags.DEFINE_integer("batch_size", 64, "Photos embedded at once.", lower_bound=1)
 
@@ -44,6 +46,24 @@ def _embeddings(catalog):
     return embedder.embed_catalog(catalog, FLAGS.batch_size, bar.update), embedder.fingerprint, embedder.folder
 
 
+def _options() -> dict:
+    """What this kind of index takes; refuses flags of the others."""
+    from eet_tf.index import MilvusIndex
+
+    if FLAGS.target_recall is not None and FLAGS.index != "scann":
+        raise ValueError(f"--target_recall is for --index=scann. Received: --index={FLAGS.index}, which tunes nothing.")
+    if FLAGS.index == "milvus":
+        if FLAGS.storage != "float32":
+            raise ValueError(f"--storage must be float32 with --index=milvus. Received: --storage={FLAGS.storage}.")
+        options = {"uri": FLAGS.milvus_uri, "collection": FLAGS.milvus_collection}
+        MilvusIndex.check_place(**options)
+        return options
+    for name in ("milvus_uri", "milvus_collection"):
+        if FLAGS[name].value is not None:
+            raise ValueError(f"--{name} is for --index=milvus. Received: --index={FLAGS.index}.")
+    return {"storage": FLAGS.storage, **({"target_recall": FLAGS.target_recall} if FLAGS.index == "scann" else {})}
+
+
 def main(argv):
     """Checks everything that can be checked early, then embeds and builds."""
     if len(argv) > 1:
@@ -52,12 +72,10 @@ def main(argv):
 
     try:
         index.check_replaceable(FLAGS.output_dir)
-        if FLAGS.target_recall is not None and FLAGS.index != "scann":
-            raise ValueError("--target_recall is for --index=scann; an exact index finds all.")
+        options = _options()
         catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
         embeddings, fingerprint, saved_model = _embeddings(catalog)
-        kind = {"scann": index.ScannIndex, "exact": index.ExactIndex}[FLAGS.index]
-        options = {"target_recall": FLAGS.target_recall} if FLAGS.index == "scann" else {}
+        kind = {"scann": index.ScannIndex, "exact": index.ExactIndex, "milvus": index.MilvusIndex}[FLAGS.index]
         built = kind.build(
             embeddings,
             catalog.skus,
@@ -68,7 +86,6 @@ def main(argv):
                 "saved_model": os.path.relpath(saved_model, FLAGS.output_dir),
                 "photo_root": os.path.relpath(catalog.root, FLAGS.output_dir),
             },
-            storage=FLAGS.storage,
             **options,
         )
         built.save(FLAGS.output_dir)

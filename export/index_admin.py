@@ -92,25 +92,46 @@ def _verify(index):
 
 
 def _stats(index):
-    from eet_tf.index import bytes_on_disk
+    from eet_tf.index import MilvusIndex, bytes_on_disk
 
+    if isinstance(index, MilvusIndex):
+        _print_facts(
+            {
+                "kind": f"{index.kind}, {'exact' if index.is_exact else 'approximate'}",
+                "photos": index.size,
+                "dimensions": index.dim,
+                "attributes": _attributes(index),
+                "rows": f"{index.collection} at {index.uri}" if index.uri else "milvus-lite, in the folder",
+                "on disk": f"{bytes_on_disk(FLAGS.index_dir) / 2**20:.1f} MB",
+                "embedder": index.fingerprint or "unknown",
+            }
+        )
+        return
     recall = getattr(index, "recall", None)
     facts = {
         "kind": f"{index.kind}, {'exact' if index.is_exact else 'approximate'}",
         "photos": index.size,
         "products": index.num_skus,
         "dimensions": f"{index.dim}, {index.storage}",
-        "attributes": ", ".join(f"{name} ({kind})" for name, kind in index.attributes.items()) or "none",
+        "attributes": _attributes(index),
         "added since it was built": index.num_recent,
         "deleted since it was built": index.num_deleted,
         "on disk": f"{bytes_on_disk(FLAGS.index_dir) / 2**20:.1f} MB",
         "recall": f"{recall['recall']:.3f} of the true {recall['k']}, promised {recall['target']}" if recall else "-",
         "embedder": index.fingerprint or "unknown",
     }
-    for name, value in facts.items():
-        print(f"{name:28s}{value}")
+    _print_facts(facts)
     if index.num_recent + index.num_deleted > 0.1 * index.size:
         print("More than a tenth has changed since it was built: `compact` makes it fast again.")
+
+
+def _attributes(index) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in index.attributes.items()) or "none"
+
+
+def _print_facts(facts: dict) -> None:
+    for name, value in facts.items():
+        print(f"{name:28s}{value}")
 
 
 _ACTIONS = {"upsert": _upsert, "delete": _delete, "compact": _compact, "verify": _verify, "stats": _stats}

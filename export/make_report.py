@@ -62,6 +62,8 @@ def main(argv):
     try:
         run = read_run(FLAGS.model_dir)
         index = load_index(FLAGS.index_dir, read_only=True)
+        if index.kind == "milvus":
+            raise ValueError("--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.")
     except (ValueError, RunError) as error:
         sys.exit(f"error: {error}")
     photo_root = os.path.join(FLAGS.index_dir, index.metadata.get("photo_root", ""))

@@ -1,7 +1,15 @@
 """A catalogue as plain Python keeps it, and how it is searched: what every index is compared with."""
 
-import numpy as np
+import importlib.util
 
+import numpy as np
+import pytest
+
+from eet_tf.index import MilvusIndex
+
+needs_milvus = pytest.mark.skipif(
+    importlib.util.find_spec("pymilvus") is None, reason="the Milvus client does not go with TensorFlow 2.15"
+)
 COLOURS = ["red", "blue", "grün", 'a "b"', ""]
 
 
@@ -67,7 +75,28 @@ def meets(value, condition):
     """Whether a value meets a condition of `where`."""
     if isinstance(condition, dict):
         return condition.get("min", -np.inf) <= value <= condition.get("max", np.inf)
-    return value in condition if isinstance(condition, list) else value == condition
+    return any(meets(value, one) for one in condition) if isinstance(condition, list) else value == condition
+
+
+def assert_same_rows(index, oracle):
+    """The index holds exactly the rows of the oracle; in their order, but for Milvus, which keeps none."""
+    assert index.size == len(oracle.rows)
+    vectors = [vector for vector, _, _ in oracle.rows.values()]
+    if not isinstance(index, MilvusIndex):
+        assert index.photos.tolist() == list(oracle.rows)
+        np.testing.assert_array_equal(index.embeddings, vectors)
+        return
+    found = rows_in_milvus(index)
+    assert sorted(found) == sorted(oracle.rows)
+    assert all(found[photo][0] == sku for photo, (_, sku, _) in oracle.rows.items())
+    if vectors:
+        np.testing.assert_array_equal([found[photo][1] for photo in oracle.rows], vectors)
+
+
+def rows_in_milvus(index):
+    """`{photo: (sku, vector)}`."""
+    pages = list(index._state.collection.scan(index.dim))
+    return {row[0]: row[1:] for page in pages for row in zip(page.photos, page.skus, page.embeddings)}
 
 
 def assert_agrees(index, oracle, queries, k, **how):

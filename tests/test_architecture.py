@@ -25,6 +25,7 @@ MODULES = {
     "data.images": (0, {"tensorflow"}),
     "data.sampling": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
+    "index.milvus_filters": (0, {"numpy"}),
     "index.storage": (0, {"numpy"}),
     # 1
     "data": (1, {"._lazy"}),
@@ -57,8 +58,16 @@ MODULES = {
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
     "comparison": (2, {".files", ".metrics", "numpy"}),
     "evaluation": (2, {".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
+    "index.milvus_collection": (
+        2,
+        {".index.checks", ".index.columns", ".index.milvus_filters", "grpc", "milvus_lite", "numpy", "pymilvus"},
+    ),
     "index.rows": (2, {".index.columns", ".index.storage", "numpy"}),
     # 3
+    "index.milvus_place": (
+        3,
+        {".index.checks", ".index.columns", ".index.folder", ".index.log", ".index.milvus_collection", "numpy"},
+    ),
     "index.search": (3, {".index.rows", ".index.storage", "numpy"}),
     "losses": (3, set()),
     "losses.attributes": (3, {".compat", "keras", "tensorflow"}),
@@ -87,7 +96,17 @@ MODULES = {
     "run": (4, {".files", "keras", "numpy", "tensorflow"}),
     # 5
     "index.exact": (5, {".index.local"}),
-    "index.verify": (5, {".index.checks", ".index.folder", ".index.local", ".index.search", "numpy"}),
+    "index.milvus": (
+        5,
+        {
+            *(".index.base", ".index.checks", ".index.columns", ".index.folder", ".index.local"),
+            *(".index.milvus_collection", ".index.milvus_place", "numpy"),
+        },
+    ),
+    "index.verify": (
+        5,
+        {".index.checks", ".index.folder", ".index.local", ".index.milvus", ".index.search", "numpy"},
+    ),
     "index.scann": (
         5,
         {
@@ -101,7 +120,7 @@ MODULES = {
         6,
         {
             *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann", ".index.texts"),
-            ".index.verify",
+            *(".index.milvus", ".index.verify"),
         },
     ),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
@@ -197,6 +216,11 @@ def test_it_does_without_tensorflow(name):
 
 def test_only_its_own_module_needs_beam():
     assert [name for name in MODULES if "apache_beam" in arrows(name)] == ["beam"]
+
+
+def test_only_one_module_needs_milvus():
+    packages = {"pymilvus", "milvus_lite", "grpc"}
+    assert [name for name in MODULES if arrows(name) & packages] == ["index.milvus_collection"]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "losses"])

@@ -49,6 +49,7 @@ PUBLIC = {
     eet_tf.index: [
         "CatalogIndexError",
         "ExactIndex",
+        "MilvusIndex",
         "Neighbors",
         "ScannConfiguration",
         "ScannIndex",
@@ -110,4 +111,5 @@ import eet_tf.comparison, eet_tf.embedding_files, eet_tf.index
 from eet_tf import evaluate_retrieval
 from eet_tf.data import Catalog, PKSampler, encode_attributes, load_cars196, load_sop, make_synthetic_catalog
 """
-    assert not imported_by(code, run_python) & {"tensorflow", "keras", "keras_cv", "scann", "matplotlib", "scipy"}
+    heavy = {"tensorflow", "keras", "keras_cv", "scann", "matplotlib", "scipy", "pymilvus", "milvus_lite", "grpc"}
+    assert not imported_by(code, run_python) & heavy

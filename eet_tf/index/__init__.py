@@ -1,4 +1,4 @@
-"""The public names of the index room, and the class of each saved kind. ScaNN itself is imported when first used."""
+"""The public names of the index room, and the class of each saved kind. ScaNN and Milvus: imported when used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from eet_tf.index.base import CatalogIndex
 from eet_tf.index.checks import CatalogIndexError, Neighbors
 from eet_tf.index.exact import ExactIndex
 from eet_tf.index.folder import check_replaceable, read_manifest
+from eet_tf.index.milvus import MilvusIndex
 from eet_tf.index.scann import ScannConfiguration, ScannIndex
 from eet_tf.index.texts import read_where, typed_columns
 from eet_tf.index.verify import bytes_on_disk, verify_index
@@ -15,6 +16,7 @@ from eet_tf.index.verify import bytes_on_disk, verify_index
 __all__ = [
     "CatalogIndexError",
     "ExactIndex",
+    "MilvusIndex",
     "Neighbors",
     "ScannConfiguration",
     "ScannIndex",
@@ -40,7 +42,7 @@ def load_index(folder: str | os.PathLike, read_only: bool = False) -> CatalogInd
         read_only: whether to refuse `upsert` and `delete`.
 
     Returns:
-        An `ExactIndex` or a `ScannIndex`, whichever was saved.
+        An `ExactIndex`, a `ScannIndex` or a `MilvusIndex`, whichever was saved.
 
     Raises:
         CatalogIndexError: if a file is missing, truncated or changed, or the format is newer than this code.
@@ -54,7 +56,7 @@ def load_index(folder: str | os.PathLike, read_only: bool = False) -> CatalogInd
     >>> load_index(folder).search([0.0, 1.0], k=1).skus.tolist()
     [['cup']]
     """
-    kinds = {kind.kind: kind for kind in (ExactIndex, ScannIndex)}
+    kinds = {kind.kind: kind for kind in (ExactIndex, ScannIndex, MilvusIndex)}
     manifest = read_manifest(folder)
     if manifest.kind not in kinds:
         raise CatalogIndexError(

@@ -146,6 +146,27 @@ def check_names(argument: str, names) -> list[str]:
     return list(dict.fromkeys(check_strings(argument, np.asarray(names, dtype=object), len(names)).tolist()))
 
 
+def checked_deletion(photos, skus) -> tuple[list[str] | None, list[str] | None]:
+    """Checks what `delete` was given: exactly one of the two."""
+    if (photos is None) == (skus is None):
+        raise CatalogIndexError(
+            f"`photos` or `skus` must be given, and not both. Received: photos={photos!r}, skus={skus!r}."
+        )
+    return (
+        None if photos is None else check_names("photos", photos),
+        None if skus is None else check_names("skus", skus),
+    )
+
+
+def refuse_unknown(argument: str, unknown: list[str]) -> None:
+    """Refuses to delete what is not there."""
+    if unknown:
+        others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
+        raise CatalogIndexError(
+            f"`{argument}` must be in the index. Received: '{unknown[0]}'{others}, not in it. Nothing was deleted."
+        )
+
+
 def check_metadata(metadata) -> dict:
     """Returns a copy of the dict as JSON reads it."""
     if metadata is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError, describe
+from eet_tf.index.checks import CatalogIndexError, check_photos, check_strings, check_unit_vectors, describe
 
 _KINDS = {"string": np.int32, "number": np.float64, "bool": np.bool_}
 
@@ -215,6 +215,26 @@ def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows:
                 f"Received: shape {np.shape(values)}. Keep all in the catalogue's order."
             )
     return dict(attributes)
+
+
+def checked_update(embeddings, skus, photos, attributes, columns: dict[str, Column], dim: int):
+    """Checks all that `upsert` was given, before anything changes.
+
+    Returns:
+        A copy of the vectors, the skus, the photos, and the attributes of the index.
+    """
+    vectors = np.array(check_unit_vectors("embeddings", embeddings))
+    if vectors.shape[1] != dim:
+        raise CatalogIndexError(
+            f"`embeddings` must be of the index's {dim} dimensions. Received: {vectors.shape[1]} dimensions. "
+            "Embed them with the embedder of the index."
+        )
+    skus = check_strings("skus", skus, len(vectors))
+    photos = check_photos(photos, len(vectors))
+    attributes = check_attributes(attributes, columns, len(vectors))
+    for name, column in columns.items():
+        Column(name, column.kind).encode(attributes[name])
+    return vectors, skus, photos, attributes
 
 
 def to_json(column: Column, kept: np.ndarray) -> list:

@@ -203,6 +203,11 @@ def check_replaceable(folder: str | os.PathLike) -> str | None:
     return None
 
 
+def is_same(folder: Path, other: Path) -> bool:
+    """Whether both are there and are one folder."""
+    return folder.exists() and other.exists() and folder.samefile(other)
+
+
 def _is_leftover(name: str) -> bool:
     return name == _UNFINISHED_MANIFEST or _CONTENTS.fullmatch(name) is not None
 

@@ -20,15 +20,25 @@ from eet_tf.index.checks import (
     check_fingerprint,
     check_k,
     check_metadata,
-    check_names,
     check_photos,
     check_queries,
     check_same_embedder,
     check_strings,
     check_unit_vectors,
+    checked_deletion,
+    refuse_unknown,
 )
-from eet_tf.index.columns import Column, allowed_rows, check_attributes, to_json
-from eet_tf.index.folder import Manifest, check_files, check_replaceable, locked, read_manifest, refusal, save_contents
+from eet_tf.index.columns import Column, allowed_rows, check_attributes, checked_update, to_json
+from eet_tf.index.folder import (
+    Manifest,
+    check_files,
+    check_replaceable,
+    is_same,
+    locked,
+    read_manifest,
+    refusal,
+    save_contents,
+)
 from eet_tf.index.log import DamagedLogError, append_record, read_records
 from eet_tf.index.rows import Part, Rows
 from eet_tf.index.search import Engine, nearest
@@ -88,17 +98,8 @@ class LocalIndex(CatalogIndex):
 
     def upsert(self, embeddings, skus, photos, attributes=None, fingerprint=None) -> None:  # noqa: D102
         check_same_embedder(fingerprint, self.fingerprint)
-        vectors = np.array(check_unit_vectors("embeddings", embeddings))  # a copy
-        if vectors.shape[1] != self.dim:
-            raise CatalogIndexError(
-                f"`embeddings` must be of the index's {self.dim} dimensions. Received: {vectors.shape[1]} dimensions. "
-                "Embed them with the embedder of the index."
-            )
-        skus = check_strings("skus", skus, len(vectors))
-        photos = check_photos(photos, len(vectors))
-        attributes = check_attributes(attributes, self._snapshot.rows.columns, len(vectors))
-        for name, column in self._snapshot.rows.columns.items():
-            Column(name, column.kind).encode(attributes[name])  # refused before anything changes
+        columns = self._snapshot.rows.columns
+        vectors, skus, photos, attributes = checked_update(embeddings, skus, photos, attributes, columns, self.dim)
         with self._latest() as snapshot:
             if snapshot.rows.base.vectors.dim != vectors.shape[1]:
                 raise self._replaced()
@@ -108,16 +109,11 @@ class LocalIndex(CatalogIndex):
             self._update(snapshot, np.asarray(dead, np.intp), skus, photos, vectors, attributes)
 
     def delete(self, photos=None, skus=None) -> int:  # noqa: D102
-        if (photos is None) == (skus is None):
-            raise CatalogIndexError(
-                f"`photos` or `skus` must be given, and not both. Received: photos={photos!r}, skus={skus!r}."
-            )
-        photos = None if photos is None else check_names("photos", photos)
-        skus = None if skus is None else check_names("skus", skus)
+        photos, skus = checked_deletion(photos, skus)
         with self._latest() as snapshot:
             if photos is not None:
                 row_of = self._rows_of_photos()
-                _refuse_unknown("photos", [photo for photo in photos if photo not in row_of])
+                refuse_unknown("photos", [photo for photo in photos if photo not in row_of])
                 dead = np.asarray([row_of[photo] for photo in photos], np.intp)
             else:
                 dead = _rows_of_skus(snapshot.rows, skus)
@@ -198,7 +194,7 @@ class LocalIndex(CatalogIndex):
     def save(self, folder) -> None:  # noqa: D102
         folder = Path(folder)
         with self._lock:
-            is_own = self._folder is None or _is_same(folder, self._folder)
+            is_own = self._folder is None or is_same(folder, self._folder)
             if is_own and self._read_only:
                 raise CatalogIndexError(
                     f"`folder` must not be the index's own. Received: folder='{folder}', and the index was loaded with "
@@ -392,16 +388,8 @@ def _rows_of_skus(rows: Rows, skus: list[str]) -> np.ndarray:
     numbers = [rows.sku_column.number_of(sku) for sku in skus]
     of_alive = rows.sku_numbers(rows.alive)
     present = set(np.unique(of_alive).tolist())
-    _refuse_unknown("skus", [sku for sku, number in zip(skus, numbers) if number not in present])
+    refuse_unknown("skus", [sku for sku, number in zip(skus, numbers) if number not in present])
     return rows.alive[np.isin(of_alive, numbers)]
-
-
-def _refuse_unknown(argument: str, unknown: list[str]) -> None:
-    if unknown:
-        others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
-        raise CatalogIndexError(
-            f"`{argument}` must be in the index. Received: '{unknown[0]}'{others}, not in it. Nothing was deleted."
-        )
 
 
 def _payload(rows: Rows, dead: np.ndarray, added: Part) -> bytes:
@@ -454,7 +442,3 @@ def _write(index: LocalIndex, snapshot: Snapshot, folder: Path) -> tuple[Manifes
     }
     manifest = save_contents(folder, description, write, log=LOG)
     return manifest, log_end
-
-
-def _is_same(folder: Path, other: Path) -> bool:
-    return folder.exists() and other.exists() and folder.samefile(other)

@@ -108,3 +108,47 @@ def test_damage_is_found_by_verify(place, admin, run_script, tmp_path):
     path.write_bytes(content)
     verified = run_script("export/index_admin.py", "verify", f"--index_dir={tmp_path / 'index'}")
     verified.refused(r"vectors\.npy has another checksum", "run build_index again")
+
+
+def test_the_life_of_an_index_in_milvus(place, run_script, tmp_path):
+    """The same commands with the same answers as the exact index gives; here without a cluster."""
+    index_dir = f"--index_dir={tmp_path / 'index'}"
+    photos, serving = place / "photos", f"--saved_model={place / 'serving'}"
+    build = ("export/build_index.py", "--index=milvus", "--dataset=csv", f"--data_dir={photos / 'first.csv'}")
+    build += (serving, f"--output_dir={tmp_path / 'index'}")
+    assert "The index of 20 photos" in run_script(*build).succeeded().printed
+    printed = run_script(
+        "export/index_admin.py", "upsert", index_dir, f"--data_dir={photos / 'second.csv'}"
+    ).succeeded()
+    assert "12 photos added, 4 replaced: 32 photos." in printed.printed
+    everything = load_csv(str(photos))
+    sku = everything.skus[-1]
+    printed = run_script("export/index_admin.py", "delete", index_dir, f"--sku={sku}").succeeded().printed
+    assert "4 photos deleted: 28 photos." in printed
+    query = f"--query={everything.files[1]}"
+    conditions = ("--where=price>=4", "--where=price<=13", "--where=in_stock=true", "--group_by_sku")
+    searched = run_script("export/search.py", index_dir, query, "--k=9", *conditions).succeeded().printed
+    found = re.findall(r"  \d+  -?\d\.\d+  (\S+)  \((.+)\)", searched)
+    assert {sku for sku, _ in found} == {everything.skus[row] for row in (5, 7, 9, 11, 13)}
+    stats = run_script("export/index_admin.py", "stats", index_dir).succeeded().printed
+    for line in ("kind +milvus, exact", "photos +28", "dimensions +16", "price \\(number\\)", "rows +milvus-lite"):
+        assert re.search(line, stats), (line, stats)
+    assert "28 photos." in run_script("export/index_admin.py", "compact", index_dir).succeeded().printed
+    verified = run_script("export/index_admin.py", "verify", index_dir).succeeded().printed
+    assert "28 photos, 7 skus" in verified and "The index is whole." in verified
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--index=exact", "--milvus_uri=http://host"), "--milvus_uri is for --index=milvus. Received: --index=exact"),
+        (("--milvus_collection=shop",), "--milvus_collection is for --index=milvus. Received: --index=scann"),
+        (("--index=milvus", "--target_recall=0.9"), "--target_recall is for --index=scann. Received: --index=milvus"),
+        (("--index=milvus", "--storage=int8"), "--storage must be float32 with --index=milvus"),
+        (("--index=milvus", "--milvus_collection=shop"), "`collection` must come with `uri`"),
+        (("--index=milvus", "--milvus_uri=http://127.0.0.1:1"), "127.0.0.1:1.*Is the server up"),
+    ],
+)
+def test_flags_of_another_kind_are_refused_before_the_work(flags, message, place, run_script, tmp_path):
+    build = ("export/build_index.py", "--dataset=csv", f"--data_dir={place / 'nowhere.csv'}", *flags)
+    run_script(*build, f"--saved_model={place / 'serving'}", f"--output_dir={tmp_path / 'index'}").refused(message)

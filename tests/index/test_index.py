@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eet_tf.index
-from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex, search
+from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, ScannConfiguration, ScannIndex, search
 from eet_tf.index import scann as scann_room
 from eet_tf.index.storage import Vectors
 
@@ -22,6 +22,7 @@ KINDS = {
     "scann_hashing": (ScannIndex, {"configuration": ScannConfiguration(SIZE)}),
     "scann_tree": (ScannIndex, {"configuration": ScannConfiguration(SIZE, 17, 17)}),
     "scann_tree_without_hashing": (ScannIndex, {"configuration": ScannConfiguration(0, 17, 17)}),
+    "milvus": (MilvusIndex, {}),
 }
 
 
@@ -100,7 +101,7 @@ def test_queries_in_any_memory_order(index):
 def test_facts_of_an_index(index):
     assert (len(index), index.size, index.dim) == (SIZE, SIZE, DIM)
     assert (index.fingerprint, index.metadata) == ("embedder-1", {"model": "m/1"})
-    assert index.kind in ("exact", "scann") and "size=300" in repr(index)
+    assert index.kind in ("exact", "scann", "milvus") and "size=300" in repr(index)
 
 
 def test_metadata_is_a_copy(index):
@@ -110,7 +111,7 @@ def test_metadata_is_a_copy(index):
 
 def test_is_exact_tells_the_kinds_apart():
     exactness = [kind.build(unit_vectors(SIZE), rows_of(SIZE)[0], **extra).is_exact for kind, extra in KINDS.values()]
-    assert exactness == [True, True, False, False, False]
+    assert exactness == [True, True, False, False, False, True]
 
 
 def test_later_edits_of_the_arrays_do_not_reach_the_index():
@@ -270,7 +271,7 @@ def test_missing_scann_names_the_mend(monkeypatch):
 # --- refusals
 
 
-@pytest.fixture(params=[ExactIndex, ScannIndex])
+@pytest.fixture(params=[ExactIndex, ScannIndex, MilvusIndex])
 def kind(request):
     return request.param
 

@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 
 import eet_tf.index
-from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex, load_index, log, search
-from tests.reference_index import Oracle, assert_agrees, make_rows, unit_vectors
+from eet_tf.index import (
+    CatalogIndexError,
+    ExactIndex,
+    MilvusIndex,
+    ScannConfiguration,
+    ScannIndex,
+    load_index,
+    log,
+    search,
+)
+from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, needs_milvus, unit_vectors
 
 pytestmark = pytest.mark.addons
 
@@ -23,6 +32,8 @@ KINDS = {  # exhaustive: every row is a candidate and every leaf is searched
     "scann_hashing": (ScannIndex, {"configuration": ScannConfiguration(SIZE)}),
     "scann_tree": (ScannIndex, {"configuration": ScannConfiguration(SIZE, 7, 7)}),
 }
+EVERY_KIND = [*KINDS, pytest.param("milvus", marks=needs_milvus)]
+EXACT_AND_MILVUS = ["exact", pytest.param("milvus", marks=needs_milvus)]
 CONDITIONS = [
     None,
     {"colour": "blue"},
@@ -36,15 +47,9 @@ CONDITIONS = [
 
 
 def make_index(name="exact", **changes):
-    kind, extra = KINDS[name]
+    kind, extra = {**KINDS, "milvus": (MilvusIndex, {})}[name]
     rows = {**make_rows(SIZE), **changes}
     return kind.build(**rows, fingerprint="embedder-1", **extra), Oracle(rows)
-
-
-def assert_same_rows(index, oracle):
-    assert index.size == len(oracle.rows)
-    assert index.photos.tolist() == list(oracle.rows)
-    np.testing.assert_array_equal(index.embeddings, [vector for vector, _, _ in oracle.rows.values()])
 
 
 @pytest.fixture(params=[search.NARROW, 3], ids=["narrow_is_compared", "all_is_fetched"])
@@ -63,7 +68,14 @@ def test_filters_and_groups(name, where, group_by_sku, narrow):
         assert_agrees(index, oracle, unit_vectors(5, seed=9), k, **how)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name, narrow",
+    [
+        *[(name, narrow) for name in KINDS for narrow in (search.NARROW, 3)],
+        pytest.param("milvus", search.NARROW, marks=needs_milvus),
+    ],
+    indirect=["narrow"],
+)
 def test_a_long_life(name, tmp_path, narrow):
     """Two hundred random steps; the folder's other reader sees the same after `refresh`."""
     index, oracle = make_index(name)
@@ -91,7 +103,7 @@ def test_a_long_life(name, tmp_path, narrow):
             index.save(tmp_path)
         else:
             index.compact()
-            assert (index.num_recent, index.num_deleted) == (0, 0)
+            assert name == "milvus" or (index.num_recent, index.num_deleted) == (0, 0)
         reader.refresh()
         for each in (index, reader):
             assert_same_rows(each, oracle)
@@ -105,11 +117,11 @@ def test_a_long_life(name, tmp_path, narrow):
 _CHANCES = [0.25, 0.25, 0.2, 0.1, 0.1, 0.05, 0.05]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EVERY_KIND)
 def test_everything_can_be_deleted_and_come_back(name, tmp_path):
-    index, _ = make_index(name)
+    index, oracle = make_index(name)
     index.save(tmp_path)
-    index.delete(photos=index.photos.tolist())
+    index.delete(photos=list(oracle.rows))
     assert index.size == 0 and load_index(tmp_path).size == 0
     assert index.search(unit_vectors(3), k=5).photos.shape == (3, 0)
     with pytest.raises(CatalogIndexError, match="`compact` must find at least one photo"):
@@ -168,13 +180,21 @@ BROKEN = {
 }
 
 
+@pytest.fixture(scope="module", params=EXACT_AND_MILVUS)
+def kept(request, tmp_path_factory):
+    """An index, its oracle and its folder, for tests that may not change them."""
+    folder = tmp_path_factory.mktemp("kept")
+    index, oracle = make_index(request.param)
+    index.save(folder)
+    return index, oracle, folder
+
+
 @pytest.mark.parametrize("rows, message", BROKEN.values(), ids=BROKEN)
-def test_a_refused_upsert_changes_nothing(rows, message, tmp_path):
-    index, oracle = make_index()
-    index.save(tmp_path)
+def test_a_refused_upsert_changes_nothing(rows, message, kept):
+    index, oracle, folder = kept
     with pytest.raises(CatalogIndexError, match=message):
         index.upsert(**rows)
-    for each in (index, load_index(tmp_path)):
+    for each in (index, load_index(folder)):
         assert_same_rows(each, oracle)
 
 
@@ -188,21 +208,21 @@ def test_a_refused_upsert_changes_nothing(rows, message, tmp_path):
         ({"photos": [""]}, "`photos` must be non-empty strings"),
     ],
 )
-def test_a_refused_delete_changes_nothing(arguments, message, tmp_path):
-    index, oracle = make_index()
-    index.save(tmp_path)
+def test_a_refused_delete_changes_nothing(arguments, message, kept):
+    index, oracle, folder = kept
     with pytest.raises(CatalogIndexError, match=message):
         index.delete(**arguments)
-    for each in (index, load_index(tmp_path)):
+    for each in (index, load_index(folder)):
         assert_same_rows(each, oracle)
 
 
-def test_what_is_deleted_is_unknown_afterwards():
-    index, _ = make_index()
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_what_is_deleted_is_unknown_afterwards(name):
+    index, oracle = make_index(name)
     assert index.delete(photos="photo/3.jpg") == 1
     with pytest.raises(CatalogIndexError, match="must be in the index"):
         index.delete(photos="photo/3.jpg")
-    sku = index.skus[0]
+    sku = next(iter(oracle.rows.values()))[1]
     index.delete(skus=sku)
     with pytest.raises(CatalogIndexError, match="must be in the index"):
         index.delete(skus=sku)
@@ -225,9 +245,9 @@ def test_what_is_deleted_is_unknown_afterwards():
         ({"in_stock": "yes"}, "holds 'yes', which is not a bool"),
     ],
 )
-def test_a_condition_that_does_not_fit_is_refused(where, message):
+def test_a_condition_that_does_not_fit_is_refused(where, message, kept):
     with pytest.raises(CatalogIndexError, match=message):
-        make_index()[0].search(unit_vectors(1), where=where)
+        kept[0].search(unit_vectors(1), where=where)
 
 
 @pytest.mark.parametrize("values", [["a", 1], [True, 1.0, "x"], [b"a", b"b"]])
@@ -236,8 +256,9 @@ def test_a_column_of_mixed_kinds_is_refused(values):
         ExactIndex.build(unit_vectors(len(values)), range(len(values)), attributes={"odd": values})
 
 
-def test_an_index_loaded_read_only_is_not_changed(tmp_path):
-    make_index()[0].save(tmp_path)
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_an_index_loaded_read_only_is_not_changed(name, tmp_path):
+    make_index(name)[0].save(tmp_path)
     index = load_index(tmp_path, read_only=True)
     for change in (lambda: index.upsert(**make_rows(2)), lambda: index.delete(photos="photo/3.jpg"), index.compact):
         with pytest.raises(CatalogIndexError, match="loaded with read_only=True"):
@@ -248,9 +269,10 @@ def test_an_index_loaded_read_only_is_not_changed(tmp_path):
     assert load_index(tmp_path / "copy").size == SIZE
 
 
-def test_updates_of_a_copy_stay_in_the_copy(tmp_path):
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_updates_of_a_copy_stay_in_the_copy(name, tmp_path):
     """An index belongs to the folder that it was first saved to or loaded from."""
-    index, _ = make_index()
+    index, _ = make_index(name)
     index.save(tmp_path / "own")
     index.save(tmp_path / "copy")
     index.delete(photos="photo/3.jpg")
@@ -258,10 +280,11 @@ def test_updates_of_a_copy_stay_in_the_copy(tmp_path):
     assert load_index(tmp_path / "copy").size == SIZE
 
 
-def test_an_update_of_a_folder_that_another_embedder_took_is_refused(tmp_path):
-    index, _ = make_index()
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_an_update_of_a_folder_that_another_embedder_took_is_refused(name, tmp_path):
+    index, _ = make_index(name)
     index.save(tmp_path)
-    ExactIndex.build(**make_rows(9), fingerprint="embedder-2").save(tmp_path)
+    type(index).build(**make_rows(9), fingerprint="embedder-2").save(tmp_path)
     with pytest.raises(CatalogIndexError, match="embedded by different models"):
         index.upsert(**make_rows(2), fingerprint="embedder-1")
     assert load_index(tmp_path).size == 9
@@ -270,9 +293,10 @@ def test_an_update_of_a_folder_that_another_embedder_took_is_refused(tmp_path):
 # --- crashes, and several processes
 
 
-def test_a_torn_tail_is_cut_off(tmp_path):
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_a_torn_tail_is_cut_off(name, tmp_path):
     """Whatever part of the last record reached the disk: it was never acknowledged."""
-    index, oracle = make_index()
+    index, oracle = make_index(name)
     index.save(tmp_path)
     index.upsert(**make_rows(3, seed=1, prefix="first"))
     oracle.upsert(**make_rows(3, seed=1, prefix="first"))
@@ -281,7 +305,8 @@ def test_a_torn_tail_is_cut_off(tmp_path):
     index.upsert(**make_rows(3, seed=2, prefix="second"))
     both = path.read_bytes()
     rng = np.random.default_rng(0)
-    for length in [*range(len(whole), len(whole) + 30), *rng.integers(len(whole), len(both), size=30).tolist()]:
+    lengths = [*range(len(whole), len(whole) + 30), *rng.integers(len(whole), len(both), size=30).tolist()]
+    for length in lengths if name == "exact" else lengths[::6]:
         for tail in (both[len(whole) : length], bytes(length - len(whole)), rng.bytes(length - len(whole))):
             path.write_bytes(whole + tail)
             assert load_index(tmp_path).size == len(oracle.rows)
@@ -291,9 +316,10 @@ def test_a_torn_tail_is_cut_off(tmp_path):
     assert_same_rows(load_index(tmp_path), oracle)
 
 
-def test_damage_before_the_end_is_an_error(tmp_path):
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_damage_before_the_end_is_an_error(name, tmp_path):
     """There is a whole update behind it, so that this one was acknowledged once."""
-    index, _ = make_index()
+    index, _ = make_index(name)
     index.save(tmp_path)
     index.upsert(**make_rows(3, seed=1, prefix="first"))
     index.upsert(**make_rows(3, seed=2, prefix="second"))
@@ -307,8 +333,9 @@ def test_damage_before_the_end_is_an_error(tmp_path):
             load_index(tmp_path)
 
 
-def test_a_full_disk_changes_nothing(tmp_path, monkeypatch):
-    index, oracle = make_index()
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_a_full_disk_changes_nothing(name, tmp_path, monkeypatch):
+    index, oracle = make_index(name)
     index.save(tmp_path)
 
     def full(descriptor, data):

@@ -1,0 +1,333 @@
+"""The index whose rows are in Milvus: a cluster of many machines, or milvus-lite over a folder of this one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from eet_tf.index.base import CatalogIndex
+from eet_tf.index.checks import (
+    UNIT_LENGTH_TOLERANCE,
+    CatalogIndexError,
+    Neighbors,
+    check_k,
+    check_queries,
+    check_same_embedder,
+    checked_deletion,
+    refuse_unknown,
+)
+from eet_tf.index.columns import Column, allowed_rows, checked_update, dtype_of
+from eet_tf.index.folder import check_replaceable, is_same, locked, read_manifest
+from eet_tf.index.local import checked_snapshot
+from eet_tf.index.milvus_collection import MOST_NEIGHBORS, check_server, checked_records, products_nearest
+from eet_tf.index.milvus_place import KIND, State, built_locally, built_remotely, checked_place, copied, read
+
+
+class MilvusIndex(CatalogIndex):
+    """Searches with Milvus: a cluster for more photos than one machine holds, or milvus-lite to try the same at home.
+
+    Without `uri`, milvus-lite in this process, which compares with all rows:
+
+    * The folder holds the database as it was built, and a log of what was added and deleted since. An update is in the
+      log, on the disk, before it is acknowledged. Loading copies the database to the temporary folder, replays the log
+      into the copy and searches that. So any number of processes read while one writes, the folder may be read-only,
+      and nothing rests on what milvus-lite itself promises: it lets one process in, and does not wait for the disk.
+    * `compact` builds the database anew. Do so when many photos were added or deleted: loading replays them all.
+    * A search beside an update in another thread may see a part of it.
+
+    With `uri`, a cluster:
+
+    * `build` makes a new collection, `<collection>_<random>`, searched by SCANN; where the server has no SCANN, all
+      rows are compared. The folder holds the server and the name only. The token is the environment variable
+      MILVUS_TOKEN and is written nowhere.
+    * Reads are strongly consistent. What was acknowledged is as safe as the cluster keeps it.
+    * An update of more than 16 MB goes in several requests, and a search meanwhile may see a part of it. It is in the
+      folder's log first: if the writer is killed, or the cluster is out of reach, the next load or update finishes it.
+      An index that was not saved yet has no such log.
+    * Nothing of the cluster is ever dropped, since other processes may be searching it: drop a collection that was
+      replaced with Milvus's own tools.
+
+    Order is by cosine, in any order on ties. `k` is at most 16,384, Milvus's own limit.
+
+    Args (of `MilvusIndex.build`):
+        embeddings, skus, photos, attributes, fingerprint, metadata: as for `ExactIndex`; strings of at most 65,535
+            bytes of UTF-8.
+        uri: optional address of a cluster, `http://...` or `https://...`. Defaults to milvus-lite.
+        collection: optional name that the cluster's collections begin with; defaults to "eet_tf".
+
+    Raises:
+        CatalogIndexError: as `ExactIndex`; if a string is too long; if the packages are not installed; or if Milvus
+            refuses or cannot be reached.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from eet_tf.index import MilvusIndex
+    >>> index = MilvusIndex.build(np.eye(3), skus=["mug", "cup", "jug"], attributes={"colour": ["red", "blue", "red"]})
+    >>> index.is_exact, index.search([0.0, 0.6, 0.8], k=1, where={"colour": "red"}).skus.tolist()
+    (True, [['jug']])
+    """
+
+    kind = KIND
+
+    def __init__(self, state: State):
+        self._state = state
+        self._folder: Path | None = None
+        self._read_only = False
+        self._lock = threading.RLock()
+
+    @staticmethod
+    def check_place(uri: str | None = None, collection: str | None = None) -> None:
+        """Refuses what `build` would refuse of these two, before the long work of embedding a catalogue.
+
+        Raises:
+            CatalogIndexError: if they are no address and no name, a package is missing, or the cluster does not answer.
+        """
+        checked_place(uri, collection)
+        check_server(uri)
+
+    @classmethod
+    def build(
+        cls,
+        embeddings,
+        skus,
+        photos=None,
+        attributes=None,
+        fingerprint=None,
+        metadata=None,
+        uri: str | None = None,
+        collection: str | None = None,
+    ) -> MilvusIndex:
+        """Builds the index; see the class."""
+        prefix = checked_place(uri, collection)
+        snapshot = checked_snapshot(embeddings, skus, photos, attributes, fingerprint, metadata, "float32")
+        base, columns = snapshot.rows.base, snapshot.rows.columns
+        skus = snapshot.rows.sku_column.decode(base.skus)
+        records = checked_records(base.photos, skus, columns, base.attributes, base.vectors.values)
+        columns = {name: Column(name, column.kind) for name, column in columns.items()}
+        facts = (columns, base.vectors.dim, snapshot.fingerprint, snapshot.metadata)
+        if uri is None:
+            return cls(built_locally([records], *facts))
+        return cls(built_remotely(uri, prefix, [records], len(base), *facts))
+
+    # --- searching
+
+    def search(self, queries, k=10, where=None, group_by_sku=False, fingerprint=None) -> Neighbors:  # noqa: D102
+        state, k = self._state, check_k(k)
+        check_same_embedder(fingerprint, state.fingerprint)
+        queries = check_queries(queries, state.dim)
+        if where is not None:
+            nothing = {name: np.zeros(0, dtype_of(column.kind)) for name, column in state.columns.items()}
+            allowed_rows(state.columns, nothing, where)
+        if k > MOST_NEIGHBORS:
+            if state.collection.count() > MOST_NEIGHBORS:
+                raise CatalogIndexError(
+                    f"`k` must be at most {MOST_NEIGHBORS} with Milvus. Received: k={k}. Ask for fewer neighbours, or "
+                    "use ScannIndex."
+                )
+            k = MOST_NEIGHBORS
+        condition = state.collection.conditions(where)
+        if not len(queries):
+            return _neighbors([], min(k, state.collection.count()))
+        if group_by_sku:
+            found = products_nearest(state.collection, queries, k, condition)
+        else:
+            found = state.collection.search(queries, k, condition)
+        return _neighbors(found, min(map(len, found)))
+
+    # --- updating
+
+    def upsert(self, embeddings, skus, photos, attributes=None, fingerprint=None) -> None:  # noqa: D102
+        check_same_embedder(fingerprint, self.fingerprint)
+        columns, kinds = self._state.columns, self.attributes
+        vectors, skus, photos, attributes = checked_update(embeddings, skus, photos, attributes, columns, self.dim)
+        encoders = {name: Column(name, column.kind) for name, column in columns.items()}
+        kept = {name: column.encode(attributes[name]) for name, column in encoders.items()}
+        records = checked_records(photos, skus, encoders, kept, vectors)
+        with self._latest() as state:
+            if (state.dim, self.attributes) != (vectors.shape[1], kinds):
+                raise CatalogIndexError(
+                    f"the index in '{self._folder}' was replaced by one of another embedder or of other attributes. "
+                    "Embed the photos with that one, and give its attributes."
+                )
+            check_same_embedder(fingerprint, state.fingerprint)
+            if len(records.photos):
+                facts = {"photos": records.photos, "skus": records.skus, "attributes": records.attributes}
+                self._state = state.updated(json.dumps(facts).encode() + b"\n" + vectors.astype("<f4").tobytes())
+
+    def delete(self, photos=None, skus=None) -> int:  # noqa: D102
+        photos, skus = checked_deletion(photos, skus)
+        argument, field, names = ("photos", "photo", photos) if skus is None else ("skus", "sku", skus)
+        with self._latest() as state:
+            found = state.collection.photos_where(field, names)
+            known = {row[0 if skus is None else 1] for row in found}
+            refuse_unknown(argument, [name for name in names if name not in known])
+            if found:
+                self._state = state.updated(json.dumps({"deleted": [photo for photo, _ in found]}).encode() + b"\n")
+        return len(found)
+
+    @contextlib.contextmanager
+    def _latest(self) -> Iterator[State]:
+        """The state that an update starts from: in a folder, after what others have written, who now wait."""
+        with self._lock:
+            if self._read_only:
+                raise CatalogIndexError(
+                    f"the index in '{self._folder}' must not be changed: it was loaded with read_only=True. "
+                    "Load it without."
+                )
+            if self._folder is None:
+                yield self._state
+                return
+            with locked(self._folder):
+                self.refresh()
+                self._state.finish()
+                yield self._state
+
+    def compact(self) -> None:
+        """Builds milvus-lite's database anew from its photos, which empties the log. A cluster does that by itself.
+
+        Raises:
+            CatalogIndexError: if no photo is left, or the rows are in a cluster.
+        """
+        with self._latest() as state:
+            if not state.is_local:
+                raise CatalogIndexError(
+                    f"`compact` must find a database in its folder. Received: the cluster {state.settings['uri']}, "
+                    "which compacts by itself."
+                )
+            if not state.collection.count():
+                raise CatalogIndexError("`compact` must find at least one photo. Received: an index of none.")
+            built = state.rebuilt()
+            self._state = built if self._folder is None else built.saved(self._folder).settled(built)
+
+    # --- on disk
+
+    def save(self, folder) -> None:  # noqa: D102
+        folder = Path(folder)
+        with self._lock:
+            is_own = self._folder is None or is_same(folder, self._folder)
+            if is_own and self._read_only:
+                raise CatalogIndexError(
+                    f"`folder` must not be the index's own. Received: folder='{folder}', and the index was loaded with "
+                    "read_only=True."
+                )
+            check_replaceable(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                if is_own:
+                    self.refresh()  # what others have added to it is not lost
+                    self._state = self._state.saved(folder).settled(self._state)
+                    self._folder = folder.absolute()
+                else:
+                    copied(self._state).saved(folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, read_only: bool = False) -> MilvusIndex:
+        """Loads an index of this kind; see `load_index`."""
+        manifest = read_manifest(folder)
+        while True:
+            try:
+                index = cls(read(Path(folder).absolute(), manifest))
+                break
+            except CatalogIndexError:
+                current = read_manifest(folder)
+                if current == manifest:
+                    raise
+                manifest = current  # somebody saved between our two reads
+        index._folder, index._read_only = Path(folder).absolute(), read_only
+        index._state = index._state.replayed()
+        if not read_only and index._state.is_pending:
+            with locked(folder):
+                index._state.finish()
+        return index
+
+    def refresh(self) -> bool:
+        """Takes up what other processes have written to the index's folder since; an index without one is as it is.
+
+        Returns:
+            Whether anything has changed. Of a cluster only that it was replaced: its rows are always the latest.
+
+        Raises:
+            CatalogIndexError: as `load_index`. The index then stays as it was.
+        """
+        with self._lock:
+            if self._folder is None:
+                return False
+            if read_manifest(self._folder).contents != self._state.manifest.contents:
+                self._state = type(self).load(self._folder, read_only=True)._state
+                return True
+            before, self._state = self._state.log_end, self._state.replayed()
+            return self._state.log_end > before
+
+    def check_rows(self) -> dict:
+        """Reads all rows: `"photos"` and `"skus"`, how many there are, and `"torn_bytes"` at the end of the log.
+
+        Raises:
+            CatalogIndexError: if a vector is not of length 1.
+        """
+        state, skus, num_photos = self._state, set(), 0
+        for records in state.collection.scan(state.dim):
+            wrong = np.abs(np.linalg.norm(records.embeddings, axis=1) - 1) > UNIT_LENGTH_TOLERANCE
+            if wrong.any():
+                photo = records.photos[int(np.flatnonzero(wrong)[0])]
+                raise CatalogIndexError(
+                    f"the collection '{state.collection.name}' must hold vectors of length 1. Received: another for "
+                    f"'{photo}'. Add that photo again."
+                )
+            skus.update(records.skus)
+            num_photos += len(records.photos)
+        return {"photos": num_photos, "skus": len(skus), "torn_bytes": state.torn_bytes()}
+
+    # --- facts
+
+    @property
+    def size(self) -> int:  # noqa: D102
+        return self._state.collection.count()
+
+    @property
+    def dim(self) -> int:  # noqa: D102
+        return self._state.dim
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all rows are compared: by milvus-lite, or a cluster without SCANN."""
+        return self._state.collection.num_leaves == 0
+
+    @property
+    def attributes(self) -> dict[str, str]:  # noqa: D102
+        return {name: column.kind for name, column in self._state.columns.items()}
+
+    @property
+    def fingerprint(self) -> str | None:  # noqa: D102
+        return self._state.fingerprint
+
+    @property
+    def metadata(self) -> dict:  # noqa: D102
+        return copy.deepcopy(self._state.metadata)
+
+    @property
+    def uri(self) -> str | None:
+        """The address of the cluster; None for milvus-lite."""
+        return self._state.settings["uri"]
+
+    @property
+    def collection(self) -> str:
+        """The collection that holds the rows."""
+        return self._state.collection.name
+
+
+def _neighbors(found: list[list[tuple]], width: int) -> Neighbors:
+    shape = (len(found), width)
+    photos, skus, scores = ([[hit[place] for hit in hits[:width]] for hits in found] for place in range(3))
+    return Neighbors(
+        np.asarray(skus, np.str_).reshape(shape),
+        np.asarray(scores, np.float32).reshape(shape),
+        np.asarray(photos, np.str_).reshape(shape),
+    )

@@ -1,0 +1,78 @@
+"""Milvus's filter expressions: how a condition of `where` is written so that no value can be read as anything else.
+
+Filter templates would do without quoting, but milvus-lite does not read them, and one way for both is tested for both.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+# All that cannot stand for itself between double quotes, in milvus-lite and in the grammar of the cluster.
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_LARGEST = sys.float_info.max
+_LISTS = (list, tuple, set, frozenset, np.ndarray)
+
+
+def literal(value) -> str:
+    """A string, number or truth as it stands in an expression.
+
+    Example:
+
+    >>> print(literal('a "b"'), literal(3), literal(True))
+    "a \\"b\\"" 3.0 true
+    """
+    if isinstance(value, str):
+        return f'"{value.translate(_ESCAPES)}"'
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    return repr(finite(value))
+
+
+def finite(value: float) -> float:
+    """The number that is kept for one: Milvus takes no infinity, so that the largest number stands for it."""
+    try:
+        return min(max(float(value), -_LARGEST), _LARGEST)
+    except OverflowError:  # an int of more than 308 digits
+        return _LARGEST if value > 0 else -_LARGEST
+
+
+def is_one_of(field: str, values: Iterable) -> str:
+    """That the field holds one of the values, at least one.
+
+    Example:
+
+    >>> is_one_of("sku", ["4711", "4712"])
+    'sku in ["4711", "4712"]'
+    """
+    return f"{field} in [{', '.join(map(literal, values))}]"
+
+
+def expression(where: Mapping, fields: Mapping[str, str]) -> str:
+    """All conditions of `where`, which has been checked (`columns.allowed_rows`).
+
+    A missing number is kept as null, which meets no condition.
+
+    Args:
+        where: `{attribute: condition}`.
+        fields: the Milvus field of each attribute; attributes may have names that Milvus refuses.
+
+    Example:
+
+    >>> expression({"price": {"min": 2, "max": 5}, "colour": "red"}, {"price": "attribute_0", "colour": "attribute_1"})
+    '(attribute_0 >= 2.0 and attribute_0 <= 5.0) and (attribute_1 in ["red"])'
+    """
+    return " and ".join(f"({_condition(fields[name], condition)})" for name, condition in where.items())
+
+
+def _condition(field: str, condition) -> str:
+    if isinstance(condition, Mapping):
+        ends = {"min": ">=", "max": "<="}
+        return " and ".join(f"{field} {ends[end]} {literal(value)}" for end, value in condition.items())
+    if not isinstance(condition, _LISTS):
+        return is_one_of(field, [condition])
+    if any(isinstance(one, (Mapping, *_LISTS)) for one in condition):
+        return " or ".join(f"({_condition(field, one)})" for one in condition)
+    return is_one_of(field, condition)
