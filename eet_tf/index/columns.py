@@ -113,6 +113,8 @@ class Column:
         if isinstance(condition, (list, tuple, set, frozenset, np.ndarray)):
             if not len(condition):
                 raise self._condition_refusal(condition, "is an empty choice")
+            if any(isinstance(one, Mapping) for one in condition):
+                return np.logical_or.reduce([self.allows(kept, one) for one in condition])
             chosen = [self._value(one, one) for one in condition]
             if self.kind != "string":
                 return np.isin(kept, chosen)
