@@ -9,10 +9,16 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "eet_tf"
 
+
+def room(name):
+    return name.partition(".")[0]
+
+
 # Level of each module, and all it imports from outside the standard library: modules of eet_tf by their name below it.
 MODULES = {
     # 0: stands on nothing of ours
     "_lazy": (0, set()),
+    "client.retries": (0, set()),
     "compat": (0, {"keras", "tensorflow"}),
     "embedder": (0, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "files": (0, set()),
@@ -27,6 +33,8 @@ MODULES = {
     "index.checks": (0, {"numpy"}),
     "index.storage": (0, {"numpy"}),
     # 1
+    "client.batches": (1, {".client.retries"}),
+    "client.refusals": (1, {".client.retries"}),
     "data": (1, {"._lazy"}),
     "data.attributes": (1, {".data.catalog", "numpy"}),
     "data.benchmarks": (
@@ -54,11 +62,24 @@ MODULES = {
     "serving.served": (1, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
+    "client.grpc_transport": (
+        2,
+        {".client.refusals", ".client.retries", "grpc", "numpy", "tensorflow", "tensorflow_serving"},
+    ),
+    "client.rest_transport": (2, {".client.refusals", ".client.retries", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
     "comparison": (2, {".files", ".metrics", "numpy"}),
     "evaluation": (2, {".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
     "index.rows": (2, {".index.columns", ".index.storage", "numpy"}),
     # 3
+    "client": (3, {".client.embedding_client", ".client.retries"}),
+    "client.embedding_client": (
+        3,
+        {
+            *(".client.batches", ".client.grpc_transport", ".client.refusals", ".client.rest_transport"),
+            *(".client.retries", "numpy"),
+        },
+    ),
     "index.search": (3, {".index.rows", ".index.storage", "numpy"}),
     "losses": (3, set()),
     "losses.attributes": (3, {".compat", "keras", "tensorflow"}),
@@ -122,6 +143,7 @@ WITHOUT_TENSORFLOW = [
     "data.drawing",
 ]
 WITHOUT_TENSORFLOW += ["data.synthetic", "data.benchmarks", "data.attributes", "data.deepfashion", "data.fine_grained"]
+WITHOUT_TENSORFLOW += [name for name in MODULES if room(name) == "client" and name != "client.grpc_transport"]
 WITHOUT_TENSORFLOW += ["data.lists", *[name for name in MODULES if name.startswith("index")]]
 
 
@@ -159,10 +181,6 @@ def arrows(name):
     return {arrow(dotted) for dotted in imported_names(TREES[name])} - {None}
 
 
-def room(name):
-    return name.partition(".")[0]
-
-
 def test_every_module_has_its_place():
     assert set(FILES) == set(MODULES)
 
@@ -195,8 +213,16 @@ def test_it_does_without_tensorflow(name):
     assert not arrows(name) & {"tensorflow", "keras", "keras_cv"}
 
 
-def test_only_its_own_module_needs_beam():
-    assert [name for name in MODULES if "apache_beam" in arrows(name)] == ["beam"]
+@pytest.mark.parametrize(
+    "package, modules",
+    {
+        "apache_beam": ["beam"],
+        "grpc": ["client.grpc_transport"],
+        "tensorflow_serving": ["client.grpc_transport"],
+    }.items(),
+)
+def test_what_an_extra_installs_is_needed_in_its_own_module_alone(package, modules):
+    assert [name for name in MODULES if package in arrows(name)] == modules
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "losses"])
