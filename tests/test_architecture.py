@@ -108,6 +108,7 @@ MODULES = {
     "run": (4, {".files", "keras", "numpy", "tensorflow"}),
     # 5
     "index.exact": (5, {".index.local"}),
+    "index.lookup": (5, {".index.checks", ".index.local", "numpy"}),
     "index.verify": (5, {".index.checks", ".index.folder", ".index.local", ".index.search", "numpy"}),
     "index.scann": (
         5,
@@ -121,8 +122,8 @@ MODULES = {
     "index": (
         6,
         {
-            *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann", ".index.texts"),
-            ".index.verify",
+            *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.lookup", ".index.scann"),
+            *(".index.texts", ".index.verify"),
         },
     ),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),

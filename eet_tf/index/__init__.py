@@ -8,6 +8,7 @@ from eet_tf.index.base import CatalogIndex
 from eet_tf.index.checks import CatalogIndexError, Neighbors
 from eet_tf.index.exact import ExactIndex
 from eet_tf.index.folder import check_replaceable, read_manifest
+from eet_tf.index.lookup import KeptPhotos, attribute_values, lookup_photos
 from eet_tf.index.scann import ScannConfiguration, ScannIndex
 from eet_tf.index.texts import read_where, typed_columns
 from eet_tf.index.verify import bytes_on_disk, verify_index
@@ -15,12 +16,15 @@ from eet_tf.index.verify import bytes_on_disk, verify_index
 __all__ = [
     "CatalogIndexError",
     "ExactIndex",
+    "KeptPhotos",
     "Neighbors",
     "ScannConfiguration",
     "ScannIndex",
+    "attribute_values",
     "bytes_on_disk",
     "check_replaceable",
     "load_index",
+    "lookup_photos",
     "read_where",
     "typed_columns",
     "verify_index",

@@ -1,0 +1,76 @@
+"""What an index keeps of its photos, by their ids: for showing them, and for searching by one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.local import LocalIndex
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KeptPhotos:
+    """What an index keeps of some photos, in the order in which they were asked for.
+
+    Attributes:
+        skus: `[N]` the product on each.
+        embeddings: `[N, dim]` float32 unit vectors, as near to what was put in as the index's storage allows.
+        attributes: `{name: [N] values}`; a missing string is `""`, a missing number NaN.
+    """
+
+    skus: np.ndarray
+    embeddings: np.ndarray
+    attributes: dict[str, np.ndarray]
+
+
+def lookup_photos(index: LocalIndex, photos: Sequence[str]) -> KeptPhotos:
+    """Reads what an index keeps of photos. The first call numbers all photos, which takes a second for a million.
+
+    Args:
+        index: an index of any kind.
+        photos: `[N]` their ids.
+
+    Raises:
+        CatalogIndexError: if one is not in the index.
+
+    Example:
+
+    >>> from eet_tf.index import ExactIndex
+    >>> index = ExactIndex.build(np.eye(2, dtype="float32"), ["mug", "cup"], ["a.jpg", "b.jpg"], {"price": [5, 7]})
+    >>> kept = lookup_photos(index, ["b.jpg"])
+    >>> kept.skus.tolist(), kept.embeddings.tolist(), kept.attributes["price"].tolist()
+    (['cup'], [[0.0, 1.0]], [7.0])
+    """
+    with index._lock:  # an update changes both
+        rows, row_of = index._snapshot.rows, index._rows_of_photos()
+        unknown = [photo for photo in photos if photo not in row_of]
+        if unknown:
+            raise CatalogIndexError(f"`photos` must be in the index. Received: {unknown[0]!r}, which is not in it.")
+        numbers = np.asarray([row_of[photo] for photo in photos], np.intp)
+    ascending, places = np.unique(numbers, return_inverse=True)
+    values = {name: column.decode(rows.attribute(name, numbers)) for name, column in rows.columns.items()}
+    return KeptPhotos(rows.skus(numbers), rows.vectors(ascending)[places.reshape(-1)], values)
+
+
+def attribute_values(index: LocalIndex, name: str) -> np.ndarray:
+    """All values of an attribute: `[size]`, in the order of `index.photos`; as in `KeptPhotos.attributes`.
+
+    Raises:
+        CatalogIndexError: if the index has no such attribute.
+
+    Example:
+
+    >>> from eet_tf.index import ExactIndex
+    >>> index = ExactIndex.build(np.eye(2, dtype="float32"), ["mug", "cup"], attributes={"colour": ["red", "blue"]})
+    >>> attribute_values(index, "colour").tolist()
+    ['red', 'blue']
+    """
+    rows = index._snapshot.rows
+    if name not in rows.columns:
+        raise CatalogIndexError(
+            f"`name` must be one of {', '.join(rows.columns) or 'no attributes'}. Received: {name!r}."
+        )
+    return rows.columns[name].decode(rows.attribute(name, rows.alive))
