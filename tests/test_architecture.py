@@ -29,6 +29,7 @@ MODULES = {
     "data.catalog": (0, {"numpy"}),
     "data.drawing": (0, {"PIL", "numpy"}),
     "data.images": (0, {"tensorflow"}),
+    "demo.photos": (0, {"PIL"}),
     "data.sampling": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
     "index.storage": (0, {"numpy"}),
@@ -127,8 +128,12 @@ MODULES = {
         },
     ),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
-    # 7: the public names, lazily
-    "": (7, {"._lazy"}),
+    # 7
+    "demo": (7, {".demo.app", ".demo.photos"}),
+    "demo.app": (7, {".client", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"}),
+    "demo.filters": (7, {".index", "numpy"}),
+    # 8: the public names, lazily
+    "": (8, {"._lazy"}),
 }
 WITHOUT_TENSORFLOW = [
     "metrics",
@@ -144,7 +149,7 @@ WITHOUT_TENSORFLOW = [
     "data.drawing",
 ]
 WITHOUT_TENSORFLOW += ["data.synthetic", "data.benchmarks", "data.attributes", "data.deepfashion", "data.fine_grained"]
-WITHOUT_TENSORFLOW += [name for name in MODULES if room(name) == "client" and name != "client.grpc_transport"]
+WITHOUT_TENSORFLOW += [name for name in MODULES if room(name) in ("client", "demo") and name != "client.grpc_transport"]
 WITHOUT_TENSORFLOW += ["data.lists", *[name for name in MODULES if name.startswith("index")]]
 
 
@@ -218,6 +223,7 @@ def test_it_does_without_tensorflow(name):
     "package, modules",
     {
         "apache_beam": ["beam"],
+        "flask": ["demo.app"],
         "grpc": ["client.grpc_transport"],
         "tensorflow_serving": ["client.grpc_transport"],
     }.items(),

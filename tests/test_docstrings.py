@@ -15,6 +15,10 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(eet_tf.__path__
 NEEDED = {
     "eet_tf.beam": {"apache_beam": "Apache Beam does not go with TensorFlow 2.15"},
     "eet_tf.client.grpc_transport": {"tensorflow_serving": "tensorflow-serving-api is the extra [serving]"},
+    "eet_tf.demo": {"flask": "Flask is the extra [demo]"},
+    "eet_tf.demo.app": {"flask": "Flask is the extra [demo]"},
+    "eet_tf.demo.filters": {"flask": "Flask is the extra [demo]"},
+    "eet_tf.demo.photos": {"flask": "Flask is the extra [demo]"},
 }
 PUBLIC = {"np": np, **{name: getattr(eet_tf, name) for name in eet_tf.__all__}}
 
