@@ -7,8 +7,9 @@ const filters = [...form.querySelectorAll("[data-filter]")];
 const maxBytes = Number(document.body.dataset.maxBytes);
 const isWide = matchMedia("(min-width: 56.01rem)");
 
-// What was searched by, in order, so that the browser's Back button goes back: {file, url} or {like, url, name}
-const queries = [];
+// What was searched by, so that the browser's Back button goes back: {file, url} or {like, url, name}. The history of
+// a page that was loaded before has other keys.
+const queries = new Map(), loaded = Date.now();
 let current = null;
 let waiting = null; // the search that is on its way
 
@@ -92,8 +93,9 @@ function open(query) {
 
 // Begins with another photo: one more step for the Back button.
 function start(query) {
-  queries.push(query);
-  history.pushState(queries.length - 1, "");
+  const key = `${loaded}-${queries.size}`;
+  queries.set(key, query);
+  history.pushState(key, "");
   open(query);
 }
 
@@ -158,7 +160,7 @@ addEventListener("drop", (event) => {
   startWithFile(event.dataTransfer.files[0]);
 });
 addEventListener("popstate", (event) => {
-  const query = queries[event.state];
+  const query = queries.get(event.state);
   query ? open(query) : begin();
 });
 byId("filters").open = isWide.matches;
