@@ -225,6 +225,13 @@ def test_nothing_is_cut_off_or_too_small_for_a_finger_on_a_phone(begun, shop):
     window.run("document.getElementById('filters').open = true; document.getElementsByName('is:new')[0].click()")
     window.until(FOUND)
     assert window.run(fits)
+    window.run("document.getElementById('filters').scrollIntoView()")
+    window.click(".narrow")
+    window.until("return Math.abs(results.getBoundingClientRect().top) < 100")
+    window.run("scrollTo(0, 0)")
+    window.type("#file", str(shop[0] / "photos" / "catalog.csv"))
+    message = "document.getElementById('error').getBoundingClientRect()"
+    window.until(f"return {message}.height > 20 && {message}.top >= 0 && {message}.bottom <= innerHeight")
     small = """
 return [...document.querySelectorAll(".button, select, summary, .check, input[type=number], .tile")]
   .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 44).map((one) => one.outerHTML)"""

@@ -16,6 +16,7 @@ let waiting = null; // the search that is on its way
 function show(error, status) {
   byId("error").textContent = error;
   byId("error").hidden = !error;
+  if (error) byId("error").scrollIntoView({ block: "nearest" }); // on a phone it may be far below
   byId("status").textContent = status;
 }
 
@@ -146,7 +147,11 @@ for (const id of ["file", "camera"]) {
 }
 form.addEventListener("input", (event) => { if (event.target.type === "number") changed(event); });
 form.addEventListener("change", (event) => { if (!["file", "number"].includes(event.target.type)) changed(event); });
-form.addEventListener("submit", (event) => { event.preventDefault(); changed(); });
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  changed();
+  if (!isWide.matches) results.scrollIntoView();
+});
 byId("clear").addEventListener("click", () => {
   for (const field of filters) field.type === "checkbox" ? (field.checked = false) : (field.value = "");
   changed();
