@@ -109,7 +109,7 @@ MODULES = {
     "run": (4, {".files", "keras", "numpy", "tensorflow"}),
     # 5
     "index.exact": (5, {".index.local"}),
-    "index.lookup": (5, {".index.checks", ".index.local", "numpy"}),
+    "index.lookup": (5, {".index.checks", ".index.columns", ".index.local", "numpy"}),
     "index.verify": (5, {".index.checks", ".index.folder", ".index.local", ".index.search", "numpy"}),
     "index.scann": (
         5,
@@ -225,7 +225,6 @@ def test_it_does_without_tensorflow(name):
         "apache_beam": ["beam"],
         "flask": ["demo.app"],
         "grpc": ["client.grpc_transport"],
-        "tensorflow_serving": ["client.grpc_transport"],
     }.items(),
 )
 def test_what_an_extra_installs_is_needed_in_its_own_module_alone(package, modules):

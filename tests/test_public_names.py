@@ -56,6 +56,7 @@ PUBLIC = {
         "attribute_values",
         "bytes_on_disk",
         "check_replaceable",
+        "count_values",
         "load_index",
         "lookup_photos",
         "read_where",

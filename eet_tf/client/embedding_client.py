@@ -33,7 +33,7 @@ class EmbeddingClient:
         version: of the model; None for the newest that is served.
         batch_size: photos in a request. Where the server batches, no more than its `max_batch_size`.
         max_in_flight: requests on their way at once, of all threads together.
-        timeout: seconds that one try of a request may take.
+        timeout: seconds that one try of a request may take; over REST, that the server may be silent in it.
         deadline: seconds that a request may take with all its tries and waits.
         max_tries: of a request; 1 for no second one.
         max_message_bytes: of a request and of an answer.

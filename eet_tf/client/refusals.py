@@ -5,8 +5,8 @@ from __future__ import annotations
 from eet_tf.client.retries import ServingError
 
 _MENDS = {
-    "describe": "Export the embedder again with export/main.py; versions of before can only embed.",
-    "search": "Export one with export/main.py that holds its catalogue, or search an index here.",
+    "describe": "Export the embedder again with export/main.py: older versions do not say which embedder they are.",
+    "search": "Export the embedder with its catalogue, or embed there and search an index here.",
 }
 
 
@@ -27,11 +27,8 @@ def refusal(target: str, model: str, signature: str, is_not_found: bool, details
     """
     text = details.lower()
     if "signature" in text and "not found" in text:
-        mend = _MENDS.get(signature, "Export the embedder with export/main.py.")
-        return ServingError(
-            f"the model '{model}' at {target} has no signature '{signature}' ({details:.300}): it is not one of this "
-            f"package that can do this. {mend}"
-        )
+        mend = _MENDS.get(signature, "Is it an embedder that export/main.py wrote?")
+        return ServingError(f"the model '{model}' at {target} has no signature '{signature}' ({details:.300}). {mend}")
     if is_not_found:
         return ServingError(
             f"the server at {target} has no model '{model}' ({details:.300}). Name one that it serves, its --model_name"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from eet_tf.index import attribute_values
+from eet_tf.index import attribute_values, count_values
 
 _MOST_CHOICES = 1000  # more are no help to a person; the page lists up to 50, and takes one of more as text
 
@@ -43,20 +43,20 @@ def filters_of(index) -> list[Filter]:
     >>> filters_of(ExactIndex.build(np.eye(2, dtype="float32"), ["mug", "cup"], attributes={"price": [5, 7]}))
     [Filter(name='price', kind='number', choices=(), low=5.0, high=7.0)]
     """
-    found = []
-    for name, kind in index.attributes.items():
-        values = attribute_values(index, name)
-        if kind == "string":
-            names, counts = np.unique(values[values != ""], return_counts=True)
-            if 2 <= len(names) <= _MOST_CHOICES:
-                found.append(Filter(name, kind, tuple(zip(names.tolist(), counts.tolist()))))
-        elif kind == "bool":
-            found.append(Filter(name, kind))
-        else:
-            known = values[~np.isnan(values)]
-            if len(np.unique(known)) > 1:
-                found.append(Filter(name, kind, low=float(known.min()), high=float(known.max())))
-    return found
+    made = (_filter(index, name, kind) for name, kind in index.attributes.items())
+    return [each for each in made if each is not None]
+
+
+def _filter(index, name: str, kind: str) -> Filter | None:
+    if kind == "bool":
+        return Filter(name, kind)
+    if kind == "string":
+        counts = {value: count for value, count in count_values(index, name).items() if value}
+        return Filter(name, kind, tuple(counts.items())) if 2 <= len(counts) <= _MOST_CHOICES else None
+    known = attribute_values(index, name)
+    known = known[~np.isnan(known)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    return Filter(name, kind, low=low, high=high) if low < high else None
 
 
 def read_form(fields: Mapping[str, str], kinds: Mapping[str, str]) -> dict | None:

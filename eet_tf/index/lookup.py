@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.columns import Column
 from eet_tf.index.local import LocalIndex
 
 
@@ -68,9 +69,33 @@ def attribute_values(index: LocalIndex, name: str) -> np.ndarray:
     >>> attribute_values(index, "colour").tolist()
     ['red', 'blue']
     """
+    column, kept = _column(index, name)
+    return column.decode(kept)
+
+
+def count_values(index: LocalIndex, name: str) -> dict[str, int]:
+    """How many photos have each value of an attribute of strings, by name; without reading a string per photo.
+
+    Raises:
+        CatalogIndexError: if the index has no such attribute, or it is none of strings.
+
+    Example:
+
+    >>> from eet_tf.index import ExactIndex
+    >>> index = ExactIndex.build(np.eye(2, dtype="float32"), ["mug", "cup"], attributes={"colour": ["red", "blue"]})
+    >>> count_values(index, "colour")
+    {'blue': 1, 'red': 1}
+    """
+    column, kept = _column(index, name)
+    if column.kind != "string":
+        raise CatalogIndexError(f"`name` must be an attribute of strings. Received: {name!r}, of {column.kind}s.")
+    counts = np.bincount(kept, minlength=len(column.names)).tolist()
+    return {value: count for value, count in sorted(zip(column.names, counts)) if count}
+
+
+def _column(index: LocalIndex, name: str) -> tuple[Column, np.ndarray]:
     rows = index._snapshot.rows
     if name not in rows.columns:
-        raise CatalogIndexError(
-            f"`name` must be one of {', '.join(rows.columns) or 'no attributes'}. Received: {name!r}."
-        )
-    return rows.columns[name].decode(rows.attribute(name, rows.alive))
+        known = ", ".join(rows.columns) or "no attributes"
+        raise CatalogIndexError(f"`name` must be one of {known}. Received: {name!r}.")
+    return rows.columns[name], rows.attribute(name, rows.alive)

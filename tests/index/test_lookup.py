@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eet_tf.index import CatalogIndexError, ExactIndex, attribute_values, load_index, lookup_photos
+from eet_tf.index import CatalogIndexError, ExactIndex, attribute_values, count_values, load_index, lookup_photos
 
 DIM = 8
 
@@ -61,6 +61,15 @@ def test_all_values_are_in_the_order_of_the_photos(index):
         np.testing.assert_array_equal(attribute_values(index, name), expected)
     with pytest.raises(CatalogIndexError, match="must be one of colour, price, new. Received: 'size'"):
         attribute_values(index, "size")
+
+
+def test_values_are_counted_among_the_photos_that_are_there(index):
+    """5.jpg is deleted, 2.jpg has another colour now, and 3.jpg has none."""
+    assert count_values(index, "colour") == {"": 1, "colour 0": 4, "colour 1": 4, "colour 2": 2}
+    index.delete(["8.jpg", "11.jpg"])
+    assert "colour 2" not in count_values(index, "colour")
+    with pytest.raises(CatalogIndexError, match="must be an attribute of strings. Received: 'price', of numbers"):
+        count_values(index, "price")
 
 
 def test_no_photos_are_no_rows(index):
