@@ -61,9 +61,10 @@ def _serve(listening: socket.socket, application) -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each photo that is shown
     listening.listen()
     server = make_server(FLAGS.host, FLAGS.port, application, threaded=True, fd=listening.fileno())
-    print(f"The page is http://{'localhost' if FLAGS.host in ('127.0.0.1', '0.0.0.0') else FLAGS.host}:{server.port}/")
-    print("Ctrl-C ends it.", flush=True)
+    name = "localhost" if FLAGS.host in ("127.0.0.1", "0.0.0.0") else FLAGS.host
     with contextlib.suppress(KeyboardInterrupt):
+        print(f"The page is http://{name}:{server.port}/")
+        print("Ctrl-C ends it.", flush=True)
         server.serve_forever()
 
 
