@@ -64,6 +64,8 @@ def _serve(listening: socket.socket, application) -> None:
     name = "localhost" if FLAGS.host in ("127.0.0.1", "0.0.0.0") else FLAGS.host
     with contextlib.suppress(KeyboardInterrupt):
         print(f"The page is http://{name}:{server.port}/")
+        if FLAGS.host == "0.0.0.0":
+            print(f"From other machines it is http://{socket.gethostname()}:{server.port}/")
         print("Ctrl-C ends it.", flush=True)
         server.serve_forever()
 

@@ -24,7 +24,6 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _NO_PHOTO = "This is no photo that can be read. It must be a JPEG, PNG, WebP, BMP or GIF."
