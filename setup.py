@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["eet_tf", "eet_tf.*"]),
-    package_data={"eet_tf": ["report_template.html"]},
+    package_data={"eet_tf": ["report_template.html"], "eet_tf.demo": ["templates/*", "static/*"]},
     install_requires=[
         # TF 2.20 with Keras 3 and scann 1.4.2 is the default; TF 2.15 is there for the extra [addons] alone. An extra
         # can narrow a range but not replace a pin, so both sets stand in it and pip takes the newest.
@@ -46,7 +46,9 @@ setup(
         "milvus": ["pymilvus>=3.0,<4", "milvus-lite>=3.2,<3.3"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "scipy>=1.11"],
+        # export/serve_demo.py
+        "demo": ["flask>=3,<4"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "scipy>=1.11", "flask>=3,<4"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -5,8 +5,13 @@ python export/search.py --index_dir=runs/mine/index --query=photo.jpg --k=10 --r
 With --where it looks among some photos only, and with --group_by_sku for different products:
 
 python export/search.py --index_dir=runs/mine/index --query=photo.jpg --where=category=shoes --group_by_sku
+
+With --server a TensorFlow Serving embeds the photo, and no model is loaded here:
+
+python export/search.py --index_dir=runs/mine/index --query=photo.jpg --server=localhost:8500
 """
 
+import contextlib
 import os
 import sys
 
@@ -25,6 +30,9 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_bool("group_by_sku", False, "k different products, each by its best photo.")
 flags.DEFINE_string("saved_model", None, "The SavedModel that embeds the query; by default the index's own.")
+flags.DEFINE_string("server", None, "Embed on a server instead: host:8500 (gRPC) or http://host:8501 (REST).")
+flags.DEFINE_string("server_model", "embedder", "The embedder's name on --server.")
+flags.mark_flags_as_mutual_exclusive(["saved_model", "server"])
 flags.DEFINE_string("photo_root", None, "Where the catalogue's photos are, for the report; by default as indexed.")
 flags.DEFINE_string("report", None, "Also write what was found as an HTML page.")
 
@@ -44,9 +52,22 @@ def _embed(embedder, photos: list[bytes]):
     return embeddings
 
 
+def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
+    """What embeds, for a `with`: a server, or a SavedModel in this process."""
+    if FLAGS.server:
+        from eet_tf.client import EmbeddingClient
+
+        return EmbeddingClient(FLAGS.server, FLAGS.server_model)
+    from eet_tf.serving import ServedEmbedder
+
+    return contextlib.nullcontext(ServedEmbedder(FLAGS.saved_model or index_saved_model))
+
+
 def _attribute_lines(embedder, photos: list[bytes]) -> list[str]:
     """For each photo what is to be seen in it, most certain first; empty if the model knows no attributes."""
     lines = []
+    if FLAGS.server:  # it does not say their names
+        return lines
     for probabilities in embedder.predict_attributes(photos) if embedder.attribute_names else ():
         likely = [row for row in zip(embedder.attribute_names, probabilities) if row[1] >= 0.5]
         shown = sorted(likely, key=lambda row: -row[1])[:8]
@@ -69,20 +90,19 @@ def main(argv):
     """Loads the index and its embedder, searches, prints."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
+    from eet_tf.client import ServingError
     from eet_tf.index import load_index, read_where
-    from eet_tf.serving import ServedEmbedder
 
     try:
         index = load_index(FLAGS.index_dir, read_only=True)
         where = read_where(FLAGS.where, index.attributes)
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
-        embedder = ServedEmbedder(FLAGS.saved_model or beside.get("saved_model", ""))
         queries = [_read(file) for file in FLAGS.query]
-        neighbors = index.search(
-            _embed(embedder, queries), FLAGS.k, where, FLAGS.group_by_sku, fingerprint=embedder.fingerprint
-        )
-        attributes = _attribute_lines(embedder, queries) or [None] * len(queries)
-    except ValueError as error:
+        with _embedder(beside.get("saved_model", "")) as embedder:
+            fingerprint = embedder.fingerprint
+            neighbors = index.search(_embed(embedder, queries), FLAGS.k, where, FLAGS.group_by_sku, fingerprint)
+            attributes = _attribute_lines(embedder, queries) or [None] * len(queries)
+    except (ValueError, ServingError) as error:
         sys.exit(f"error: {error}")
     found = zip(FLAGS.query, attributes, neighbors.photos, neighbors.skus, neighbors.scores)
     for query, line, photos, skus, scores in found:

@@ -9,10 +9,16 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "eet_tf"
 
+
+def room(name):
+    return name.partition(".")[0]
+
+
 # Level of each module, and all it imports from outside the standard library: modules of eet_tf by their name below it.
 MODULES = {
     # 0: stands on nothing of ours
     "_lazy": (0, set()),
+    "client.retries": (0, set()),
     "compat": (0, {"keras", "tensorflow"}),
     "embedder": (0, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "files": (0, set()),
@@ -23,11 +29,14 @@ MODULES = {
     "data.catalog": (0, {"numpy"}),
     "data.drawing": (0, {"PIL", "numpy"}),
     "data.images": (0, {"tensorflow"}),
+    "demo.photos": (0, {"PIL"}),
     "data.sampling": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
     "index.milvus_filters": (0, {"numpy"}),
     "index.storage": (0, {"numpy"}),
     # 1
+    "client.batches": (1, {".client.retries"}),
+    "client.refusals": (1, {".client.retries"}),
     "data": (1, {"._lazy"}),
     "data.attributes": (1, {".data.catalog", "numpy"}),
     "data.benchmarks": (
@@ -55,6 +64,11 @@ MODULES = {
     "serving.served": (1, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
+    "client.grpc_transport": (
+        2,
+        {".client.refusals", ".client.retries", "grpc", "numpy", "tensorflow", "tensorflow_serving"},
+    ),
+    "client.rest_transport": (2, {".client.refusals", ".client.retries", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
     "comparison": (2, {".files", ".metrics", "numpy"}),
     "evaluation": (2, {".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
@@ -67,6 +81,14 @@ MODULES = {
     "index.milvus_place": (
         3,
         {".index.checks", ".index.columns", ".index.folder", ".index.log", ".index.milvus_collection", "numpy"},
+    ),
+    "client": (3, {".client.embedding_client", ".client.retries"}),
+    "client.embedding_client": (
+        3,
+        {
+            *(".client.batches", ".client.grpc_transport", ".client.refusals", ".client.rest_transport"),
+            *(".client.retries", "numpy"),
+        },
     ),
     "index.search": (3, {".index.rows", ".index.storage", "numpy"}),
     "losses": (3, set()),
@@ -107,6 +129,7 @@ MODULES = {
         5,
         {".index.checks", ".index.folder", ".index.local", ".index.milvus", ".index.search", "numpy"},
     ),
+    "index.lookup": (5, {".index.checks", ".index.columns", ".index.local", "numpy"}),
     "index.scann": (
         5,
         {
@@ -121,11 +144,16 @@ MODULES = {
         {
             *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann", ".index.texts"),
             *(".index.milvus", ".index.verify"),
+            *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.lookup", ".index.scann"),
         },
     ),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
-    # 7: the public names, lazily
-    "": (7, {"._lazy"}),
+    # 7
+    "demo": (7, {".demo.app", ".demo.photos"}),
+    "demo.app": (7, {".client", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"}),
+    "demo.filters": (7, {".index", "numpy"}),
+    # 8: the public names, lazily
+    "": (8, {"._lazy"}),
 }
 WITHOUT_TENSORFLOW = [
     "metrics",
@@ -141,6 +169,7 @@ WITHOUT_TENSORFLOW = [
     "data.drawing",
 ]
 WITHOUT_TENSORFLOW += ["data.synthetic", "data.benchmarks", "data.attributes", "data.deepfashion", "data.fine_grained"]
+WITHOUT_TENSORFLOW += [name for name in MODULES if room(name) in ("client", "demo") and name != "client.grpc_transport"]
 WITHOUT_TENSORFLOW += ["data.lists", *[name for name in MODULES if name.startswith("index")]]
 
 
@@ -178,10 +207,6 @@ def arrows(name):
     return {arrow(dotted) for dotted in imported_names(TREES[name])} - {None}
 
 
-def room(name):
-    return name.partition(".")[0]
-
-
 def test_every_module_has_its_place():
     assert set(FILES) == set(MODULES)
 
@@ -214,13 +239,17 @@ def test_it_does_without_tensorflow(name):
     assert not arrows(name) & {"tensorflow", "keras", "keras_cv"}
 
 
-def test_only_its_own_module_needs_beam():
-    assert [name for name in MODULES if "apache_beam" in arrows(name)] == ["beam"]
-
-
-def test_only_one_module_needs_milvus():
-    packages = {"pymilvus", "milvus_lite", "grpc"}
-    assert [name for name in MODULES if arrows(name) & packages] == ["index.milvus_collection"]
+@pytest.mark.parametrize(
+    "package, modules",
+    {
+        "apache_beam": ["beam"],
+        "flask": ["demo.app"],
+        "grpc": ["client.grpc_transport", "index.milvus_collection"],
+        "pymilvus": ["index.milvus_collection"],
+    }.items(),
+)
+def test_what_an_extra_installs_is_needed_in_its_own_module_alone(package, modules):
+    assert sorted(name for name in MODULES if package in arrows(name)) == modules
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "losses"])

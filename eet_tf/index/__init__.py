@@ -8,6 +8,7 @@ from eet_tf.index.base import CatalogIndex
 from eet_tf.index.checks import CatalogIndexError, Neighbors
 from eet_tf.index.exact import ExactIndex
 from eet_tf.index.folder import check_replaceable, read_manifest
+from eet_tf.index.lookup import KeptPhotos, attribute_values, count_values, lookup_photos
 from eet_tf.index.milvus import MilvusIndex
 from eet_tf.index.scann import ScannConfiguration, ScannIndex
 from eet_tf.index.texts import read_where, typed_columns
@@ -16,13 +17,17 @@ from eet_tf.index.verify import bytes_on_disk, verify_index
 __all__ = [
     "CatalogIndexError",
     "ExactIndex",
+    "KeptPhotos",
     "MilvusIndex",
     "Neighbors",
     "ScannConfiguration",
     "ScannIndex",
+    "attribute_values",
     "bytes_on_disk",
     "check_replaceable",
+    "count_values",
     "load_index",
+    "lookup_photos",
     "read_where",
     "typed_columns",
     "verify_index",

@@ -56,3 +56,31 @@ def output_sizes(embedder: keras.Model, whitening=None) -> dict[str, int]:
     own = (shapes["embedding"] if isinstance(shapes, Mapping) else shapes)[-1]
     sizes = {"embedding": own if whitening is None else whitening.dim}
     return {**sizes, "attributes": len(attribute_names(embedder))} if attribute_names(embedder) else sizes
+
+
+def describing(fingerprint: str, embedding_dim: int):
+    """The function behind the signature `describe`: which embedder it is, once for each row of `query`.
+
+    A server tells its clients nothing of a model but its signatures, so the model says it itself.
+
+    Args:
+        fingerprint: of the embedder, `embedder_fingerprint`.
+        embedding_dim: D.
+
+    Returns:
+        A function from `query` (string `[None]`, of which only the number counts) to `fingerprint` (string `[None]`)
+        and `embedding_dim` (int32 `[None]`).
+
+    Example:
+
+    >>> described = describing("0123456789abcdef", 8)(tf.constant([""]))
+    >>> described["fingerprint"].numpy().tolist(), described["embedding_dim"].numpy().tolist()
+    ([b'0123456789abcdef'], [8])
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
+    def describe(query):
+        rows = tf.shape(query)
+        return {"fingerprint": tf.fill(rows, fingerprint), "embedding_dim": tf.fill(rows, embedding_dim)}
+
+    return describe

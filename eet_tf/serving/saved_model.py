@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from eet_tf.embedder import attribute_names
 from eet_tf.serving.fingerprint import embedder_fingerprint
-from eet_tf.serving.graph import ServingModule, output_sizes
+from eet_tf.serving.graph import ServingModule, describing, output_sizes
 
 MANIFEST = os.path.join("assets.extra", "eet_tf.json")
 
@@ -28,7 +28,7 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
     (string `[None]`, encoded photos) and gives `embedding` (float32 `[None, D]`, unit length) and `ok` (bool `[None]`).
     Bytes that are no image get `ok` false and a zero vector, and change nothing for the other rows. An embedder with
     an attribute head also gives `attributes` (float32 `[None, A]`, probabilities; zeros where `ok` is false); the
-    manifest has their names.
+    manifest has their names. Its signature `describe` says which embedder it is: `fingerprint` and `embedding_dim`.
 
     Args:
         embedder: a model `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or to a dict with `"embedding"`, as `build_embedder`
@@ -68,7 +68,10 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
     aside = os.path.join(output_dir, f".{version}.{os.getpid()}")
     try:
         module = ServingModule(embedder, whitening)
-        tf.saved_model.save(module, aside, signatures={"serving_default": module.embed_bytes})
+        signatures = {"serving_default": module.embed_bytes}
+        served_dim = output_sizes(embedder, whitening)["embedding"]
+        signatures["describe"] = describing(embedder_fingerprint(embedder, whitening), served_dim)
+        tf.saved_model.save(module, aside, signatures=signatures)
         _write_manifest(aside, embedder, metadata or {}, whitening)
         target = os.path.join(output_dir, str(version))
         os.rename(aside, target)

@@ -581,3 +581,9 @@ def test_the_manifest_keeps_how_the_cluster_searches(server, tmp_path):
     manifest["settings"]["num_leaves"] = 17
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert index.is_exact and not load_index(tmp_path).is_exact
+
+
+def test_what_is_only_for_indexes_in_this_process_says_so():
+    index = MilvusIndex.build(unit_vectors(3), ["a", "b", "c"])
+    with pytest.raises(CatalogIndexError, match="`index` must be an ExactIndex or a ScannIndex.*kind 'milvus'"):
+        eet_tf.index.lookup_photos(index, ["0"])

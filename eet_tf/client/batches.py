@@ -1,0 +1,84 @@
+"""Which photos travel together: so many and so large that a server takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+
+from eet_tf.client.retries import ServingError
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """One photo on its way: its encoded bytes and how messages name it."""
+
+    content: bytes
+    name: str
+
+
+def read_photos(photos: Iterable[bytes | str | os.PathLike]) -> Iterator[Photo]:
+    """Yields photos given as bytes or as paths of files, each read when its turn comes.
+
+    Raises:
+        ServingError: if a file cannot be read, or `photos` is one photo and not several.
+
+    Example:
+
+    >>> next(read_photos([b"encoded"]))
+    Photo(content=b'encoded', name='photo 0')
+    """
+    if isinstance(photos, bytes | bytearray | str | os.PathLike):
+        raise ServingError(
+            f"`photos` must be a list of paths or of bytes. Received: photos={photos!r:.60}. Write [photo] for one."
+        )
+    for number, photo in enumerate(photos):
+        if isinstance(photo, bytes | bytearray | memoryview):
+            yield Photo(bytes(photo), f"photo {number}")
+            continue
+        try:
+            with open(photo, "rb") as file:
+                yield Photo(file.read(), f"photo {number}, {os.fspath(photo)!r}")
+        except (OSError, TypeError, ValueError) as error:
+            raise ServingError(
+                f"`photos` must be paths of photos, or their bytes. Received: photos[{number}]={photo!r:.200}, which "
+                f"cannot be read: {error}."
+            ) from error
+
+
+def batches(photos: Iterable[Photo], max_photos: int, max_bytes: int) -> Iterator[list[Photo]]:
+    """Yields lists of at most `max_photos` photos of together at most `max_bytes`, in order.
+
+    Args:
+        photos: what `read_photos` yields.
+        max_photos: per list.
+        max_bytes: of the encoded photos of a list.
+
+    Raises:
+        ServingError: if one photo alone is larger; it names the photo.
+
+    Example:
+
+    >>> photos = [Photo(bytes(size), "") for size in (4, 4, 9, 1)]
+    >>> [[len(photo.content) for photo in batch] for batch in batches(photos, max_photos=8, max_bytes=10)]
+    [[4, 4], [9, 1]]
+    """
+    batch, size = [], 0
+    for photo in photos:
+        if len(photo.content) > max_bytes:
+            raise too_large(photo, f"more than the {max_bytes:,} bytes that fit into one message")
+        if len(batch) == max_photos or (batch and size + len(photo.content) > max_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(photo)
+        size += len(photo.content)
+    if batch:
+        yield batch
+
+
+def too_large(photo: Photo, why: str) -> ServingError:
+    """The refusal of a photo that no message can carry."""
+    return ServingError(
+        f"{photo.name} has {len(photo.content):,} bytes, {why}. Make the photo smaller: an embedder needs a few hundred"
+        " pixels; or raise `max_message_bytes` and the server's limit."
+    )

@@ -1,0 +1,216 @@
+"""A client of an embedder on a server: photos in batches, several on their way at once, answers in order."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from eet_tf.client.batches import Photo, batches, read_photos, too_large
+from eet_tf.client.refusals import wrong_outputs
+from eet_tf.client.retries import Retries, ServingError, TooLargeError
+
+_BYTES_AROUND = 4096  # of a request, for all but the photos
+_BYTES_PER_PHOTO = 32  # around each photo
+
+
+class EmbeddingClient:
+    """Embeds photos through a TensorFlow Serving that runs a SavedModel of `export_embedder`.
+
+    * Photos travel in batches, limited in number and in bytes; several requests are on their way at once, and answers
+      come in the order of the photos. If the server takes no message that large, a batch is halved.
+    * A request that met a server that is away, late or busy (`UNAVAILABLE`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`)
+      is sent again, after growing random waits. Embedding changes nothing, so twice does no harm.
+    * Connections are kept open. One client may be used by any number of threads. Close it, or use it in `with`.
+
+    Args:
+        target: `"host:8500"` for gRPC, unencrypted, which needs `pip install 'eet-tf[serving]'`; or
+            `"http://host:8501"` or `https://` for REST, a third more bytes and no need of TensorFlow.
+        model: its name on the server.
+        version: of the model; None for the newest that is served.
+        batch_size: photos in a request. Where the server batches, no more than its `max_batch_size`.
+        max_in_flight: requests on their way at once, of all threads together.
+        timeout: seconds that one try of a request may take; over REST, that the server may be silent in it.
+        deadline: seconds that a request may take with all its tries and waits.
+        max_tries: of a request; 1 for no second one.
+        max_message_bytes: of a request and of an answer.
+
+    Raises:
+        ServingError: if an argument is not as described, or tensorflow-serving-api is missing.
+
+    Example:
+
+    >>> with EmbeddingClient("http://localhost:1", max_tries=1) as client:
+    ...     embeddings, ok = client.embed([b"an encoded photo", b"another"])
+    Traceback (most recent call last):
+    eet_tf.client.retries.ServingError: the server at http://localhost:1 did not answer after 1 try in 0.0 s: ...
+    """
+
+    def __init__(
+        self,
+        target: str,
+        model: str = "embedder",
+        version: int | None = None,
+        batch_size: int = 16,
+        max_in_flight: int = 4,
+        timeout: float = 10.0,
+        deadline: float = 60.0,
+        max_tries: int = 5,
+        max_message_bytes: int = 32 * 2**20,
+    ):
+        counts = {"batch_size": batch_size, "max_in_flight": max_in_flight, "max_tries": max_tries}
+        _check_positive({**counts, "timeout": timeout, "deadline": deadline, "max_message_bytes": max_message_bytes})
+        self.target, self.model = _checked_target(target), model
+        self._batch_size, self._max_in_flight = batch_size, max_in_flight
+        self._retries = Retries(max_tries, timeout, deadline)
+        self._transport = _transport(target, model, version, max_message_bytes)
+        room = max_message_bytes - _BYTES_AROUND - _BYTES_PER_PHOTO * batch_size
+        self._max_photo_bytes = max(1, room * 3 // 4 if _is_rest(target) else room)  # base64 makes 4 bytes of 3
+        self._pool = concurrent.futures.ThreadPoolExecutor(max_in_flight, "eet_tf.client")
+        self._is_closed = False
+
+    def embed(self, photos: Iterable[bytes | str | os.PathLike]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds photos.
+
+        Args:
+            photos: `[N]` paths, or encoded bytes. Files are read when their turn comes.
+
+        Returns:
+            `[N, D]` float32 unit vectors, and `[N]` bool, false where the bytes are no image; such a row is zeros.
+
+        Raises:
+            ServingError: if a file cannot be read, a photo is too large for any message, the server does not answer,
+                has no such model, or the model is no embedder of this package.
+        """
+        found = self._predict_all("serving_default", ("embedding", "ok"), photos)
+        if not found:
+            return np.zeros([0, self.embedding_dim], np.float32), np.zeros([0], np.bool_)
+        return found["embedding"].astype(np.float32, copy=False), found["ok"]
+
+    def search(self, photos: Iterable[bytes | str | os.PathLike]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Finds the products most like each photo, on a server whose model holds its catalogue.
+
+        Args:
+            photos: as for `embed`.
+
+        Returns:
+            `[N, k]` the skus, best first; `[N, k]` float32, their cosine similarities; and `[N]` bool, false where the
+            bytes are no image. k is the model's own.
+
+        Raises:
+            ServingError: as `embed`; or if the model has no catalogue.
+        """
+        found = self._predict_all("search", ("sku", "score", "ok"), photos)
+        if not found:
+            return np.zeros([0, 0], np.str_), np.zeros([0, 0], np.float32), np.zeros([0], np.bool_)
+        return found["sku"], found["score"].astype(np.float32, copy=False), found["ok"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Which embedder the server runs. It is asked each time, since a server may take up a new version."""
+        return str(self._described()["fingerprint"][0])
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, as the server says it."""
+        return int(self._described()["embedding_dim"][0])
+
+    def close(self) -> None:
+        """Closes the connections; what is still on its way fails. A second time does nothing."""
+        self._is_closed = True
+        self._transport.close()
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> EmbeddingClient:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def _described(self) -> dict[str, np.ndarray]:
+        self._check_open()
+        return self._predict("describe", "query", ("fingerprint", "embedding_dim"), [b""])
+
+    def _predict_all(self, signature: str, outputs: Sequence[str], photos) -> dict[str, np.ndarray]:
+        """The outputs for all photos, or {} if there are none. Only some batches are in memory at a time."""
+        self._check_open()
+        waiting, done = collections.deque(), []
+        try:
+            for batch in batches(read_photos(photos), self._batch_size, self._max_photo_bytes):
+                waiting.append(self._pool.submit(self._predict_photos, signature, outputs, batch))
+                if len(waiting) > 2 * self._max_in_flight:
+                    done.append(waiting.popleft().result())
+            done.extend(future.result() for future in waiting)
+        except concurrent.futures.CancelledError as error:
+            raise _closed() from error
+        finally:
+            for future in waiting:
+                future.cancel()
+        return {name: np.concatenate([rows[name] for rows in done]) for name in outputs} if done else {}
+
+    def _predict_photos(self, signature: str, outputs: Sequence[str], batch: list[Photo]) -> dict[str, np.ndarray]:
+        """The outputs for one batch, sent in halves if it is too large for the server."""
+        try:
+            return self._predict(signature, "image_bytes", outputs, [photo.content for photo in batch])
+        except TooLargeError as error:
+            if len(batch) == 1:
+                raise too_large(batch[0], f"which the server at {self.target} does not take ({error})") from error
+            middle = len(batch) // 2
+            halves = [self._predict_photos(signature, outputs, half) for half in (batch[:middle], batch[middle:])]
+            return {name: np.concatenate([half[name] for half in halves]) for name in outputs}
+
+    def _predict(self, signature: str, argument: str, outputs: Sequence[str], values) -> dict[str, np.ndarray]:
+        def attempt(timeout: float):
+            self._check_open()
+            return self._transport.predict(signature, argument, values, outputs, timeout)
+
+        found = self._retries.call(attempt, self.target)
+        missing = [name for name in outputs if name not in found or len(found[name]) != len(values)]
+        if missing:
+            raise wrong_outputs(self.target, self.model, signature, missing)
+        return found
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed()
+
+
+def _closed() -> ServingError:
+    return ServingError("the client was closed. Make a new EmbeddingClient, or close it later.")
+
+
+def _is_rest(target: str) -> bool:
+    return target.startswith(("http://", "https://"))
+
+
+def _checked_target(target: str) -> str:
+    if not isinstance(target, str) or ":" not in target:
+        raise ServingError(
+            f"`target` must be like 'localhost:8500' (gRPC) or 'http://localhost:8501' (REST). Received: {target!r}."
+        )
+    return target
+
+
+def _check_positive(arguments: dict) -> None:
+    for name, value in arguments.items():
+        if not value > 0:
+            raise ServingError(f"`{name}` must be more than 0. Received: {name}={value!r}.")
+
+
+def _transport(target: str, model: str, version: int | None, max_message_bytes: int):
+    """What carries requests to such a target; each is imported only where it is used."""
+    if _is_rest(target):
+        from eet_tf.client.rest_transport import RestTransport
+
+        return RestTransport(target, model, version)
+    try:
+        from eet_tf.client.grpc_transport import GrpcTransport
+    except ImportError as error:
+        raise ServingError(
+            "gRPC needs tensorflow-serving-api: pip install 'eet-tf[serving]'. Or use REST, e.g. 'http://host:8501'. "
+            f"({error})"
+        ) from error
+    return GrpcTransport(target, model, version, max_message_bytes)

@@ -1,0 +1,77 @@
+"""One request to TensorFlow Serving over gRPC. Needs tensorflow-serving-api, which the extra [serving] installs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from eet_tf.client.refusals import refusal
+from eet_tf.client.retries import TooLargeError, TransientError
+
+_TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+class GrpcTransport:
+    """A channel to a server, kept open between requests. Any number of threads may use it.
+
+    Args:
+        target: `host:port`, or another name that gRPC knows.
+        model: its name on the server.
+        version: a number, or None for the newest.
+        max_message_bytes: of a request and of an answer.
+    """
+
+    def __init__(self, target: str, model: str, version: int | None, max_message_bytes: int):
+        self._target, self._model, self._version = target, model, version
+        options = [
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            # after a refused connection gRPC itself waits for seconds; our own waits are to decide
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._channel = grpc.insecure_channel(target, options=options)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def predict(
+        self, signature: str, argument: str, values: Sequence[bytes], outputs: Sequence[str], timeout: float
+    ) -> dict[str, np.ndarray]:
+        """Calls a signature of one string input `[N]`; returns its `outputs`, strings as str.
+
+        Raises:
+            TransientError, TooLargeError, ServingError: as their names say.
+        """
+        request = predict_pb2.PredictRequest(output_filter=outputs)
+        request.model_spec.name, request.model_spec.signature_name = self._model, signature
+        if self._version is not None:
+            request.model_spec.version.value = self._version
+        request.inputs[argument].CopyFrom(tf.make_tensor_proto(list(values), tf.string, [len(values)]))
+        try:
+            answer = self._stub.Predict(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self._translated(error, signature) from error
+        return {name: _array(answer.outputs[name]) for name in outputs if name in answer.outputs}
+
+    def _translated(self, error: grpc.RpcError, signature: str) -> Exception:
+        code, details = error.code(), error.details() or ""
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in details:
+            return TooLargeError(details)
+        if code in _TRANSIENT:
+            return TransientError(f"{code.name}, {details}")
+        return refusal(self._target, self._model, signature, code is grpc.StatusCode.NOT_FOUND, details)
+
+    def close(self) -> None:
+        """Closes the channel."""
+        self._channel.close()
+
+
+def _array(proto) -> np.ndarray:
+    array = tf.make_ndarray(proto)
+    if array.dtype != object:
+        return array
+    return np.array([text.decode() for text in array.reshape(-1)], np.str_).reshape(array.shape)

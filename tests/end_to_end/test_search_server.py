@@ -1,0 +1,71 @@
+"""export/search.py with --server: the photo is embedded elsewhere, the index is searched here."""
+
+import numpy as np
+import pytest
+
+from eet_tf.index import ExactIndex
+from tests.serving.fake_serving import FINGERPRINT, SERVERS, Mind, expected_embedding
+
+NAMES = [f"photo-{number}.jpg" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five files that the server calls photos, one that it does not, an index of the five and one by another model."""
+    folder = tmp_path_factory.mktemp("served")
+    for name in NAMES:
+        (folder / name).write_bytes(name.encode())
+    (folder / "text.jpg").write_bytes(b"bad")
+    embeddings = np.stack([expected_embedding(name.encode()) for name in NAMES])
+    for kind, fingerprint in (("index", FINGERPRINT), ("other", "another embedder")):
+        index = ExactIndex.build(embeddings, [f"sku {name}" for name in NAMES], NAMES, fingerprint=fingerprint)
+        index.save(folder / kind)
+    return folder
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request):
+    """The flag that names a running server, over gRPC and over REST."""
+    if request.param == "grpc":
+        pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
+    with SERVERS[request.param](Mind()) as target:
+        yield f"--server={target}"
+
+
+def test_photos_find_themselves(run_script, folder, server):
+    queries = [f"--query={folder / name}" for name in NAMES[:2]]
+    printed = run_script("export/search.py", *queries, f"--index_dir={folder / 'index'}", server, "--k=3").succeeded()
+    for name in NAMES[:2]:
+        assert f"     1  1.000  sku {name}  ({name})" in printed.printed
+
+
+def test_what_is_wrong_is_said_in_one_line(run_script, folder, server):
+    """No photo; an index of another embedder, refused before anything is searched; and no such model."""
+    search = ("export/search.py", f"--query={folder / NAMES[0]}", server)
+    no_photo = f"--query={folder / 'text.jpg'}"
+    run_script(*search, no_photo, f"--index_dir={folder / 'index'}").refused(r"text\.jpg', which is none")
+    run_script(*search, f"--index_dir={folder / 'other'}").refused("embedded by different models", FINGERPRINT)
+    run_script(*search, f"--index_dir={folder / 'index'}", "--server_model=shoes").refused("has no model 'shoes'")
+
+
+def test_a_server_that_is_not_there_is_named(run_script, folder):
+    search = ("export/search.py", f"--query={folder / NAMES[0]}", f"--index_dir={folder / 'index'}")
+    run_script(*search, "--server=http://localhost:1").refused(
+        "server at http://localhost:1 did not answer after 5 tries"
+    )
+
+
+def test_no_model_is_loaded_here(run_python, folder):
+    """Over REST not even TensorFlow is."""
+    with SERVERS["rest"](Mind()) as target:
+        flags = [f"--query={folder / NAMES[0]}", f"--index_dir={folder / 'index'}", f"--server={target}"]
+        code = f"""
+import runpy, sys
+sys.argv = ["export/search.py", *{flags!r}]
+try:
+    runpy.run_path("export/search.py", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+assert "tensorflow" not in sys.modules
+"""
+        assert f"sku {NAMES[0]}" in run_python(code)[0]

@@ -1,0 +1,97 @@
+"""What an index keeps of photos, by their ids: after updates, in every kind and storage."""
+
+import numpy as np
+import pytest
+
+from eet_tf.index import CatalogIndexError, ExactIndex, attribute_values, count_values, load_index, lookup_photos
+
+DIM = 8
+
+
+def unit_vectors(seed, number):
+    vectors = np.random.default_rng(seed).normal(size=[number, DIM])
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def attributes(numbers):
+    """Of every kind, one value missing of those that may be."""
+    return {
+        "colour": [None if number == 3 else f"colour {number % 3}" for number in numbers],
+        "price": [None if number == 4 else float(number) for number in numbers],
+        "new": [number % 2 == 0 for number in numbers],
+    }
+
+
+@pytest.fixture
+def index():
+    """Photos 0 to 9; then 10 and 11 were added, 2 replaced by another product, and 5 deleted."""
+    skus, photos = [f"sku {number // 2}" for number in range(10)], [f"{number}.jpg" for number in range(10)]
+    index = ExactIndex.build(unit_vectors(0, 10), skus, photos, attributes(range(10)))
+    names = ["10.jpg", "11.jpg", "2.jpg"]
+    index.upsert(unit_vectors(1, 3), ["new", "new", "other"], names, attributes([10, 11, 102]))
+    index.delete("5.jpg")
+    return index
+
+
+def test_photos_are_given_in_the_order_asked_for(index):
+    kept = lookup_photos(index, ["11.jpg", "0.jpg", "2.jpg", "9.jpg", "0.jpg"])
+    assert kept.skus.tolist() == ["new", "sku 0", "other", "sku 4", "sku 0"]
+    old, new = unit_vectors(0, 10), unit_vectors(1, 3)
+    np.testing.assert_array_equal(kept.embeddings, [new[1], old[0], new[2], old[9], old[0]])
+    assert kept.attributes["price"].tolist() == [11, 0, 102, 9, 0]
+    assert kept.attributes["colour"].tolist() == ["colour 2", "colour 0", "colour 0", "colour 0", "colour 0"]
+    assert kept.attributes["new"].tolist() == [False, True, True, False, True]
+
+
+def test_a_missing_value_is_empty_or_no_number(index):
+    kept = lookup_photos(index, ["3.jpg", "4.jpg"])
+    assert kept.attributes["colour"].tolist() == ["", "colour 1"]
+    np.testing.assert_array_equal(kept.attributes["price"], [3, np.nan])
+
+
+@pytest.mark.parametrize("photo", ["5.jpg", "12.jpg", "../0.jpg", ""])
+def test_what_is_not_there_is_refused(index, photo):
+    with pytest.raises(CatalogIndexError, match="which is not in it"):
+        lookup_photos(index, ["0.jpg", photo])
+
+
+def test_all_values_are_in_the_order_of_the_photos(index):
+    for name in index.attributes:
+        expected = lookup_photos(index, index.photos.tolist()).attributes[name]
+        np.testing.assert_array_equal(attribute_values(index, name), expected)
+    with pytest.raises(CatalogIndexError, match="must be one of colour, price, new. Received: 'size'"):
+        attribute_values(index, "size")
+
+
+def test_values_are_counted_among_the_photos_that_are_there(index):
+    """5.jpg is deleted, 2.jpg has another colour now, and 3.jpg has none."""
+    assert count_values(index, "colour") == {"": 1, "colour 0": 4, "colour 1": 4, "colour 2": 2}
+    index.delete(["8.jpg", "11.jpg"])
+    assert "colour 2" not in count_values(index, "colour")
+    with pytest.raises(CatalogIndexError, match="must be an attribute of strings. Received: 'price', of numbers"):
+        count_values(index, "price")
+
+
+def test_no_photos_are_no_rows(index):
+    kept = lookup_photos(index, [])
+    assert (kept.skus.shape, kept.embeddings.shape) == ((0,), (0, DIM))
+
+
+@pytest.mark.parametrize("storage, tolerance", [("float32", 0), ("bfloat16", 4e-3), ("int8", 1e-2)])
+def test_vectors_are_as_near_as_the_storage_allows(tmp_path, storage, tolerance):
+    vectors = unit_vectors(2, 5)
+    ExactIndex.build(vectors, list("abcde"), list("vwxyz"), storage=storage).save(tmp_path / "index")
+    kept = lookup_photos(load_index(tmp_path / "index", read_only=True), ["z", "w"])
+    np.testing.assert_allclose(kept.embeddings, vectors[[4, 1]], atol=tolerance)
+
+
+def test_it_follows_what_others_write(index, tmp_path):
+    index.save(tmp_path / "index")
+    reader = load_index(tmp_path / "index", read_only=True)
+    lookup_photos(reader, ["0.jpg"])
+    index.upsert(unit_vectors(3, 1), ["late"], ["late.jpg"], attributes([7]))
+    assert reader.refresh()
+    assert lookup_photos(reader, ["late.jpg"]).skus.tolist() == ["late"]
+    index.compact()
+    reader.refresh()
+    assert lookup_photos(reader, ["late.jpg", "9.jpg"]).skus.tolist() == ["late", "sku 4"]

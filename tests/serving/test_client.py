@@ -1,0 +1,407 @@
+"""The client against a server that is slow, busy, away or fussy, over gRPC (with the real protos) and over REST."""
+
+import concurrent.futures
+import re
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from eet_tf.client import EmbeddingClient, ServingError
+from eet_tf.client.retries import Retries, TransientError
+from tests.serving.fake_serving import DIM, FINGERPRINT, SERVERS, K, Mind, expected_embedding
+
+PHOTOS = [b"photo-%02d" % number * (1 + number % 5) for number in range(23)]
+
+
+@pytest.fixture(params=SERVERS)
+def protocol(request):
+    """`grpc` or `rest`."""
+    if request.param == "grpc":
+        pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
+    return request.param
+
+
+@pytest.fixture
+def connect(protocol):
+    """A function from a mind to a client of its server."""
+    opened = []
+
+    def connect(mind, max_server_bytes=-1, **options):
+        server = SERVERS[protocol](mind, max_server_bytes)
+        client = EmbeddingClient(server.__enter__(), **options)
+        opened.append((client, server))
+        return client
+
+    yield connect
+    for client, server in opened:
+        client.close()
+        server.__exit__(None, None, None)
+
+
+def check(found, photos):
+    """Every photo has its own embedding, in its place."""
+    embeddings, ok = found
+    assert (embeddings.dtype, ok.dtype) == (np.float32, np.bool_)
+    np.testing.assert_allclose(embeddings, np.stack([expected_embedding(photo) for photo in photos]), atol=1e-6)
+    assert ok.tolist() == [not photo.startswith(b"bad") for photo in photos]
+
+
+# Batches and order
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 23])
+def test_photos_come_back_in_order_whatever_the_batches(connect, number):
+    mind = Mind()
+    check(connect(mind, batch_size=4).embed(PHOTOS[:number]), PHOTOS[:number])
+    sizes = sorted((count for _, count, _ in mind.requests), reverse=True)
+    assert sizes == [4] * (number // 4) + [number % 4] * (number % 4 > 0)
+
+
+def test_order_is_kept_when_later_answers_come_first(connect):
+    """The first request fails once and so is answered last."""
+    mind = Mind(failures=["UNAVAILABLE"])
+    check(connect(mind, batch_size=3).embed(PHOTOS), PHOTOS)
+
+
+def test_several_requests_are_on_their_way_at_once(connect):
+    """None of four is answered before all four are there."""
+    mind = Mind()
+    mind.gate = threading.Barrier(4)
+    check(connect(mind, batch_size=2, max_in_flight=4).embed(PHOTOS[:8]), PHOTOS[:8])
+
+
+def test_an_iterator_is_read_little_by_little(connect):
+    """When the server fails for good, what comes later has not been looked at: 2 on their way and 4 waiting at most."""
+    seen = []
+    photos = (seen.append(number) or PHOTOS[0] for number in range(100))
+    with pytest.raises(ServingError):
+        connect(Mind(failures=["INTERNAL"] * 100), batch_size=1, max_in_flight=2).embed(photos)
+    assert len(seen) <= 8
+
+
+def test_rows_that_are_no_photo_are_told_apart(connect):
+    photos = [PHOTOS[0], b"bad one", PHOTOS[1], b"bad", PHOTOS[2]]
+    check(connect(Mind(), batch_size=2).embed(photos), photos)
+
+
+def test_paths_are_read_and_may_stand_beside_bytes(connect, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(PHOTOS[3])
+    check(
+        connect(Mind()).embed([tmp_path / "a.jpg", PHOTOS[4], str(tmp_path / "a.jpg")]), [PHOTOS[n] for n in (3, 4, 3)]
+    )
+
+
+def test_no_photos_give_no_rows(connect):
+    client = connect(Mind())
+    embeddings, ok = client.embed([])
+    assert (embeddings.shape, embeddings.dtype, ok.shape) == ((0, DIM), np.float32, (0,))
+    assert [found.shape for found in client.search(iter([]))] == [(0, 0), (0, 0), (0,)]
+
+
+def test_search_gives_skus_scores_and_ok(connect):
+    skus, scores, ok = connect(Mind(), batch_size=2).search([*PHOTOS[:4], b"bad"])
+    assert skus.tolist()[2] == [f"sku-ß-photo-02-{rank}" for rank in range(K)]
+    assert (skus.shape, scores.shape, scores.dtype) == ((5, K), (5, K), np.float32)
+    np.testing.assert_allclose(scores[0], [1, 0.75, 0.5])
+    assert ok.tolist() == [True] * 4 + [False]
+
+
+def test_the_server_says_which_embedder_it_runs_each_time(connect):
+    """It may take up a new version at any moment."""
+    mind = Mind()
+    client = connect(mind)
+    assert (client.fingerprint, client.embedding_dim) == (FINGERPRINT, DIM)
+    mind.fingerprint = "other"
+    assert client.fingerprint == "other"
+
+
+def test_a_version_can_be_asked_for(connect):
+    check(connect(Mind(), version=7).embed(PHOTOS[:2]), PHOTOS[:2])
+    with pytest.raises(ServingError, match="has no model 'embedder'"):
+        connect(Mind(), version=8).embed(PHOTOS[:2])
+
+
+# Sizes
+
+
+def test_batches_are_limited_in_bytes_too(connect):
+    """Photos of 900 bytes, messages of 8 KiB of which 4 KiB are kept for all else: REST makes 1,200 of each."""
+    mind = Mind()
+    photos = [b"%03d" % number * 300 for number in range(11)]
+    check(connect(mind, max_message_bytes=8192).embed(photos), photos)
+    assert len(mind.requests) > 2
+    assert max(size for _, _, size in mind.requests) <= 4096
+
+
+def test_a_photo_that_fits_into_no_message_is_named(connect, tmp_path):
+    mind = Mind()
+    (tmp_path / "poster.png").write_bytes(b"p" * 9000)
+    client = connect(mind, max_message_bytes=8192)
+    with pytest.raises(ServingError, match=r"photo 1, '.*poster\.png' has 9,000 bytes, more than.*`max_message_bytes`"):
+        client.embed([PHOTOS[0], tmp_path / "poster.png"])
+
+
+def test_a_batch_too_large_for_the_server_is_halved(connect):
+    """16 photos of 1,000 bytes to a server that takes messages of 6,000: never sent again as it was."""
+    mind = Mind()
+    photos = [b"%04d" % number * 250 for number in range(16)]
+    check(connect(mind, 6000, batch_size=16).embed(photos), photos)
+    assert max(count for _, count, _ in mind.requests) == 4
+    assert len(mind.requests) == 4
+
+
+def test_a_photo_too_large_for_the_server_is_named(connect):
+    photos = [PHOTOS[0], b"large" * 2000, PHOTOS[1]]
+    with pytest.raises(ServingError, match=r"photo 1 has 10,000 bytes, which the server at .* does not take"):
+        connect(Mind(), 6000).embed(photos)
+
+
+def test_a_batch_larger_than_the_server_batches_names_the_argument(connect):
+    with pytest.raises(ServingError, match=r"takes smaller batches .*Lower `batch_size` to the server's max_"):
+        connect(Mind(largest_batch=2)).embed(PHOTOS)
+
+
+# Failures
+
+
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
+def test_what_may_pass_is_tried_again(connect, status):
+    mind = Mind(failures=[status, status])
+    check(connect(mind).embed(PHOTOS[:3]), PHOTOS[:3])
+    assert len(mind.requests) == 3
+
+
+@pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND"])
+def test_what_will_not_pass_is_not_tried_again(connect, status):
+    mind = Mind(failures=[status])
+    with pytest.raises(ServingError, match="told to fail"):
+        connect(mind).embed(PHOTOS[:3])
+    assert len(mind.requests) == 1
+
+
+def test_it_gives_up_after_so_many_tries(connect):
+    mind = Mind(failures=["UNAVAILABLE"] * 9)
+    client = connect(mind, max_tries=3)
+    message = rf"the server at {re.escape(client.target)} did not answer after 3 tries in \d\.\d s: .*told to fail"
+    with pytest.raises(ServingError, match=message):
+        client.embed(PHOTOS[:1])
+    assert len(mind.requests) == 3
+
+
+def test_a_try_that_takes_too_long_is_given_up(connect):
+    client = connect(Mind(delay=0.5), timeout=0.1, max_tries=2)
+    start = time.monotonic()
+    with pytest.raises(ServingError, match="did not answer after 2 tries"):
+        client.embed(PHOTOS[:1])
+    assert time.monotonic() - start < 0.5
+
+
+def test_nobody_there_is_said_with_target_and_mend(protocol):
+    target = {"grpc": "localhost:1", "rest": "http://localhost:1"}[protocol]
+    with (
+        EmbeddingClient(target, max_tries=2) as client,
+        pytest.raises(
+            ServingError, match=rf"server at {target} did not answer after 2 tries in .*refused.*address and port"
+        ),
+    ):
+        client.embed(PHOTOS)
+
+
+def test_a_model_that_is_not_there_is_named(connect):
+    with pytest.raises(ServingError, match=r"has no model 'shoes' \(Servable not found.*--model_name"):
+        connect(Mind(), model="shoes").embed(PHOTOS)
+
+
+@pytest.mark.parametrize("signature", ["describe", "search", "serving_default"])
+def test_a_model_without_the_signature_is_named(connect, signature):
+    client = connect(Mind(signatures=["other"]))
+    use = {"describe": lambda: client.fingerprint, "search": lambda: client.search(PHOTOS)}
+    with pytest.raises(ServingError, match=rf"has no signature '{signature}' .*[Ee]xport"):
+        use.get(signature, lambda: client.embed(PHOTOS))()
+
+
+def test_a_server_of_something_else_is_found_out():
+    """A web server that says yes to everything."""
+    import http.server
+
+    class Shop(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):  # noqa: N802
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome</html>")
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Shop)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    with (
+        EmbeddingClient(f"http://127.0.0.1:{server.server_port}") as client,
+        pytest.raises(ServingError, match=r"does not answer as TensorFlow Serving does: b'<html>Welcome"),
+    ):
+        client.embed(PHOTOS)
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "photos, message",
+    [
+        ("photo.jpg", r"`photos` must be a list of paths or of bytes.*Write \[photo\] for one"),
+        (b"bytes", r"Write \[photo\] for one"),
+        (["no-such.jpg"], r"photos\[0\]='no-such\.jpg', which cannot be read"),
+        ([b"x", 3.5], r"photos\[1\]=3\.5, which cannot be read"),
+    ],
+)
+def test_what_is_no_photo_is_refused(photos, message):
+    with EmbeddingClient("http://localhost:1") as client, pytest.raises(ServingError, match=message):
+        client.embed(photos)
+
+
+@pytest.mark.parametrize("target", ["localhost", "", None, 8500])
+def test_what_is_no_address_is_refused(target):
+    with pytest.raises(
+        ServingError, match=r"`target` must be like 'localhost:8500' \(gRPC\) or 'http://localhost:8501'"
+    ):
+        EmbeddingClient(target)
+
+
+@pytest.mark.parametrize("argument", ["batch_size", "max_in_flight", "max_tries", "timeout", "max_message_bytes"])
+def test_numbers_are_positive(argument):
+    with pytest.raises(ServingError, match=f"`{argument}` must be more than 0. Received: {argument}=0"):
+        EmbeddingClient("http://localhost:1", **{argument: 0})
+
+
+def test_grpc_without_its_package_says_what_to_install(run_python):
+    code = """
+import sys
+sys.modules["tensorflow_serving"] = None
+from eet_tf.client import EmbeddingClient, ServingError
+EmbeddingClient("http://localhost:1").close()
+assert "tensorflow" not in sys.modules and "grpc" not in sys.modules
+try:
+    EmbeddingClient("localhost:1")
+except ServingError as error:
+    print(error)
+"""
+    assert "pip install 'eet-tf[serving]'" in run_python(code)[0]
+
+
+# Threads and closing
+
+
+def test_many_threads_share_a_client(connect):
+    client = connect(Mind(failures=["UNAVAILABLE"] * 3), batch_size=3)
+    slices = [PHOTOS[start : start + 7] for start in range(16)]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        for photos, found in zip(slices, pool.map(client.embed, slices)):
+            check(found, photos)
+
+
+def test_connections_are_used_again(connect, protocol):
+    if protocol == "grpc":
+        pytest.skip("a channel is one connection")
+    mind = Mind()
+    client = connect(mind, batch_size=1, max_in_flight=2)
+    for _ in range(3):
+        client.embed(PHOTOS)
+    assert len(mind.connections) <= 2
+
+
+def test_a_server_that_comes_back_is_found_again(protocol):
+    """The connection that was open is dead; the client sees it and opens another."""
+    mind = Mind()
+    with SERVERS[protocol](mind) as target:
+        client = EmbeddingClient(target, max_tries=1)
+        check(client.embed(PHOTOS), PHOTOS)
+    with pytest.raises(ServingError, match="did not answer"):
+        client.embed(PHOTOS)
+    client.close()
+
+
+def test_a_closed_client_says_so_and_may_be_closed_again(connect):
+    client = connect(Mind())
+    with client:
+        check(client.embed(PHOTOS), PHOTOS)
+    client.close()
+    for use in (lambda: client.embed(PHOTOS), lambda: client.search(PHOTOS), lambda: client.fingerprint):
+        with pytest.raises(ServingError, match="the client was closed"):
+            use()
+
+
+def test_closing_ends_what_is_on_its_way(connect):
+    mind = Mind(delay=0.2)
+    client = connect(mind, batch_size=1, max_in_flight=1)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.embed, PHOTOS)
+        while not mind.requests:
+            time.sleep(0.01)
+        client.close()
+        with pytest.raises(ServingError):
+            waiting.result(timeout=10)
+    assert len(mind.requests) < len(PHOTOS)
+
+
+# Waits
+
+
+class Clock:
+    """Time that passes only when somebody sleeps or works."""
+
+    def __init__(self):
+        self.now, self.waits, self.ends = 0.0, [], []
+
+    def sleep(self, seconds):
+        self.waits.append(seconds)
+        self.now += seconds
+
+    def longest(self, low, high):
+        assert low == 0.0
+        self.ends.append(high)
+        return high
+
+
+def retries(clock, **options):
+    arguments = {"max_tries": 99, "timeout": 2.0, "deadline": 60.0, **options}
+    return Retries(**arguments, clock=lambda: clock.now, sleep=clock.sleep, draw=clock.longest)
+
+
+def failing(clock, seconds, allowed):
+    """A try that takes `seconds` or all it is given, and fails."""
+
+    def attempt(timeout):
+        allowed.append(timeout)
+        clock.now += min(seconds, timeout)
+        raise TransientError("busy")
+
+    return attempt
+
+
+def test_waits_double_up_to_a_limit():
+    clock = Clock()
+    with pytest.raises(ServingError, match="after 9 tries"):
+        retries(clock, max_tries=9).call(failing(clock, 0.0, []), "here")
+    np.testing.assert_allclose(clock.waits, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+
+
+def test_waits_are_drawn_from_all_of_the_range():
+    """Full jitter: between nothing and the limit, not around it."""
+    waits = []
+    tries = Retries(2, 1.0, 60.0, sleep=waits.append)
+    for _ in range(200):
+        with pytest.raises(ServingError):
+            tries.call(failing(Clock(), 0.0, []), "here")
+    assert 0 <= min(waits) < 0.01 and 0.09 < max(waits) <= 0.1
+
+
+def test_no_try_and_no_wait_goes_past_the_deadline():
+    """Each try takes its 2 s; waits of 0.1, 0.2, 0.4 ...: after 4 tries 8.7 s are gone and 1.3 left for the last."""
+    clock, allowed = Clock(), []
+    with pytest.raises(ServingError, match=r"after 5 tries in 10\.0 s: busy"):
+        retries(clock, deadline=10.0).call(failing(clock, 5.0, allowed), "here")
+    np.testing.assert_allclose(allowed, [2, 2, 2, 2, 10 - 8 - 1.5])
+    assert clock.now == pytest.approx(10.0)
