@@ -41,6 +41,8 @@ setup(
         ],
         # export/embed_beam.py; not with [addons], whose protobuf is too old for it
         "beam": ["apache-beam>=2.77,<3"],
+        # export/main.py --bundle and export/verify.py; of TensorFlow's version
+        "serving": ["tensorflow-serving-api>=2.15.1,<2.21,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "scipy>=1.11"],

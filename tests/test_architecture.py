@@ -48,10 +48,22 @@ MODULES = {
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "postprocessing": (1, {".files", "numpy"}),
     "serving": (1, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
+    "serving.bundle": (
+        1,
+        {
+            *(".data.images", ".files", ".serving.deployment", ".serving.saved_model", ".serving.warmup"),
+            *("google", "keras", "numpy", "tensorflow", "tensorflow_serving"),
+        },
+    ),
+    "serving.deployment": (1, {".files"}),
     "serving.fingerprint": (1, {".data.images", ".embedder", "keras", "numpy"}),
     "serving.graph": (1, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
     "serving.saved_model": (1, {".embedder", ".serving.fingerprint", ".serving.graph", "keras", "tensorflow"}),
     "serving.served": (1, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
+    "serving.warmup": (
+        1,
+        {".data.drawing", ".serving.saved_model", "PIL", "numpy", "tensorflow", "tensorflow_serving"},
+    ),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
