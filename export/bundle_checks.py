@@ -208,7 +208,7 @@ def check_loading(bundle: Bundle, subject) -> Iterator[Fault]:
     try:
         subject.load()
     except Exception as error:  # TensorFlow's or a server's: whatever it is, there is nothing to ask
-        yield Fault(f"cannot be loaded: {type(error).__name__}: {_first_lines(error)}", bundle.folder)
+        yield Fault(f"cannot be loaded: {type(error).__name__}: {_plain(error)}", bundle.folder)
 
 
 def check_warmup(bundle: Bundle, subject) -> Iterator[Fault]:
@@ -260,14 +260,14 @@ def _photo_faults(photos, where: str) -> Iterator[Fault]:
         try:
             tf.io.decode_image(photo, expand_animations=False)
         except tf.errors.OpError as error:
-            yield Fault(f"photo {row} is none: {error.message.splitlines()[0]}", where)
+            yield Fault(f"photo {row} is none: {_plain(error)}", where)
 
 
 def _answer_faults(request: predict_pb2.PredictRequest, subject, where: str) -> Iterator[Fault]:
     try:
         answer = subject.predict(request)
     except Exception as error:  # a server's, a session's: whatever it is, a request failed
-        yield Fault(f"fails: {type(error).__name__}: {_first_lines(error)}", where)
+        yield Fault(f"fails: {type(error).__name__}: {_plain(error)}", where)
         return
     rows = _rows(request)
     for name, values in answer.items():
@@ -278,11 +278,15 @@ def _answer_faults(request: predict_pb2.PredictRequest, subject, where: str) -> 
 
 
 def _rows(request: predict_pb2.PredictRequest) -> int:
-    return next(iter(request.inputs.values())).tensor_shape.dim[0].size
+    """How many photos a request has; 0 if it has no batch of them."""
+    dimensions = next(iter(request.inputs.values())).tensor_shape.dim
+    return dimensions[0].size if dimensions else 0
 
 
-def _first_lines(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _plain(error: Exception) -> str:
+    """An error's message in one line, without TensorFlow's names of nodes."""
+    message = getattr(error, "message", None) or str(error)
+    return " ".join(re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", message).split())[:300]
 
 
 def check_batching(bundle: Bundle, subject) -> Iterator[Fault]:
@@ -341,7 +345,7 @@ def _vector_faults(request, subject, vector: np.ndarray, tolerance: float, where
     try:
         found = subject.predict(request)["embedding"][0]
     except Exception as error:  # as above
-        yield Fault(f"fails: {type(error).__name__}: {_first_lines(error)}", where)
+        yield Fault(f"fails: {type(error).__name__}: {_plain(error)}", where)
         return
     if found.shape != vector.shape:
         yield Fault(f"gives a vector of {found.shape}, the training model one of {vector.shape}", where)

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.config import model_server_config_pb2
 
 from eet_tf import files
 from eet_tf.data.images import decode_and_resize
@@ -232,6 +231,8 @@ def _only_writer(base: str) -> Iterator[None]:
 
 def _held_versions(output_dir: str, name: str) -> set[int]:
     """The versions that `models.config` names: by policy or by label, a server may be asked for them."""
+    from tensorflow_serving.config import model_server_config_pb2
+
     path = os.path.join(output_dir, "models.config")
     if not os.path.exists(path):
         return set()
