@@ -86,14 +86,15 @@ def main(argv):
     logging.set_verbosity(logging.ERROR)
     folder = newest(os.path.abspath(argv[1]))
     import bundle_checks
+    import bundle_files
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
     load_libraries(FLAGS.op_library)
     try:
-        bundle = bundle_checks.Bundle(folder)
+        bundle = bundle_files.Bundle(folder)
         subject = subject_of(bundle)
-    except bundle_checks.Unreadable as error:
+    except bundle_files.Unreadable as error:
         report([("files", [error.args[0]])], {})
         sys.exit(1)
     checks = {
@@ -109,10 +110,10 @@ def main(argv):
 
 def subject_of(bundle):
     """The files, or the server with --server."""
-    import bundle_checks
+    import bundle_files
 
     if not FLAGS.server:
-        return bundle_checks.SavedModelSubject(bundle)
+        return bundle_files.SavedModelSubject(bundle)
     import bundle_server
     import grpc
 
@@ -124,8 +125,8 @@ def subject_of(bundle):
         return bundle_server.ServerSubject(FLAGS.server, name, int(version))
     except grpc.RpcError as error:
         mend = "Start the server on this bundle, or correct --server or --name."
-        fault = bundle_checks.Fault(f"{error.code().name}: {error.details()}", f"{name} at {FLAGS.server}", mend)
-        raise bundle_checks.Unreadable(fault) from error
+        fault = bundle_files.Fault(f"{error.code().name}: {error.details()}", f"{name} at {FLAGS.server}", mend)
+        raise bundle_files.Unreadable(fault) from error
 
 
 def details_of(bundle) -> dict[str, str]:

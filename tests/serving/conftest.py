@@ -71,6 +71,12 @@ def bundle_checks():
 
 
 @pytest.fixture(scope="session")
+def bundle_files():
+    """The module export/bundle_files.py."""
+    return _of_export("bundle_files")
+
+
+@pytest.fixture(scope="session")
 def bundle_server():
     """The module export/bundle_server.py."""
     return _of_export("bundle_server")
