@@ -43,6 +43,7 @@ flags.DEFINE_integer(
     0,
     "With --bundle: how many versions stay, at least 2, and any that models.config names; 0 keeps all.",
 )
+flags.DEFINE_multi_string("op_library", [], "With --bundle: a library of operations that the server will have loaded.")
 
 
 def main(argv):
@@ -103,7 +104,8 @@ def bundled(write_model, embedder, whitening):
 def verify(folder):
     """Runs export/verify.py in a process of its own, and shows what it found."""
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "verify.py")
-    result = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, check=False)
+    libraries = [f"--op_library={path}" for path in FLAGS.op_library]
+    result = subprocess.run([sys.executable, script, folder, *libraries], capture_output=True, text=True, check=False)
     if result.returncode:
         found = result.stdout + result.stderr
         raise ValueError(f"The bundle is not fit to be served and was thrown away:\n{found}")

@@ -31,6 +31,8 @@ from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.warmup import WARMUP, read_signatures, sample_photos, warmup_requests
 from tests.serving.stand_in_server import StandInServer
 
+pytestmark = pytest.mark.addons
+
 ROOT = pathlib.Path(__file__).parents[2]
 BESIDE = {"README.md", "docker-compose.yml", "models.config", "monitoring.config", "photo.jpg", "prometheus.yml"}
 
@@ -414,26 +416,61 @@ else:
 
 @pytest.fixture(scope="module")
 def exported(small_embedder, tmp_path_factory):
-    """A run's folder, and how `export/main.py --bundle` ended on it."""
+    """A folder with a run, and how `export/main.py --bundle` ended on it, on a broken model, and on nonsense."""
     folder = tmp_path_factory.mktemp("exported")
     small_embedder.save(folder / "model.keras")
     (folder / "flags.txt").write_text("--loss=eet\n--seed=3\n")
     (folder / "metrics.json").write_text('{"recall@1": 0.5}')
-    command = [sys.executable, "export/main.py", f"--model={folder}", f"--output_dir={folder / 'served'}", "--bundle"]
-    flags = ["--name=shoes", "--allowed_batch_sizes=1,3"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    result = subprocess.run(
-        [*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
-    return folder, result
+    broken = keras.models.clone_model(small_embedder)
+    broken.set_weights([np.full_like(weight, np.nan) for weight in small_embedder.get_weights()])
+    (folder / "broken").mkdir()
+    broken.save(folder / "broken" / "model.keras")
+    commands = {
+        "good": [f"--model={folder}", "--name=shoes", "--allowed_batch_sizes=1,3"],
+        "broken": [f"--model={folder / 'broken'}", "--name=broken"],
+        "nonsense": [f"--model={folder}", "--allowed_batch_sizes=1,two"],
+    }
+    started = {
+        name: subprocess.Popen(
+            [sys.executable, "export/main.py", "--bundle", f"--output_dir={folder / 'served'}", *flags],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, flags in commands.items()
+    }
+    printed = {name: process.communicate(timeout=200) for name, process in started.items()}
+    return folder, {name: (process.returncode, *printed[name]) for name, process in started.items()}
 
 
 def test_the_script_verifies_and_says_where_it_is(exported):
-    folder, result = exported
-    assert result.returncode == 0, result.stderr
-    assert "All 8 checks passed." in result.stdout
-    assert f"The SavedModel is {folder}/served/shoes/1." in result.stdout
-    assert set(os.listdir(folder / "served")) == {*BESIDE, "shoes"}
+    folder, outcomes = exported
+    code, printed, errors = outcomes["good"]
+    assert code == 0, errors
+    assert "All 8 checks passed." in printed
+    assert f"The SavedModel is {folder}/served/shoes/1." in printed
+    assert set(os.listdir(folder / "served")) == {*BESIDE, "shoes", "broken"}
+
+
+def test_a_bundle_that_fails_never_ships(exported):
+    """The model gives no numbers, and those are near to nothing."""
+    folder, outcomes = exported
+    code, printed, errors = outcomes["broken"]
+    assert (code, printed) == (1, "")
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
+        "error: The bundle is not fit to be served and was thrown away:"
+    ]
+    assert re.search(r"parity: FAILED\n +what:  is nan away from the training model", errors)
+    assert os.listdir(folder / "served" / "broken") == [".lock"]
+    assert "broken" not in (folder / "served" / "models.config").read_text()
+
+
+def test_batch_sizes_that_are_no_numbers_are_refused(exported):
+    code, _, errors = exported[1]["nonsense"]
+    assert code == 1
+    assert "error: `allowed_batch_sizes` must be numbers. Received: ['1', 'two']." in errors
 
 
 def test_its_manifest_has_the_training(exported):

@@ -22,6 +22,8 @@ from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.warmup import WARMUP, read_signatures
 from tests.serving.stand_in_server import StandInServer
 
+pytestmark = pytest.mark.addons
+
 ROOT = pathlib.Path(__file__).parents[2]
 VARIABLES = "variables/variables.data-00000-of-00001"
 
@@ -264,6 +266,22 @@ def test_an_operation_of_a_library_is_found(bundle_checks, bundle_files, version
     for with_libraries in (False, True):
         (fault,) = bundle_checks.check_ops(bundle, None, with_libraries)
         assert "'Scann>NoSuchOp'" in fault.what and "node 'search' of the graph" in fault.where
+
+
+def test_an_operation_of_a_library_that_the_server_has_is_none_to_find(version, run_python):
+    run_python(f"""
+import importlib.util, pathlib, sys
+sys.path.insert(0, "export")
+import bundle_checks, bundle_files
+import tensorflow as tf
+
+scann = pathlib.Path(importlib.util.find_spec("scann").origin).parent
+tf.load_op_library(str(scann / "scann_ops" / "cc" / "_scann_ops.so"))
+bundle = bundle_files.Bundle({version!r})
+bundle.graph.graph_def.node.add(name="search", op="Scann>TensorsToScann")
+assert len(list(bundle_checks.check_ops(bundle, None))) == 1
+assert not list(bundle_checks.check_ops(bundle, None, with_libraries=True))
+""")
 
 
 def test_outputs_without_a_row_for_each_photo_are_found(faults_of, version, tmp_path):
