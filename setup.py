@@ -45,7 +45,7 @@ setup(
         "serving": ["tensorflow-serving-api>=2.15.1,<2.21,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "scipy>=1.11"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -211,6 +211,10 @@ def test_only_its_own_module_needs_beam():
     assert [name for name in MODULES if "apache_beam" in arrows(name)] == ["beam"]
 
 
+def test_only_bundles_need_the_messages_of_a_server():
+    assert [name for name in MODULES if "tensorflow_serving" in arrows(name)] == ["serving.bundle", "serving.warmup"]
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "losses"])
 def test_losses_know_no_photos_no_index_and_no_network(name):
     assert {room(target[1:]) for target in arrows(name) if target.startswith(".")} <= {

@@ -198,6 +198,17 @@ def test_grpc_lines_work_as_pasted(bundles, server, monkeypatch, capsys):
     assert "'embedding': array([[" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash, as the server's image has it")
+def test_the_health_check_sees_a_server(bundles, server):
+    services = yaml.safe_load(pathlib.Path(bundles, "docker-compose.yml").read_text())["services"]
+    how, *command = services["serving"]["healthcheck"]["test"]
+    assert how == "CMD"
+    for asked, code in {"/models/embedder ": 0, "/models/other ": 1}.items():
+        line = command[-1].replace("localhost/8501", server.rest_address.replace(":", "/"))
+        command[-1] = line.replace("/models/embedder ", asked)
+        assert subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == code
+
+
 def test_files_that_a_person_took_over_are_left_alone(write_copy, tmp_path):
     write_bundle(write_copy, str(tmp_path))
     (tmp_path / "models.config").write_text('model_config_list { config { name: "mine" } }\n')
