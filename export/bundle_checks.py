@@ -293,6 +293,9 @@ def run_checks(
         if name in _AFTER_LOADING and not is_loaded:
             yield name, None
             continue
-        faults = list(check(bundle, subject))
+        try:
+            faults = list(check(bundle, subject))
+        except Exception as error:  # a file of another kind than any check expects; the other checks go on
+            faults = [Fault(f"cannot be checked: {type(error).__name__}: {_plain(error)}", bundle.folder)]
         is_loaded &= name != "loading" or not faults
         yield name, faults

@@ -29,7 +29,7 @@ class Fault:
 
 
 class Unreadable(Exception):
-    """A bundle that is no bundle; its argument is the `Fault`."""
+    """Nothing can be checked; its arguments are what failed, in a word, and the `Fault`."""
 
 
 class Bundle:
@@ -43,15 +43,15 @@ class Bundle:
         self.folder = folder
         try:
             with open(self.path(MANIFEST), encoding="utf-8") as file:
-                self.manifest = json.load(file)
+                self.manifest = dict(json.load(file))
             saved_model = saved_model_pb2.SavedModel()
             with open(self.path("saved_model.pb"), "rb") as file:
                 saved_model.ParseFromString(file.read())
             self.graph = next(each for each in saved_model.meta_graphs if "serve" in each.meta_info_def.tags)
         except OSError as error:
-            raise Unreadable(Fault(f"{error.strerror}", str(error.filename))) from error
-        except (ValueError, DecodeError, StopIteration) as error:
-            raise Unreadable(Fault(f"cannot be read: {error!r}", folder)) from error
+            raise Unreadable("files", Fault(f"{error.strerror}", str(error.filename))) from error
+        except (TypeError, ValueError, DecodeError, StopIteration) as error:
+            raise Unreadable("files", Fault(f"cannot be read: {error!r}", folder)) from error
         # others, as `__saved_model_init_op`, are TensorFlow's own
         self.signatures = {name: each for name, each in self.graph.signature_def.items() if each.method_name}
 

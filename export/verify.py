@@ -85,35 +85,36 @@ def main(argv):
         raise app.UsageError("export/verify.py takes the folder of a bundle")
     logging.set_verbosity(logging.ERROR)
     folder = newest(os.path.abspath(argv[1]))
+    try:
+        import tensorflow_serving.apis  # noqa: F401
+    except ImportError:
+        sys.exit("error: a bundle is verified with tensorflow-serving-api: pip install 'eet-tf[serving]'.")
     import bundle_checks
     import bundle_files
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
     load_libraries(FLAGS.op_library)
+    print(f"{folder} at {FLAGS.server}" if FLAGS.server else folder)
     try:
         bundle = bundle_files.Bundle(folder)
-        subject = subject_of(bundle)
+        subject = server_of(bundle) if FLAGS.server else bundle_files.SavedModelSubject(bundle)
     except bundle_files.Unreadable as error:
-        report([("files", [error.args[0]])], {})
+        report([(*error.args[:1], list(error.args[1:]))], {})
         sys.exit(1)
     checks = {
         **bundle_checks.CHECKS,
         "operations": functools.partial(bundle_checks.check_ops, with_libraries=bool(FLAGS.op_library)),
         "parity": functools.partial(bundle_checks.check_parity, tolerance=FLAGS.tolerance),
     }
-    print(f"{folder}, embedder {bundle.manifest.get('fingerprint')}" + (FLAGS.server and f" at {FLAGS.server}" or ""))
     failed = report(bundle_checks.run_checks(bundle, subject, checks), details_of(bundle))
     print(f"{failed} of {len(checks)} checks failed." if failed else f"All {len(checks)} checks passed.")
     sys.exit(1 if failed else 0)
 
 
-def subject_of(bundle):
-    """The files, or the server with --server."""
+def server_of(bundle):
+    """The server as the subject of the checks."""
     import bundle_files
-
-    if not FLAGS.server:
-        return bundle_files.SavedModelSubject(bundle)
     import bundle_server
     import grpc
 
@@ -124,16 +125,17 @@ def subject_of(bundle):
     try:
         return bundle_server.ServerSubject(FLAGS.server, name, int(version))
     except grpc.RpcError as error:
-        mend = "Start the server on this bundle, or correct --server or --name."
-        fault = bundle_files.Fault(f"{error.code().name}: {error.details()}", f"{name} at {FLAGS.server}", mend)
-        raise bundle_files.Unreadable(fault) from error
+        mend = "Start the server on this bundle and read its log, or correct --server or --name."
+        where = f"{name}, version {version}, at {FLAGS.server}"
+        fault = bundle_files.Fault(f"{error.code().name}: {error.details()}", where, mend)
+        raise bundle_files.Unreadable("server", fault) from error
 
 
 def details_of(bundle) -> dict[str, str]:
     """What a person likes to read after "ok"."""
     manifest = bundle.manifest
     return {
-        "files": f", {len(manifest.get('files', ()))} files",
+        "files": f", {len(manifest.get('files', ()))} of them, fingerprint {manifest.get('fingerprint')}",
         "signatures": f", {', '.join(sorted(bundle.signatures))}",
         "batching": f", {manifest.get('batch_sizes')}",
         "parity": f", to {FLAGS.tolerance:g}",

@@ -185,6 +185,7 @@ BAD = {
     "changed variables": (flip(VARIABLES, 2), "files", "its checksum is another", VARIABLES),
     "variables missing": (remove(VARIABLES), "loading", "cannot be loaded", "copy"),
     "no fingerprint": (change_manifest(fingerprint=""), "files", "no checksums and fingerprint", MANIFEST),
+    "files of no kind": (change_manifest(files=[1, 2]), "files", "cannot be checked: AttributeError", "copy"),
     "missing signature": (
         change_manifest(signatures={"search": {"inputs": {}, "outputs": {}}}),
         "signatures",
@@ -229,7 +230,7 @@ def test_what_is_no_bundle_is_unreadable(bundle_files, version, tmp_path, name, 
     make_bad(tmp_path / "copy" / name)
     with pytest.raises(bundle_files.Unreadable) as caught:
         bundle_files.Bundle(str(tmp_path / "copy"))
-    assert "copy" in caught.value.args[0].where
+    assert "copy" in caught.value.args[1].where
 
 
 def saved_module(function, version, output_dir):
@@ -352,21 +353,26 @@ def start(*arguments):
 
 
 def test_the_script(bundles, version, server, tmp_path):
-    """A good bundle by a server, one without a server, a bad bundle, and no bundle, all at once."""
+    """A good bundle by a server, one without a server, a bad bundle, no bundle, and two, all at once."""
     shutil.copytree(bundles, tmp_path / "bad")
     set_photos(2, [b"no image", b"none"])(tmp_path / "bad" / "embedder" / "1")
-    (tmp_path / "none").mkdir()
+    for name in ("none", "two/hats/1", "two/shoes/1", "two/notes"):
+        (tmp_path / name).mkdir(parents=True)
     started = [
         start(bundles, f"--server={server.grpc_address}"),
         start(version, "--server=localhost:1"),
         start(tmp_path / "bad" / "embedder"),
         start(tmp_path / "none"),
+        start(tmp_path / "two"),
     ]
-    (good, _), (down, _), (bad, _), (_, none) = (process.communicate(timeout=200) for process in started)
-    assert [process.returncode for process in started] == [0, 1, 1, 1]
+    (good, _), (down, _), (bad, _), (_, none), (_, two) = (process.communicate(timeout=200) for process in started)
+    assert [process.returncode for process in started] == [0, 1, 1, 1, 1]
     assert f"at {server.grpc_address}" in good and "All 8 checks passed." in good
-    assert re.search(r"what:  UNAVAILABLE: (.*\n)+.*where: embedder at localhost:1\n.*mend:  Start the server", down)
+    assert re.search(
+        r"what:  UNAVAILABLE: (.*\n)+.*where: embedder, version 1, at localhost:1\n.*mend:  Start the server", down
+    )
     assert f"{tmp_path}/bad/embedder/1" in bad and "2 of 8 checks failed." in bad
     assert re.search(r"5\. warm-up: FAILED\n +what:  photo 0 is none: .*\n +where: .*record 2 of .*\n +mend:  ", bad)
     assert "8. independence: ok" in bad
     assert re.search(r"^error: .*none' must be a bundle, a model's folder", none, re.M)
+    assert re.search(r"^error: .*two' must be .* the models \['hats', 'shoes'\]: name one\.", two, re.M)
