@@ -229,13 +229,14 @@ def check_parity(bundle: Bundle, subject, tolerance: float = 1e-5) -> Iterator[F
     except (OSError, ValueError, KeyError) as error:
         yield Fault(f"cannot be read: {error}", path)
         return
-    pixels = [tf.io.decode_image(photo, channels=3, expand_animations=False).numpy() for photo in photos]
+    pixels = [tf.io.decode_image(photo, channels=3, expand_animations=False).numpy()[np.newaxis] for photo in photos]
     for name, signature in sorted(subject.signatures.items()):
         if "embedding" not in signature.outputs or len(signature.inputs) != 1:
             continue
         (input_name, info), *_ = signature.inputs.items()
-        for row, batch in enumerate(photos if info.dtype == tf.string.as_datatype_enum else pixels):
-            request = _request(bundle, name, {input_name: [batch]})
+        batches = [[photo] for photo in photos] if info.dtype == tf.string.as_datatype_enum else pixels
+        for row, batch in enumerate(batches):
+            request = _request(bundle, name, {input_name: batch})
             yield from _vector_faults(request, subject, vectors[row], tolerance, f"{name!r}, photo {row} of {path}")
 
 

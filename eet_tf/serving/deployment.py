@@ -98,11 +98,13 @@ All photos of all users must have the same height and width, or those that meet 
 """
 _GRPC = """
 ```python
+import pathlib
+
 import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-photo = open("photo.jpg", "rb").read()
+photo = pathlib.Path("photo.jpg").read_bytes()
 request = predict_pb2.PredictRequest()
 request.model_spec.name = "{name}"
 request.model_spec.signature_name = "{signature}"
@@ -151,7 +153,7 @@ def readme(manifest: Mapping) -> str:
     for signature, tensors in sorted(manifest["signatures"].items()):
         (input_name, info), *_ = tensors["inputs"].items()
         is_bytes = info["dtype"] == "string"
-        value = "[photo]" if is_bytes else "[tf.io.decode_jpeg(photo).numpy()]"
+        value = "[photo]" if is_bytes else "tf.io.decode_jpeg(photo)[tf.newaxis].numpy()"
         words = {"signature": signature, "inputs": input_name, "outputs": ", ".join(tensors["outputs"])}
         parts.append((_CURL if is_bytes else _PIXELS).format(name=name, **words))
         parts.append(_GRPC.format(name=name, signature=signature, input=input_name, value=value))

@@ -192,9 +192,7 @@ def test_grpc_lines_work_as_pasted(bundles, server, monkeypatch, capsys):
     monkeypatch.chdir(bundles)
     blocks = list(pasted(bundles, "python", server))
     assert len(blocks) == 1
-    with open("photo.jpg", "rb") as file:
-        monkeypatch.setattr("builtins.open", lambda *arguments: file)  # the lines leave it open
-        exec(compile(blocks[0], "README.md", "exec"), {})
+    exec(compile(blocks[0], "README.md", "exec"), {})
     assert "'embedding': array([[" in capsys.readouterr().out
 
 
@@ -207,6 +205,71 @@ def test_the_health_check_sees_a_server(bundles, server):
         line = command[-1].replace("localhost/8501", server.rest_address.replace(":", "/"))
         command[-1] = line.replace("/models/embedder ", asked)
         assert subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == code
+
+
+class Colours(tf.Module):
+    """A model with all three kinds of signature, whose embedding is a photo's mean colour."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    def embed_images(self, images):
+        return {"embedding": tf.math.l2_normalize(tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]), axis=1)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def embed_bytes(self, image_bytes):
+        spec = tf.TensorSpec([None, None, 3], tf.uint8)
+        images = tf.map_fn(lambda each: tf.io.decode_jpeg(each, channels=3), image_bytes, fn_output_signature=spec)
+        return {**self.embed_images(images), "ok": tf.fill([tf.size(image_bytes)], True)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def search(self, image_bytes):
+        answer = self.embed_bytes(image_bytes)
+        score, column = tf.math.top_k(answer["embedding"], 2)
+        return {"sku": tf.gather(["red", "green", "blue"], column), "score": score, "ok": answer["ok"]}
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A folder of models with a bundle of that."""
+    module = Colours()
+
+    def write_model(folder):
+        names = {"serving_default": "embed_bytes", "embed_images": "embed_images", "search": "search"}
+        tf.saved_model.save(module, folder, signatures={name: getattr(module, each) for name, each in names.items()})
+        manifest = pathlib.Path(folder, MANIFEST)
+        manifest.parent.mkdir(exist_ok=True)
+        manifest.write_text(json.dumps({"image_size": 32, "embedding_dim": 3, "fingerprint": "f", "tensorflow": "2"}))
+        return folder
+
+    output_dir = str(tmp_path_factory.mktemp("colours"))
+    reference = lambda photos: module.embed_bytes(tf.constant(photos))["embedding"].numpy()  # noqa: E731
+    write_bundle(write_model, output_dir, reference=reference, batch_sizes=[1, 2])
+    return output_dir
+
+
+def test_all_signatures_are_warmed_up_and_proven(colours, bundle_checks, bundle_files):
+    bundle = bundle_files.Bundle(os.path.join(colours, "embedder", "1"))
+    assert len(bundle.warmup) == 3 * 2
+    outcomes = dict(bundle_checks.run_checks(bundle, bundle_files.SavedModelSubject(bundle)))
+    outcomes.pop("independence")
+    assert outcomes == {name: [] for name in outcomes}
+
+
+def test_lines_for_all_signatures_work_as_pasted(colours, monkeypatch, capsys):
+    monkeypatch.chdir(colours)
+    with StandInServer({"embedder": os.path.join(colours, "embedder")}) as server:
+        blocks = list(pasted(colours, "python", server))
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), {})
+        answers = [
+            json.loads(subprocess.run(block, shell=True, capture_output=True, check=True).stdout)["predictions"][0]
+            for block in list(pasted(colours, "bash", server))[1:]
+        ]
+    assert [request.model_spec.signature_name for request in server.requests] == [
+        *("embed_images", "search", "serving_default"),
+    ]
+    assert len(capsys.readouterr().out.splitlines()) >= len(blocks) == 3
+    assert [sorted(answer) for answer in answers] == [["ok", "score", "sku"], ["embedding", "ok"]]
+    assert set(answers[0]["sku"]) < {"red", "green", "blue"}
 
 
 def test_files_that_a_person_took_over_are_left_alone(write_copy, tmp_path):
