@@ -90,7 +90,7 @@ def bundled(write_model, embedder, whitening):
         batch_sizes = [int(size) for size in FLAGS.allowed_batch_sizes]
     except ValueError:
         raise ValueError(f"`allowed_batch_sizes` must be numbers. Received: {FLAGS.allowed_batch_sizes}.") from None
-    return write_bundle(
+    folder = write_bundle(
         write_model,
         FLAGS.output_dir,
         name=FLAGS.name,
@@ -99,6 +99,10 @@ def bundled(write_model, embedder, whitening):
         keep_versions=FLAGS.keep_versions,
         verify=verify,
     )
+    with open(os.path.join(FLAGS.output_dir, "models.config"), encoding="utf-8") as file:
+        if f'"{FLAGS.name}"' not in file.read():
+            print(f"models.config was changed by hand and left alone; name {FLAGS.name!r} in it, or delete it.")
+    return folder
 
 
 def verify(folder):

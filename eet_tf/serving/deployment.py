@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
 from eet_tf import files
 
-MARK = "Written by export/main.py --bundle, which leaves this file alone once this line is gone."
+MARK = "Written by export/main.py --bundle, which leaves this file alone once anything in it is changed: "
 
 _MODEL = """  config {{
     name: "{name}"
@@ -71,7 +72,7 @@ docker compose up --detach
 
 A new version in `{name}/` is taken up within seconds; the old one answers until the new one has run all its warm-up
 requests. The server logs why it refuses one. To go back, or to hold a version, name it in `models.config`:
-`model_version_policy {{ specific {{ versions: 1 }} }}`.
+`model_version_policy {{ specific {{ versions: 1 }} }}`. From then on that file is yours.
 
 Is it there, what does it take, how is it doing (Prometheus: <http://localhost:9090>):
 
@@ -119,7 +120,7 @@ print({{name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()
 def write_deployment(output_dir: str, manifest: Mapping, names: Sequence[str], photo: bytes) -> None:
     """Writes `models.config`, `docker-compose.yml`, the Prometheus files, `README.md` and `photo.jpg` for it.
 
-    A file whose first line is no longer the mark was taken over by a person and is left alone.
+    A file that a person has changed is left alone: its first line has the checksum of the others.
 
     Args:
         output_dir: the folder of the models.
@@ -129,11 +130,11 @@ def write_deployment(output_dir: str, manifest: Mapping, names: Sequence[str], p
     """
     config = "".join(_MODEL.format(name=name) for name in names)
     compose = _COMPOSE.format(tensorflow=manifest["tensorflow"], name=manifest["name"])
-    _write_text(output_dir, "models.config", f"# {MARK}\nmodel_config_list {{\n{config}}}\n")
-    _write_text(output_dir, "docker-compose.yml", f"# {MARK}\n{compose}")
-    _write_text(output_dir, "monitoring.config", f"# {MARK}\n{_MONITORING}")
-    _write_text(output_dir, "prometheus.yml", f"# {MARK}\n{_PROMETHEUS}")
-    _write_text(output_dir, "README.md", f"<!-- {MARK} -->\n{readme(manifest)}")
+    _write_text(output_dir, "models.config", f"model_config_list {{\n{config}}}\n")
+    _write_text(output_dir, "docker-compose.yml", compose)
+    _write_text(output_dir, "monitoring.config", _MONITORING)
+    _write_text(output_dir, "prometheus.yml", _PROMETHEUS)
+    _write_text(output_dir, "README.md", readme(manifest))
     with files.replaced(os.path.join(output_dir, "photo.jpg")) as aside, open(aside, "wb") as file:
         file.write(photo)
 
@@ -162,9 +163,19 @@ def readme(manifest: Mapping) -> str:
 
 def _write_text(output_dir: str, name: str, text: str) -> None:
     path = os.path.join(output_dir, name)
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            if MARK not in file.readline():
-                return
+    if os.path.exists(path) and not _is_ours(path):
+        return
     with files.replaced(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(f"{_first_line(name, text)}\n{text}")
+
+
+def _first_line(name: str, text: str) -> str:
+    line = f"{MARK}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"<!-- {line} -->" if name.endswith(".md") else f"# {line}"
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a file is as `_write_text` left it."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        first, _, text = file.read().partition("\n")
+    return first == _first_line(path, text)

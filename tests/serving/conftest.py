@@ -55,28 +55,32 @@ def write_copy(version):
     return write_model
 
 
-def _of_export(name):
-    """A module of export/, which is on the path only as long as it takes to import it."""
+@pytest.fixture(scope="session")
+def _export_modules():
+    """Modules of export/, by name; neither they nor that folder can be imported from elsewhere afterwards."""
+    names = ["bundle_files", "bundle_checks", "bundle_server"]
     sys.path.insert(0, str(EXPORT))
     try:
-        return importlib.import_module(name)
+        return {name: importlib.import_module(name) for name in names}
     finally:
         sys.path.remove(str(EXPORT))
+        for name in names:
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")
-def bundle_checks():
-    """The module export/bundle_checks.py."""
-    return _of_export("bundle_checks")
-
-
-@pytest.fixture(scope="session")
-def bundle_files():
+def bundle_files(_export_modules):
     """The module export/bundle_files.py."""
-    return _of_export("bundle_files")
+    return _export_modules["bundle_files"]
 
 
 @pytest.fixture(scope="session")
-def bundle_server():
+def bundle_checks(_export_modules):
+    """The module export/bundle_checks.py."""
+    return _export_modules["bundle_checks"]
+
+
+@pytest.fixture(scope="session")
+def bundle_server(_export_modules):
     """The module export/bundle_server.py."""
-    return _of_export("bundle_server")
+    return _export_modules["bundle_server"]

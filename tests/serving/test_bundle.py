@@ -26,7 +26,6 @@ from tensorflow_serving.config import model_server_config_pb2
 import eet_tf
 from eet_tf.serving import SavedModelError, ServedEmbedder, embedder_fingerprint, export_embedder
 from eet_tf.serving.bundle import training_vectors, versions, write_bundle
-from eet_tf.serving.deployment import MARK
 from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.warmup import WARMUP, read_signatures, sample_photos, warmup_requests
 from tests.serving.stand_in_server import StandInServer
@@ -265,13 +264,18 @@ def test_lines_for_all_signatures_work_as_pasted(colours, monkeypatch, capsys):
     assert set(answers[0]["sku"]) < {"red", "green", "blue"}
 
 
-def test_files_that_a_person_took_over_are_left_alone(write_copy, tmp_path):
+@pytest.mark.parametrize(
+    "change", [lambda text: text + "# mine\n", lambda text: text.partition("\n")[2], lambda _: "é"]
+)
+def test_files_that_a_person_changed_are_left_alone(write_copy, tmp_path, change):
     write_bundle(write_copy, str(tmp_path))
-    (tmp_path / "models.config").write_text('model_config_list { config { name: "mine" } }\n')
-    (tmp_path / "README.md").write_text(f"<!-- {MARK} -->\nold")
+    before = {name: (tmp_path / name).read_text() for name in BESIDE if name != "photo.jpg"}
+    changed = change(before["models.config"])
+    (tmp_path / "models.config").write_text(changed)
     write_bundle(write_copy, str(tmp_path), name="other")
-    assert (tmp_path / "models.config").read_text() == 'model_config_list { config { name: "mine" } }\n'
+    assert (tmp_path / "models.config").read_text() == changed
     assert "models/other:predict" in (tmp_path / "README.md").read_text()
+    assert "models/other " in (tmp_path / "docker-compose.yml").read_text()
 
 
 def test_all_models_of_a_folder_are_served(write_copy, tmp_path):
