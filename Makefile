@@ -21,14 +21,14 @@ venv-addons: .venv-addons/complete
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "This Python cannot make environments. On Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,milvus,test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,milvus,serving,test]'
 	@touch $@
 
 .venv-addons/complete: setup.py constraints-addons.txt
 	@test -n "$(PYTHON_ADDONS)" || \
 		{ echo "tensorflow-addons needs Python 3.10 or 3.11: make PYTHON_ADDONS=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON_ADDONS) -m venv --clear .venv-addons
-	.venv-addons/bin/python -m pip install --quiet --constraint constraints-addons.txt --editable '.[addons,test]'
+	.venv-addons/bin/python -m pip install --quiet --constraint constraints-addons.txt --editable '.[addons,serving,test]'
 	@touch $@
 
 # the whole way on drawn product photos: learn, export, index, search, report

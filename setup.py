@@ -44,11 +44,13 @@ setup(
         # MilvusIndex: the client of a cluster, and milvus-lite for where there is none; not with [addons], whose
         # protobuf is too old for the client
         "milvus": ["pymilvus>=3.0,<4", "milvus-lite>=3.2,<3.3"],
-        # the official annotations of Cars196 are MATLAB files
-        "cars196": ["scipy>=1.11"],
+        # export/main.py --bundle, export/verify.py and the client by gRPC; of TensorFlow's version
+        "serving": ["tensorflow-serving-api>=2.15.1,<2.21,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*"],
         # export/serve_demo.py
         "demo": ["flask>=3,<4"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "scipy>=1.11", "flask>=3,<4"],
+        # the official annotations of Cars196 are MATLAB files
+        "cars196": ["scipy>=1.11"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

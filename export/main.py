@@ -1,12 +1,21 @@
-"""Writes a trained embedder as a SavedModel for TF Serving.
+"""Writes a trained embedder as a SavedModel for TF Serving, alone or as a bundle with all that a server wants.
 
     python export/main.py --model=runs/mine --output_dir=runs/mine/serving
 
 makes the next version, `<output_dir>/<version>/`, whole or not at all. With --whitening=FILE.npz, which
 `train/evaluate.py --fit_whitening` makes, it gives whitened embeddings, and the index is built and searched with them.
+
+    python export/main.py --model=runs/mine --output_dir=runs/mine/served --bundle
+
+makes `<output_dir>/<name>/<version>/` with warm-up requests, batching parameters and a manifest, and beside the models
+`models.config`, `docker-compose.yml`, Prometheus's files and a `README.md` with the lines to ask a server. A bundle is
+proven by export/verify.py before a server can see it; one that fails never gets its number. With --keep_versions=3 the
+newest three stay, and those that `models.config` names. It needs `pip install 'eet-tf[serving]'`.
 """
 
+import functools
 import os
+import subprocess
 import sys
 
 from absl import app, flags, logging
@@ -15,8 +24,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all tha
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, or the folder that training wrote.", required=True)
-flags.DEFINE_string("output_dir", None, "The model's base path on the server.", required=True)
+flags.DEFINE_string(
+    "output_dir",
+    None,
+    "The model's base path on the server; with --bundle the folder of all its models.",
+    required=True,
+)
 flags.DEFINE_string("whitening", None, "A whitening that embeddings go through; none by default.")
+flags.DEFINE_bool("bundle", False, "Write all that a server wants, and verify it before it can be seen.")
+flags.DEFINE_string("name", "embedder", "With --bundle: the model's name on the server.")
+flags.DEFINE_list(
+    "allowed_batch_sizes",
+    "1,2,4,8,16,32",
+    "With --bundle: the sizes that a server pads its batches to; the last is the largest.",
+)
+flags.DEFINE_integer(
+    "keep_versions",
+    0,
+    "With --bundle: how many versions stay, at least 2, and any that models.config names; 0 keeps all.",
+)
+flags.DEFINE_multi_string("op_library", [], "With --bundle: a library of operations that the server will have loaded.")
 
 
 def main(argv):
@@ -32,10 +59,61 @@ def main(argv):
     tf.get_logger().setLevel("ERROR")
     try:
         whitening = Whitening.read(FLAGS.whitening) if FLAGS.whitening else None
-        folder = eet_tf.export_embedder(eet_tf.load_embedder(FLAGS.model), FLAGS.output_dir, whitening=whitening)
-    except ValueError as error:
+        embedder = eet_tf.load_embedder(FLAGS.model)
+        write_model = functools.partial(
+            eet_tf.export_embedder, embedder, metadata=training_facts(), whitening=whitening
+        )
+        folder = bundled(write_model, embedder, whitening) if FLAGS.bundle else write_model(FLAGS.output_dir)
+    except (ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(f"The SavedModel is {folder}.")
+
+
+def training_facts():
+    """Where the model comes from: this package's version, the run's flags and its figures, as far as they are there."""
+    import eet_tf
+    from eet_tf.run import RunError, read_run
+
+    facts = {"eet_tf": eet_tf.__version__}
+    try:
+        record = read_run(FLAGS.model if os.path.isdir(FLAGS.model) else os.path.dirname(FLAGS.model))
+    except RunError:
+        return facts  # a model from elsewhere
+    return {**facts, "training": {"flags": dict(record.settings), "metrics": dict(record.metrics)}}
+
+
+def bundled(write_model, embedder, whitening):
+    """Writes the bundle; returns the version's folder."""
+    from eet_tf.serving.bundle import training_vectors, write_bundle
+
+    try:
+        batch_sizes = [int(size) for size in FLAGS.allowed_batch_sizes]
+    except ValueError:
+        raise ValueError(f"`allowed_batch_sizes` must be numbers. Received: {FLAGS.allowed_batch_sizes}.") from None
+    folder = write_bundle(
+        write_model,
+        FLAGS.output_dir,
+        name=FLAGS.name,
+        reference=lambda photos: training_vectors(embedder, photos, whitening),
+        batch_sizes=batch_sizes,
+        keep_versions=FLAGS.keep_versions,
+        verify=verify,
+    )
+    with open(os.path.join(FLAGS.output_dir, "models.config"), encoding="utf-8") as file:
+        if f'"{FLAGS.name}"' not in file.read():
+            print(f"models.config was changed by hand and left alone; name {FLAGS.name!r} in it, or delete it.")
+    return folder
+
+
+def verify(folder):
+    """Runs export/verify.py in a process of its own, and shows what it found."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "verify.py")
+    libraries = [f"--op_library={path}" for path in FLAGS.op_library]
+    result = subprocess.run([sys.executable, script, folder, *libraries], capture_output=True, text=True, check=False)
+    if result.returncode:
+        found = result.stdout + result.stderr
+        raise ValueError(f"The bundle is not fit to be served and was thrown away:\n{found}")
+    print(result.stdout, end="")
 
 
 if __name__ == "__main__":

@@ -58,10 +58,22 @@ MODULES = {
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "postprocessing": (1, {".files", "numpy"}),
     "serving": (1, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
+    "serving.bundle": (
+        1,
+        {
+            *(".data.images", ".files", ".serving.deployment", ".serving.saved_model", ".serving.warmup"),
+            *("google", "keras", "numpy", "tensorflow", "tensorflow_serving"),
+        },
+    ),
+    "serving.deployment": (1, {".files"}),
     "serving.fingerprint": (1, {".data.images", ".embedder", "keras", "numpy"}),
     "serving.graph": (1, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
     "serving.saved_model": (1, {".embedder", ".serving.fingerprint", ".serving.graph", "keras", "tensorflow"}),
     "serving.served": (1, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
+    "serving.warmup": (
+        1,
+        {".data.drawing", ".serving.saved_model", "PIL", "numpy", "tensorflow", "tensorflow_serving"},
+    ),
     # 2
     "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "client.grpc_transport": (
@@ -246,6 +258,7 @@ def test_it_does_without_tensorflow(name):
         "flask": ["demo.app"],
         "grpc": ["client.grpc_transport", "index.milvus_collection"],
         "pymilvus": ["index.milvus_collection"],
+        "tensorflow_serving": ["client.grpc_transport", "serving.bundle", "serving.warmup"],
     }.items(),
 )
 def test_what_an_extra_installs_is_needed_in_its_own_module_alone(package, modules):
