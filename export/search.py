@@ -32,6 +32,7 @@ flags.DEFINE_bool("group_by_sku", False, "k different products, each by its best
 flags.DEFINE_string("saved_model", None, "The SavedModel that embeds the query; by default the index's own.")
 flags.DEFINE_string("server", None, "Embed on a server instead: host:8500 (gRPC) or http://host:8501 (REST).")
 flags.DEFINE_string("server_model", "embedder", "The embedder's name on --server.")
+flags.DEFINE_integer("server_version", None, "Its version on --server; by default the newest that is served.")
 flags.mark_flags_as_mutual_exclusive(["saved_model", "server"])
 flags.DEFINE_string("photo_root", None, "Where the catalogue's photos are, for the report; by default as indexed.")
 flags.DEFINE_string("report", None, "Also write what was found as an HTML page.")
@@ -57,7 +58,7 @@ def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
     if FLAGS.server:
         from eet_tf.client import EmbeddingClient
 
-        return EmbeddingClient(FLAGS.server, FLAGS.server_model)
+        return EmbeddingClient(FLAGS.server, FLAGS.server_model, FLAGS.server_version)
     from eet_tf.serving import ServedEmbedder
 
     return contextlib.nullcontext(ServedEmbedder(FLAGS.saved_model or index_saved_model))

@@ -11,7 +11,7 @@ from eet_tf.index.rows import Rows
 from eet_tf.index.storage import Vectors
 
 NARROW = 10_000  # so few allowed rows are compared one by one; that takes about as long as a search that over-fetches
-_COMPARED_PER_FETCHED = 50  # rows that are compared one by one in the time that fetching one more takes ScaNN
+_COMPARED_PER_FETCHED = 10  # rows that are compared one by one in the time that fetching one more takes ScaNN
 _SPARE = 1.2  # how much more is fetched than would do if what is allowed were spread evenly
 _SCORES_PER_BLOCK = 2**24  # 64 MB of float32 scores at a time; a single query against more rows takes 4 bytes a row
 _ROWS_PER_BLOCK = 2**12  # candidates scored in float64 at a time

@@ -46,6 +46,7 @@ def test_what_is_wrong_is_said_in_one_line(run_script, folder, server):
     run_script(*search, no_photo, f"--index_dir={folder / 'index'}").refused(r"text\.jpg', which is none")
     run_script(*search, f"--index_dir={folder / 'other'}").refused("embedded by different models", FINGERPRINT)
     run_script(*search, f"--index_dir={folder / 'index'}", "--server_model=shoes").refused("has no model 'shoes'")
+    run_script(*search, f"--index_dir={folder / 'index'}", "--server_version=8").refused("has no model 'embedder'")
 
 
 def test_a_server_that_is_not_there_is_named(run_script, folder):
