@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-RULES_VERSION = 1  # goes up when the same bytes become other pixels
+from eet_tf.data import headers
 
-_PNG_MAGIC = b"\x89PNG"
-_JPEG_MAGIC = b"\xff\xd8\xff"
+RULES_VERSION = 1  # goes up when the same bytes become other pixels; what is refused becomes none
+
+# a quarter GiB of 3 bytes a pixel: where Pillow, too, begins to warn of a decompression bomb (Image.MAX_IMAGE_PIXELS)
+MAX_PIXELS = 1024**3 // 4 // 3
+
 _EXIF_SEARCH_BYTES = 4096
 
 
@@ -18,6 +21,8 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
       WebP. All become RGB; a PNG's transparent pixels become white.
     - A JPEG with an EXIF orientation is turned upright, as every photo viewer does. Other formats: as stored.
     - Bilinear resizing with antialiasing.
+    - More than `MAX_PIXELS`, as the header declares them, are refused before anything is allocated; of a GIF, those of
+      all its frames together.
 
     Args:
         image_bytes: scalar string, an encoded image file.
@@ -27,7 +32,7 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
         `[image_size, image_size, 3]` float32 in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: if the bytes are no image of these formats, or cut off.
+        tf.errors.InvalidArgumentError: if the bytes are no image of these formats, cut off, or too large.
 
     Example:
 
@@ -43,7 +48,7 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     # resizing takes bytes as they are; turned into floats first, a large photo costs more than its decoding
     image = tf.cond(
         _is_plain_jpeg(image_bytes),
-        lambda: resized(_decode_bytes(image_bytes)),
+        lambda: resized(_decode_plain_jpeg(image_bytes)),
         lambda: resized(_decode_any(image_bytes)),
     )
     return tf.ensure_shape(tf.clip_by_value(image, 0.0, 255.0), [image_size, image_size, 3])
@@ -74,13 +79,26 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes one photo upright, by the rules of `decode_and_resize`: `[height, width, 3]` float32 in [0, 255]."""
     is_plain = _is_plain_jpeg(image_bytes)
-    return tf.cond(is_plain, lambda: _decode_rgb(image_bytes), lambda: _decode_any(image_bytes))
+    return tf.cond(
+        is_plain, lambda: tf.cast(_decode_plain_jpeg(image_bytes), tf.float32), lambda: _decode_any(image_bytes)
+    )
 
 
 def _is_plain_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     """Most photos are JPEG without EXIF, and are not to wait for all the operations that others need."""
     head = tf.strings.substr(image_bytes, 0, _EXIF_SEARCH_BYTES)
-    return _starts_with(image_bytes, _JPEG_MAGIC) & ~tf.strings.regex_full_match(head, r"\C*Exif\C*")
+    return headers.starts_with(image_bytes, headers.JPEG_MAGIC) & ~tf.strings.regex_full_match(head, r"\C*Exif\C*")
+
+
+def _decode_plain_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
+    return _decode_bytes(_checked(image_bytes, headers.jpeg_pixels(image_bytes)))
+
+
+def _checked(image_bytes: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """The bytes, once they are known to declare a picture of a size that can be decoded."""
+    message = f"a photo must declare its size, and at most {MAX_PIXELS:,} pixels. Received (-1: it declares none):"
+    with tf.control_dependencies([tf.debugging.Assert((pixels >= 0) & (pixels <= MAX_PIXELS), [message, pixels])]):
+        return tf.identity(image_bytes)
 
 
 @tf.function(
@@ -88,8 +106,11 @@ def _is_plain_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     experimental_attributes={"_noinline": True},  # inlined, each of its operations is visited even where it is not run
 )
 def _decode_any(image_bytes: tf.Tensor) -> tf.Tensor:
+    is_jpeg = headers.starts_with(image_bytes, headers.JPEG_MAGIC)
+    pixels = tf.cond(is_jpeg, lambda: headers.jpeg_pixels(image_bytes), lambda: headers.other_pixels(image_bytes))
+    image_bytes = _checked(image_bytes, pixels)
     # shorter, a PNG has no header; the decoder below says so
-    is_png = _starts_with(image_bytes, _PNG_MAGIC) & (tf.strings.length(image_bytes) > 25)
+    is_png = headers.starts_with(image_bytes, headers.PNG_MAGIC) & (tf.strings.length(image_bytes) > 25)
     return tf.cond(is_png, lambda: _decode_png(image_bytes), lambda: _decode_other(image_bytes))
 
 
@@ -103,9 +124,11 @@ def _decode_png(png_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
-    is_webp = _starts_with(image_bytes, b"RIFF")
+    is_webp = headers.starts_with(image_bytes, headers.WEBP_MAGIC)
     image = tf.cond(is_webp, lambda: _decode_webp(image_bytes), lambda: _decode_rgb(image_bytes))
-    return tf.cond(_starts_with(image_bytes, _JPEG_MAGIC), lambda: _upright(image, image_bytes), lambda: image)
+    return tf.cond(
+        headers.starts_with(image_bytes, headers.JPEG_MAGIC), lambda: _upright(image, image_bytes), lambda: image
+    )
 
 
 def _decode_bytes(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -122,10 +145,6 @@ def _decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
     image = tf.cast(tf.io.decode_image(image_bytes, expand_animations=False), tf.float32)
     image = tf.cond(tf.equal(tf.shape(image)[-1], 4), lambda: _on_white(image), lambda: image)
     return tf.ensure_shape(image, [None, None, 3])
-
-
-def _starts_with(image_bytes: tf.Tensor, magic: bytes) -> tf.Tensor:
-    return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
 
 
 def _on_white(rgba: tf.Tensor) -> tf.Tensor:
