@@ -15,17 +15,58 @@ _MOST_SEGMENTS = 1000  # of a JPEG before its frame header; a photo has 5 to 50
 _MOST_BLOCKS = 10_000  # of a GIF; an animation has 2 a frame
 _UNKNOWN = -1.0
 
+# what stands behind 0xFF in a JPEG: a frame header, SOF0 to SOF15; a segment that is passed over (tables, DRI, DQT,
+# APP0 to APP15, comments); or neither
+_NO_SEGMENT, _SEGMENT, _FRAME = 0, 1, 2
+_TABLES = (0xC4, 0xC8, 0xCC)
+_PASSED_OVER = (*_TABLES, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE)
+_FRAMES = tuple(marker for marker in range(0xC0, 0xD0) if marker not in _TABLES)
+_KINDS = [_FRAME * (marker in _FRAMES) + _SEGMENT * (marker in _PASSED_OVER) for marker in range(256)]
+
 
 def starts_with(image_bytes: tf.Tensor, magic: bytes) -> tf.Tensor:
     """Whether a scalar string starts so."""
     return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
 
 
-def jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The pixels that the frame header of a JPEG declares: scalar float64; -1 if it has none.
+def plain_jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
+    """The pixels that JPEGs declare whose segments follow one another without a gap, as nearly all do.
 
-    Finds it as libjpeg does: from segment to segment, passing over what stands between them.
+    Args:
+        image_bytes: strings of any shape.
+
+    Returns:
+        float64 of that shape; -1 where a look of this kind does not tell.
     """
+    lengths = tf.strings.length(image_bytes)
+
+    def body(place, pixels, kind, segments):
+        segment = _bytes_at(image_bytes, tf.minimum(place, lengths), 9)  # FF, marker, length, bits, height, width
+        kind = tf.where(tf.equal(segment[..., 0], 0xFF), tf.gather(_KINDS, segment[..., 1]), _NO_SEGMENT)
+        numbers = tf.gather(segment, [2, 5, 7], axis=-1) * 256 + tf.gather(segment, [3, 6, 8], axis=-1)
+        sides = tf.cast(numbers, tf.float64)
+        pixels = tf.where(tf.equal(kind, _FRAME), sides[..., 1] * sides[..., 2], pixels)
+        # what has been found out is not looked at again
+        return tf.where(tf.equal(kind, _SEGMENT), place + 2 + numbers[..., 0], lengths), pixels, kind, segments + 1
+
+    start = tf.ones_like(lengths)
+    _, pixels, _, _ = tf.while_loop(
+        lambda place, pixels, kind, segments: tf.reduce_any(tf.equal(kind, _SEGMENT)) & (segments < _MOST_SEGMENTS),
+        body,
+        (2 * start, _UNKNOWN * tf.cast(start, tf.float64), _SEGMENT * start, 0),
+        parallel_iterations=1,
+    )
+    return pixels
+
+
+def jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
+    """The pixels that the frame header of a JPEG declares: scalar float64; -1 if it has none."""
+    pixels = plain_jpeg_pixels(image_bytes)
+    return tf.cond(pixels < 0, lambda: _searched_jpeg_pixels(image_bytes), lambda: pixels)
+
+
+def _searched_jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Finds the frame header as libjpeg does: from segment to segment, passing over what stands between them."""
 
     def body(place, pixels, segments):
         window = _bytes_at(image_bytes, place, _WINDOW + 16)
@@ -64,9 +105,10 @@ def other_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def _bytes_at(image_bytes: tf.Tensor, place, count: int) -> tf.Tensor:
-    """`[count]` int32; zeros behind the end."""
-    some = tf.strings.substr(image_bytes, place, count)
-    return tf.cast(tf.ensure_shape(tf.io.decode_raw(some, tf.uint8, fixed_length=count), [count]), tf.int32)
+    """`[..., count]` int32; zeros behind the end."""
+    some = tf.strings.substr(image_bytes, place, tf.zeros_like(place) + count)
+    some = tf.io.decode_raw(some, tf.uint8, fixed_length=count)
+    return tf.cast(tf.ensure_shape(some, [*some.shape[:-1], count]), tf.int32)
 
 
 def _big_endian(data: tf.Tensor) -> tf.Tensor:

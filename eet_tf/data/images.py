@@ -42,16 +42,18 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     [32, 32, 3]
     """
 
-    def resized(image):
-        return tf.image.resize(image, [image_size, image_size], antialias=True)
-
     # resizing takes bytes as they are; turned into floats first, a large photo costs more than its decoding
-    image = tf.cond(
+    return tf.cond(
         _is_plain_jpeg(image_bytes),
-        lambda: resized(_decode_plain_jpeg(image_bytes)),
-        lambda: resized(_decode_any(image_bytes)),
+        lambda: resize(_decode_plain_jpeg(image_bytes), image_size),
+        lambda: resize(_decode_any(image_bytes), image_size),
     )
-    return tf.ensure_shape(tf.clip_by_value(image, 0.0, 255.0), [image_size, image_size, 3])
+
+
+def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Squashes decoded photos to squares, as `decode_and_resize` does: `[..., H, W, 3]` -> float32 `[..., S, S, 3]`."""
+    resized = tf.image.resize(images, [image_size, image_size], antialias=True)
+    return tf.clip_by_value(resized, 0.0, 255.0)
 
 
 def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,16 +66,44 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf
     Returns:
         `[B, S, S, 3]` float32 in [0, 255], black where the bytes are no image, and `[B]` bool, false there.
     """
+
+    def all_kinds(photo):
+        return decode_and_resize(photo, image_size)
+
+    def plain_jpeg(photo):
+        return resize(_decode_bytes(photo), image_size)
+
+    pixels = headers.plain_jpeg_pixels(image_bytes)
+    is_plain = _is_plain_jpeg(image_bytes) & (pixels >= 0) & (pixels <= MAX_PIXELS)
+    # each call sets its pipeline up again, which takes the longer the more operations might be needed
+    return tf.cond(
+        tf.reduce_all(is_plain),
+        lambda: _collected(image_bytes, plain_jpeg, image_size),
+        lambda: _collected(image_bytes, all_kinds, image_size),
+    )
+
+
+def _collected(image_bytes: tf.Tensor, read, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """See `decode_batch`; `read` makes `[S, S, 3]` of a photo or fails, which only a pipeline of tf.data survives."""
     count = tf.size(image_bytes, out_type=tf.int64)
-    rows = tf.data.Dataset.range(count)
-    decoded = rows.map(lambda row: (row, decode_and_resize(image_bytes[row], image_size)), tf.data.AUTOTUNE)
+    options = tf.data.Options()  # without the set-up that only long pipelines earn back
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    rows = tf.data.Dataset.range(count).with_options(options)
+    decoded = rows.map(lambda row: (row, read(image_bytes[row])), tf.data.AUTOTUNE, deterministic=True)
     decoded = decoded.ignore_errors(log_warning=False)
-    # one row more, so that the batch below exists even if nothing could be decoded
+    # follows where some could not be decoded, so that the batch below exists even if none could
     filler = tf.data.Dataset.from_tensors((count, tf.zeros([image_size, image_size, 3])))
-    found, pixels = decoded.concatenate(filler).batch(count + 1).get_single_element()
-    batch = tf.scatter_nd(found[:, tf.newaxis], pixels, [count + 1, image_size, image_size, 3])
-    is_image = tf.scatter_nd(found[:, tf.newaxis], tf.ones_like(found, tf.bool), [count + 1])
-    return batch[:count], is_image[:count]
+    at_least_one = tf.maximum(count, 1)
+    found, pixels = decoded.concatenate(filler).take(at_least_one).batch(at_least_one).get_single_element()
+    places = found[:, tf.newaxis]
+    is_image = tf.scatter_nd(places, tf.ones_like(found, tf.bool), [count + 1])[:count]
+    batch = tf.cond(
+        tf.reduce_all(is_image),
+        lambda: pixels[:count],
+        lambda: tf.scatter_nd(places, pixels, [count + 1, image_size, image_size, 3])[:count],
+    )
+    return tf.ensure_shape(batch, [None, image_size, image_size, 3]), is_image
 
 
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
