@@ -145,20 +145,24 @@ def _decode_any(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_png(png_bytes: tf.Tensor) -> tf.Tensor:
-    rgba = tf.cast(tf.io.decode_png(png_bytes, channels=4), tf.float32)
+    rgba = tf.io.decode_png(png_bytes, channels=4)
     # to an opaque picture of 1, 2 or 4 bits the decoder adds an alpha of that many bits: 1, 3 or 15, not 255
     bit_depth = tf.io.decode_raw(tf.strings.substr(png_bytes, 24, 1), tf.uint8)[0]
-    opaque = tf.pow(2.0, tf.cast(bit_depth, tf.float32)) - 1.0
-    is_opaque = tf.reduce_all(tf.equal(rgba[..., 3], opaque))
-    return tf.cond(is_opaque, lambda: rgba[..., :3], lambda: _on_white(rgba))
+    opaque = tf.minimum(tf.pow(2.0, tf.cast(bit_depth, tf.float32)) - 1.0, 255.0)
+    is_opaque = tf.reduce_all(tf.equal(rgba[..., 3], tf.cast(opaque, tf.uint8)))
+    return tf.cond(is_opaque, lambda: tf.cast(rgba[..., :3], tf.float32), lambda: _on_white(rgba))
 
 
 def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
+    def rgb():
+        is_jpeg = headers.starts_with(image_bytes, headers.JPEG_MAGIC)
+        image = _decode_bytes(image_bytes)
+        # turned before it takes four times the memory
+        image = tf.cond(is_jpeg, lambda: _upright(image, image_bytes), lambda: image)
+        return tf.cast(image, tf.float32)
+
     is_webp = headers.starts_with(image_bytes, headers.WEBP_MAGIC)
-    image = tf.cond(is_webp, lambda: _decode_webp(image_bytes), lambda: _decode_rgb(image_bytes))
-    return tf.cond(
-        headers.starts_with(image_bytes, headers.JPEG_MAGIC), lambda: _upright(image, image_bytes), lambda: image
-    )
+    return tf.cond(is_webp, lambda: _decode_webp(image_bytes), rgb)
 
 
 def _decode_bytes(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -166,20 +170,17 @@ def _decode_bytes(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def _decode_rgb(image_bytes: tf.Tensor) -> tf.Tensor:
-    return tf.cast(_decode_bytes(image_bytes), tf.float32)
-
-
 def _decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
     """The decoder gives a WebP its own number of channels, 3 or 4, or refuses."""
-    image = tf.cast(tf.io.decode_image(image_bytes, expand_animations=False), tf.float32)
-    image = tf.cond(tf.equal(tf.shape(image)[-1], 4), lambda: _on_white(image), lambda: image)
+    image = tf.io.decode_image(image_bytes, expand_animations=False)
+    has_alpha = tf.equal(tf.shape(image)[-1], 4)
+    image = tf.cond(has_alpha, lambda: _on_white(image), lambda: tf.cast(image, tf.float32))
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def _on_white(rgba: tf.Tensor) -> tf.Tensor:
-    alpha = rgba[..., 3:] / 255.0
-    return rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)
+    alpha = tf.cast(rgba[..., 3:], tf.float32) / 255.0
+    return tf.cast(rgba[..., :3], tf.float32) * alpha + 255.0 * (1.0 - alpha)
 
 
 def _upright(image: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
