@@ -48,13 +48,7 @@ MODULES = {
     "metrics": (1, {".ranking", "numpy"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "postprocessing": (1, {".files", "numpy"}),
-    "serving": (1, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
-    "serving.fingerprint": (1, {".data.images", ".embedder", "keras", "numpy"}),
-    "serving.graph": (1, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
-    "serving.saved_model": (1, {".embedder", ".serving.fingerprint", ".serving.graph", "keras", "tensorflow"}),
-    "serving.served": (1, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
     # 2
-    "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "class_pairs": (2, {".compat", ".mining", ".pairwise", ".replicas", "tensorflow"}),
     "comparison": (2, {".files", ".metrics", "numpy"}),
     "evaluation": (2, {".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
@@ -106,8 +100,28 @@ MODULES = {
         },
     ),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
-    # 7: the public names, lazily
-    "": (7, {"._lazy"}),
+    # 7
+    "serving": (7, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
+    "serving.catalog": (7, {".index", ".index.storage", "numpy"}),
+    "serving.fingerprint": (7, {".data.images", ".embedder", "keras", "numpy"}),
+    "serving.graph": (7, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
+    "serving.saved_model": (
+        7,
+        {
+            *(".embedder", ".index", ".serving.catalog", ".serving.fingerprint", ".serving.graph"),
+            *(".serving.scann_graph", ".serving.search_graph", "keras", "tensorflow"),
+        },
+    ),
+    "serving.scann_graph": (
+        7,
+        {".index", ".index.scann", ".serving.catalog", ".serving.search_graph", "numpy", "scann", "tensorflow"},
+    ),
+    "serving.search_graph": (7, {".serving.catalog", "numpy", "tensorflow"}),
+    "serving.served": (7, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
+    # 8
+    "beam": (8, {".embedding_files", ".serving", "apache_beam", "numpy"}),
+    # 9: the public names, lazily
+    "": (9, {"._lazy"}),
 }
 WITHOUT_TENSORFLOW = [
     "metrics",
