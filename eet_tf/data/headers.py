@@ -15,6 +15,8 @@ _MOST_SEGMENTS = 1000  # of a JPEG before its frame header; a photo has 5 to 50
 _MOST_BLOCKS = 10_000  # of a GIF; an animation has 2 a frame
 _UNKNOWN = -1.0
 
+_ANIMATION, _ALPHA = 0x02, 0x10  # of the flags of an extended WebP
+
 # what stands behind 0xFF in a JPEG: a frame header, SOF0 to SOF15; a segment that is passed over (tables, DRI, DQT,
 # APP0 to APP15, comments); or neither
 _NO_SEGMENT, _SEGMENT, _FRAME = 0, 1, 2
@@ -102,6 +104,23 @@ def other_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
     for magic, read in kinds:
         pixels = tf.where(starts_with(image_bytes, magic), read(header), pixels)
     return tf.cond(starts_with(image_bytes, GIF_MAGIC), lambda: _gif_pixels(image_bytes), lambda: pixels)
+
+
+def with_alpha_if_animated(webp_bytes: tf.Tensor) -> tf.Tensor:
+    """The same WebP; an animation says that it has an alpha channel.
+
+    TensorFlow 2.20 writes four channels of an animation, but allocates three if its header declares no alpha: it
+    writes past the end and may take the whole process down. With alpha declared it allocates four.
+    """
+    header = _bytes_at(webp_bytes, 0, _HEADER_BYTES)
+    is_animated = tf.reduce_all(tf.equal(header[12:16], list(b"VP8X"))) & tf.not_equal(header[20] & _ANIMATION, 0)
+
+    def declared():
+        flags = tf.gather([bytes([flags | _ALPHA]) for flags in range(256)], header[20])
+        rest = tf.strings.substr(webp_bytes, 21, tf.strings.length(webp_bytes))
+        return tf.strings.join([tf.strings.substr(webp_bytes, 0, 20), flags, rest])
+
+    return tf.cond(is_animated, declared, lambda: webp_bytes)
 
 
 def _bytes_at(image_bytes: tf.Tensor, place, count: int) -> tf.Tensor:

@@ -17,8 +17,8 @@ _EXIF_SEARCH_BYTES = 4096
 def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     """Decodes one photo and squashes it to a square, whatever its aspect ratio.
 
-    - JPEG (grey, RGB, CMYK), PNG (grey, palette, alpha, 16 bits), BMP, GIF (first frame) and, with TensorFlow 2.20,
-      WebP. All become RGB; a PNG's transparent pixels become white.
+    - JPEG (grey, RGB, CMYK), PNG (grey, palette, alpha, 16 bits), BMP, GIF and, with TensorFlow 2.20, WebP
+      (of animations the first frame). All become RGB; a PNG's transparent pixels become white.
     - A JPEG with an EXIF orientation is turned upright, as every photo viewer does. Other formats: as stored.
     - Bilinear resizing with antialiasing.
     - More than `MAX_PIXELS`, as the header declares them, are refused before anything is allocated; of a GIF, those of
@@ -172,7 +172,7 @@ def _decode_bytes(image_bytes: tf.Tensor) -> tf.Tensor:
 
 def _decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
     """The decoder gives a WebP its own number of channels, 3 or 4, or refuses."""
-    image = tf.io.decode_image(image_bytes, expand_animations=False)
+    image = tf.io.decode_image(headers.with_alpha_if_animated(image_bytes), expand_animations=False)
     has_alpha = tf.equal(tf.shape(image)[-1], 4)
     image = tf.cond(has_alpha, lambda: _on_white(image), lambda: tf.cast(image, tf.float32))
     return tf.ensure_shape(image, [None, None, 3])

@@ -110,6 +110,21 @@ def test_transparent_webp_becomes_white(lossless):
     np.testing.assert_allclose(decode(photo), on_white(opened(photo)), atol=0.01 if lossless else 2)
 
 
+@needs_webp
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_webp_gives_its_first_frame(lossless, mode):
+    """TensorFlow writes past the end of its own memory if such a file declares no alpha, and the process dies."""
+    frames = [Image.fromarray(pixels(seed=seed)).convert(mode) for seed in (1, 2, 3)]
+    if mode == "RGBA":
+        frames[0].putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 21).astype(np.uint8), [13, 1])))
+    photo = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=lossless, quality=90)
+    assert opened(photo).n_frames == 3
+    if mode == "RGB":
+        photo = photo[:20] + bytes([photo[20] & ~0x10]) + photo[21:]  # Pillow declares it in some
+    np.testing.assert_allclose(decode(photo), on_white(opened(photo)), atol=0.01 if lossless else 2)
+
+
 def test_gif_gives_its_first_frame():
     frames = [Image.fromarray(pixels(seed=seed)).quantize(64) for seed in (1, 2, 3)]
     photo = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
