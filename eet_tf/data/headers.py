@@ -31,6 +31,16 @@ def starts_with(image_bytes: tf.Tensor, magic: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
 
 
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)],
+    experimental_attributes={"_noinline": True},  # as `images._decode_any`
+)
+def declared_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
+    """The pixels that a photo of any kind declares: scalar float64; 0 for bytes of no kind, -1 if in doubt."""
+    is_jpeg = starts_with(image_bytes, JPEG_MAGIC)
+    return tf.cond(is_jpeg, lambda: jpeg_pixels(image_bytes), lambda: other_pixels(image_bytes))
+
+
 def plain_jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
     """The pixels that JPEGs declare whose segments follow one another without a gap, as nearly all do.
 

@@ -245,6 +245,15 @@ def test_what_is_no_image_is_refused(name):
         images.decode_and_resize(BAD[name], 32)
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF"])
+def test_more_pixels_than_asked_for_are_refused(format):
+    """Of 21 x 13 = 273; the limit is what may just be."""
+    photo = encoded(Image.fromarray(pixels()), format)
+    assert (images.decode_and_resize(photo, 32, 273).numpy() == images.decode_and_resize(photo, 32).numpy()).all()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 272 pixels"):
+        images.decode_and_resize(photo, 32, 272)
+
+
 # EXIF
 
 
