@@ -12,7 +12,7 @@ PNG_MAGIC, JPEG_MAGIC, GIF_MAGIC, BMP_MAGIC, WEBP_MAGIC = b"\x89PNG", b"\xff\xd8
 _HEADER_BYTES = 32  # all that PNG, BMP, WebP need
 _WINDOW = 4096  # bytes looked through for the next marker of a JPEG
 _MOST_SEGMENTS = 1000  # of a JPEG before its frame header; a photo has 5 to 50
-_MOST_BLOCKS = 10_000  # of a GIF; an animation has 2 a frame
+_MOST_BLOCKS = 2_000  # of a GIF; an animation has 2 a frame
 _UNKNOWN = -1.0
 
 _ANIMATION, _ALPHA = 0x02, 0x10  # of the flags of an extended WebP
