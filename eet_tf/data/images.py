@@ -70,30 +70,55 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf
         `[B]` bool, false there.
     """
 
-    def all_kinds(photo):
-        return decode_and_resize(photo, image_size, MAX_PIXELS)
+    def plain_jpeg(row):
+        return resize(_decode_bytes(image_bytes[row]), image_size)
 
-    def plain_jpeg(photo):
-        return resize(_decode_bytes(photo), image_size)
+    def all_kinds(row):
+        return decode_and_resize(image_bytes[row], image_size, MAX_PIXELS)
 
     pixels = headers.plain_jpeg_pixels(image_bytes)
-    is_plain = _is_plain_jpeg(image_bytes) & (pixels >= 0) & (pixels <= MAX_PIXELS)
+    is_jpeg = headers.starts_with(image_bytes, headers.JPEG_MAGIC) & (pixels >= 0) & (pixels <= MAX_PIXELS)
+    has_exif = _has_exif(image_bytes)
+    count = tf.size(image_bytes, out_type=tf.int64)
     # each call sets its pipeline up again, which takes the longer the more operations might be needed
     return tf.cond(
-        tf.reduce_all(is_plain),
-        lambda: _collected(image_bytes, plain_jpeg, image_size),
-        lambda: _collected(image_bytes, all_kinds, image_size),
+        tf.reduce_all(is_jpeg & ~has_exif),
+        lambda: _collected(count, plain_jpeg, image_size),
+        lambda: tf.cond(
+            tf.reduce_all(is_jpeg),
+            lambda: _collected(count, _jpegs_with_exif(image_bytes, has_exif, image_size), image_size),
+            lambda: _collected(count, all_kinds, image_size),
+        ),
     )
 
 
-def _collected(image_bytes: tf.Tensor, read, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """See `decode_batch`; `read` makes `[S, S, 3]` of a photo or fails, which only a pipeline of tf.data survives."""
-    count = tf.size(image_bytes, out_type=tf.int64)
+def _jpegs_with_exif(image_bytes: tf.Tensor, has_exif: tf.Tensor, image_size: int):
+    """What reads a row of JPEGs of which some have EXIF, which is read here, outside of any pipeline."""
+
+    def orientation(row):
+        photo, has_any = row
+        return tf.cond(has_any, lambda: exif_orientation(photo), lambda: 1)
+
+    orientations = tf.map_fn(orientation, (image_bytes, has_exif), fn_output_signature=tf.int32)
+
+    def read(row):
+        image = _decode_bytes(image_bytes[row])
+        return tf.cond(
+            tf.equal(orientations[row], 1),
+            lambda: resize(image, image_size),
+            lambda: resize(_turned(tf.cast(image, tf.float32), orientations[row]), image_size),
+        )
+
+    return read
+
+
+def _collected(count: tf.Tensor, read, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """See `decode_batch`; `read` makes `[S, S, 3]` of a row or fails, which only a pipeline of tf.data survives."""
     options = tf.data.Options()  # without the set-up that only long pipelines earn back
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     rows = tf.data.Dataset.range(count).with_options(options)
-    decoded = rows.map(lambda row: (row, read(image_bytes[row])), tf.data.AUTOTUNE, deterministic=True)
+    decoded = rows.map(lambda row: (row, read(row)), tf.data.AUTOTUNE, deterministic=True)
     decoded = decoded.ignore_errors(log_warning=False)
     # follows where some could not be decoded, so that the batch below exists even if none could
     filler = tf.data.Dataset.from_tensors((count, tf.zeros([image_size, image_size, 3])))
@@ -117,8 +142,12 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
 
 def _is_plain_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     """Most photos are JPEG without EXIF, and are not to wait for all the operations that others need."""
+    return headers.starts_with(image_bytes, headers.JPEG_MAGIC) & ~_has_exif(image_bytes)
+
+
+def _has_exif(image_bytes: tf.Tensor) -> tf.Tensor:
     head = tf.strings.substr(image_bytes, 0, _EXIF_SEARCH_BYTES)
-    return headers.starts_with(image_bytes, headers.JPEG_MAGIC) & ~tf.strings.regex_full_match(head, r"\C*Exif\C*")
+    return tf.strings.regex_full_match(head, r"\C*Exif\C*")
 
 
 def _checked(image_bytes: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -152,7 +181,7 @@ def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
     def rgb():
         is_jpeg = headers.starts_with(image_bytes, headers.JPEG_MAGIC)
         image = tf.cast(_decode_bytes(image_bytes), tf.float32)  # floats are turned faster than bytes
-        return tf.cond(is_jpeg, lambda: _upright(image, image_bytes), lambda: image)
+        return tf.cond(is_jpeg, lambda: _turned(image, exif_orientation(image_bytes)), lambda: image)
 
     is_webp = headers.starts_with(image_bytes, headers.WEBP_MAGIC)
     return tf.cond(is_webp, lambda: _decode_webp(image_bytes), rgb)
@@ -176,9 +205,8 @@ def _on_white(rgba: tf.Tensor) -> tf.Tensor:
     return tf.cast(rgba[..., :3], tf.float32) * alpha + 255.0 * (1.0 - alpha)
 
 
-def _upright(image: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
+def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Undoes an EXIF orientation of 2 to 8 (TIFF tag 0x0112); 1 and unknown values leave the image alone."""
-    orientation = exif_orientation(image_bytes)
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     flip_rows = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
     flip_columns = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))

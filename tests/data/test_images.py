@@ -401,6 +401,17 @@ def test_no_photo_of_a_batch_is_one():
     assert not batch.numpy().any()
 
 
+@pytest.mark.parametrize("others", [[], GOOD[1:2]], ids=["alone", "beside a png"])
+def test_jpegs_of_every_orientation_in_one_batch(others):
+    """Smooth ones; orientation 9 is none, and a comment that says Exif turns nothing."""
+    photos = [jpeg_with_exif(tiff(orientation), orientation) for orientation in range(1, 10)]
+    photos += [GOOD[0], encoded(pixels(), "JPEG", comment=b"Exif\0\0" + tiff(6)), *others]
+    batch, is_image = decode_batch(photos)
+    assert is_image.numpy().all()
+    for row, photo in zip(batch.numpy(), photos):
+        assert (row == images.decode_and_resize(photo, 32).numpy()).all()
+
+
 def test_a_batch_of_no_photos():
     batch, is_image = decode_batch(tf.zeros([0], tf.string))
     assert batch.shape == [0, 32, 32, 3]

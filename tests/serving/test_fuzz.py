@@ -98,6 +98,33 @@ def test_broken_photos_harm_no_other(decode, seed):
     assert 0.2 < num_bad / CASES_PER_SEED < 0.95  # the accidents are neither all harmless nor all deadly
 
 
+def broken_jpeg(rng, photo):
+    """One whose segments are all in their places, so that it gets as far as the decoder: bytes within them changed."""
+    changed = bytearray(photo)
+    frame = max(photo.find(b"\xff\xc0"), photo.find(b"\xff\xc2")) + 19
+    exif = photo.find(b"Exif")
+    for _ in range(rng.integers(1, 6)):
+        if exif > 0 and rng.random() < 0.5:
+            changed[exif + 6 + rng.integers(26)] = rng.integers(256)
+        else:
+            changed[rng.integers(frame, len(photo))] = rng.integers(256)
+    return bytes(changed[: rng.integers(frame, len(photo))] if rng.random() < 0.2 else changed)
+
+
+@pytest.mark.parametrize("kinds", [(0, 1, 3), (0, 2)], ids=["plain", "with exif"])
+def test_broken_jpegs_harm_no_other(decode, kinds):
+    """They are decoded in pipelines of their own, unless something else is among them; rows are the same in both."""
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        photos = [SEEDS[0], *(broken_jpeg(rng, SEEDS[rng.choice(kinds)]) for _ in range(BATCH)), SEEDS[kinds[-1]]]
+        batch, is_image = (value.numpy() for value in decode(photos))
+        assert is_image[[0, -1]].all() and not batch[~is_image].any()
+        among_others, is_image_too = (value.numpy() for value in decode([*photos, GOOD[1]]))
+        np.testing.assert_array_equal(batch, among_others[:-1])
+        np.testing.assert_array_equal(is_image, is_image_too[:-1])
+        assert 0 < np.count_nonzero(~is_image) < BATCH
+
+
 @pytest.mark.parametrize("kind", range(len(SEEDS)))
 def test_a_photo_cut_off_anywhere_harms_no_other(decode, kind):
     photo, expected = SEEDS[kind], decode(GOOD)[0].numpy()
