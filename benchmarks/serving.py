@@ -115,7 +115,7 @@ def search_table(folder: str) -> str:
     embedder = eet_tf.build_embedder("small_cnn", FLAGS.dim, image_size=FLAGS.image_size)
     fingerprint = embedder_fingerprint(embedder)
     index = ExactIndex.build(vectors, skus, fingerprint=fingerprint)
-    head = " | ".join(f"{number} photos, ms" for number in FLAGS.batch_sizes)
+    head = " | ".join(f"{number} at once, ms" for number in FLAGS.batch_sizes)
     lines = [
         f"| storage | {head} | saved_model.pb, MB | variables, MB |",
         "|---|" + "---|" * (len(FLAGS.batch_sizes) + 2),
@@ -125,7 +125,7 @@ def search_table(folder: str) -> str:
         compare = tf.function(search.__call__, input_signature=[tf.TensorSpec([None, FLAGS.dim], tf.float32)])
         queries = [tf.constant(vectors[: int(number)], tf.float32) for number in FLAGS.batch_sizes]
         times = milliseconds(*(lambda batch=batch, compare=compare: compare(batch) for batch in queries))
-        figures = " | ".join(f"{value:.0f}" for value in np.median(times, axis=0))
+        figures = " | ".join(f"{value:.1f}" for value in np.median(times, axis=0))
         version = eet_tf.export_embedder(
             embedder, os.path.join(folder, "search"), catalog_index=index, catalog_storage=storage
         )
