@@ -11,6 +11,9 @@ makes `<output_dir>/<name>/<version>/` with warm-up requests, batching parameter
 `models.config`, `docker-compose.yml`, Prometheus's files and a `README.md` with the lines to ask a server. A bundle is
 proven by export/verify.py before a server can see it; one that fails never gets its number. With --keep_versions=3 the
 newest three stay, and those that `models.config` names. It needs `pip install 'eet-tf[serving]'`.
+
+With --index_dir, an index that `export/build_index.py` built with a SavedModel of the same embedder, the server also
+answers photos with the nearest products (signature `search`), from a copy of the index as it is now.
 """
 
 import functools
@@ -44,6 +47,12 @@ flags.DEFINE_integer(
     "With --bundle: how many versions stay, at least 2, and any that models.config names; 0 keeps all.",
 )
 flags.DEFINE_multi_string("op_library", [], "With --bundle: a library of operations that the server will have loaded.")
+flags.DEFINE_string("index_dir", None, "An index that the server searches by itself; none by default.")
+flags.DEFINE_integer("k", 10, "Products that such a search finds.", lower_bound=1)
+flags.DEFINE_enum(
+    "catalog_storage", None, ["float32", "bfloat16", "int8"], "How it keeps vectors; by default as the index does."
+)
+flags.DEFINE_bool("scann_in_graph", False, "Search with ScaNN's operations, which a stock server does not have.")
 
 
 def main(argv):
@@ -61,7 +70,14 @@ def main(argv):
         whitening = Whitening.read(FLAGS.whitening) if FLAGS.whitening else None
         embedder = eet_tf.load_embedder(FLAGS.model)
         write_model = functools.partial(
-            eet_tf.export_embedder, embedder, metadata=training_facts(), whitening=whitening
+            eet_tf.export_embedder,
+            embedder,
+            metadata=training_facts(),
+            whitening=whitening,
+            catalog_index=FLAGS.index_dir,
+            k=FLAGS.k,
+            catalog_storage=FLAGS.catalog_storage,
+            scann_in_graph=FLAGS.scann_in_graph,
         )
         folder = bundled(write_model, embedder, whitening) if FLAGS.bundle else write_model(FLAGS.output_dir)
     except (ValueError, ImportError) as error:

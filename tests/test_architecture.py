@@ -28,7 +28,8 @@ MODULES = {
     "data.augment": (0, {"tensorflow"}),
     "data.catalog": (0, {"numpy"}),
     "data.drawing": (0, {"PIL", "numpy"}),
-    "data.images": (0, {"tensorflow"}),
+    "data.headers": (0, {"tensorflow"}),
+    "data.images": (0, {".data.headers", "tensorflow"}),
     "demo.photos": (0, {"PIL"}),
     "data.sampling": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
@@ -57,25 +58,7 @@ MODULES = {
     "metrics": (1, {".ranking", "numpy"}),
     "mining": (1, {".compat", ".pairwise", "tensorflow"}),
     "postprocessing": (1, {".files", "numpy"}),
-    "serving": (1, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
-    "serving.bundle": (
-        1,
-        {
-            *(".data.images", ".files", ".serving.deployment", ".serving.saved_model", ".serving.warmup"),
-            *("google", "keras", "numpy", "tensorflow", "tensorflow_serving"),
-        },
-    ),
-    "serving.deployment": (1, {".files"}),
-    "serving.fingerprint": (1, {".data.images", ".embedder", "keras", "numpy"}),
-    "serving.graph": (1, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
-    "serving.saved_model": (1, {".embedder", ".serving.fingerprint", ".serving.graph", "keras", "tensorflow"}),
-    "serving.served": (1, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
-    "serving.warmup": (
-        1,
-        {".data.drawing", ".serving.saved_model", "PIL", "numpy", "tensorflow", "tensorflow_serving"},
-    ),
     # 2
-    "beam": (2, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     "client.grpc_transport": (
         2,
         {".client.refusals", ".client.retries", "grpc", "numpy", "tensorflow", "tensorflow_serving"},
@@ -154,9 +137,8 @@ MODULES = {
     "index": (
         6,
         {
-            *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.scann", ".index.texts"),
-            *(".index.milvus", ".index.verify"),
-            *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.lookup", ".index.scann"),
+            *(".index.base", ".index.checks", ".index.exact", ".index.folder", ".index.lookup", ".index.milvus"),
+            *(".index.scann", ".index.texts", ".index.verify"),
         },
     ),
     "workers": (6, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
@@ -164,8 +146,39 @@ MODULES = {
     "demo": (7, {".demo.app", ".demo.photos"}),
     "demo.app": (7, {".client", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"}),
     "demo.filters": (7, {".index", "numpy"}),
-    # 8: the public names, lazily
-    "": (8, {"._lazy"}),
+    "serving": (7, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
+    "serving.catalog": (7, {".index", ".index.storage", "numpy"}),
+    "serving.fingerprint": (7, {".data.images", ".embedder", "keras", "numpy"}),
+    "serving.graph": (7, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
+    "serving.saved_model": (
+        7,
+        {
+            *(".embedder", ".index", ".serving.catalog", ".serving.fingerprint", ".serving.graph"),
+            *(".serving.scann_graph", ".serving.search_graph", "keras", "tensorflow"),
+        },
+    ),
+    "serving.scann_graph": (
+        7,
+        {".index", ".index.scann", ".serving.catalog", ".serving.search_graph", "numpy", "scann", "tensorflow"},
+    ),
+    "serving.search_graph": (7, {".serving.catalog", "numpy", "tensorflow"}),
+    "serving.served": (7, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
+    "serving.bundle": (
+        7,
+        {
+            *(".data.images", ".files", ".serving.deployment", ".serving.saved_model", ".serving.warmup"),
+            *("google", "keras", "numpy", "tensorflow", "tensorflow_serving"),
+        },
+    ),
+    "serving.deployment": (7, {".files"}),
+    "serving.warmup": (
+        7,
+        {".data.drawing", ".serving.saved_model", "PIL", "numpy", "tensorflow", "tensorflow_serving"},
+    ),
+    # 8
+    "beam": (8, {".embedding_files", ".serving", "apache_beam", "numpy"}),
+    # 9: the public names, lazily
+    "": (9, {"._lazy"}),
 }
 WITHOUT_TENSORFLOW = [
     "metrics",

@@ -85,7 +85,9 @@ class ScannEngine:
     @classmethod
     def build(cls, vectors: Vectors, configuration: ScannConfiguration) -> ScannEngine:
         """Trains ScaNN on the rows."""
-        return cls(_build_searcher(vectors, configuration), configuration, vectors)
+        return cls(
+            build_searcher(vectors, configuration, _import_scann().builder, vectors.storage), configuration, vectors
+        )
 
     def with_configuration(self, configuration: ScannConfiguration) -> ScannEngine:
         """The same tree and codes, searched in another way."""
@@ -93,13 +95,7 @@ class ScannEngine:
 
     def search(self, queries: np.ndarray, k: int, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """See `search.Engine`. Where much will be dropped more leaves are searched: what is left lies farther."""
-        options, num_rows = {}, len(self._vectors)
-        if self.configuration.num_candidates:
-            # ScaNN returns only as many as it compares exactly, and pads the rest.
-            options["pre_reorder_num_neighbors"] = min(max(self.configuration.num_candidates, 2 * k), num_rows)
-        if num_leaves := self.configuration.num_leaves:
-            leaves = round(self.configuration.num_leaves_to_search / math.sqrt(share))
-            options["leaves_to_search"] = min(max(leaves, 1), num_leaves)
+        options = search_options(self.configuration, k, len(self._vectors), share)
         rows, scores = self._searcher.search_batched_parallel(queries, final_num_neighbors=k, **options)
         # what is missing comes last, as row 0 with score NaN
         short = np.flatnonzero(np.isnan(scores[:, -1]))
@@ -284,17 +280,33 @@ def _import_scann() -> types.ModuleType:
     return scann_ops_pybind
 
 
-def _build_searcher(vectors: Vectors, configuration: ScannConfiguration):
+def search_options(configuration: ScannConfiguration, k: int, num_rows: int, share: float = 1.0) -> dict[str, int]:
+    """What ScaNN is told so that it finds `k` of which a `share` will be kept."""
+    options = {}
+    if configuration.num_candidates:
+        # ScaNN returns only as many as it compares exactly, and pads the rest.
+        options["pre_reorder_num_neighbors"] = min(max(configuration.num_candidates, 2 * k), num_rows)
+    if configuration.num_leaves:
+        leaves = round(configuration.num_leaves_to_search / math.sqrt(share))
+        options["leaves_to_search"] = min(max(leaves, 1), configuration.num_leaves)
+    return options
+
+
+def build_searcher(vectors: Vectors, configuration: ScannConfiguration, new_builder, storage: str):
+    """Trains ScaNN on the rows, of which it keeps a copy as `storage` says.
+
+    `new_builder` is the `builder` of its module without TensorFlow, or of that with it.
+    """
     sample = min(len(vectors), _MOST_TRAINING_ROWS)
     # 10 is a default that every search overrides
-    builder = _import_scann().builder(vectors.rows(slice(None)), 10, "dot_product")
+    builder = new_builder(vectors.rows(slice(None)), 10, "dot_product")
     if configuration.num_leaves:
         leaves = (configuration.num_leaves, configuration.num_leaves_to_search)
         builder = builder.tree(*leaves, training_sample_size=sample)
     if configuration.num_candidates == 0:
         return builder.score_brute_force().build()
     builder = builder.score_ah(_DIMENSIONS_PER_CODE, _ANISOTROPIC_THRESHOLD, training_sample_size=sample)
-    return builder.reorder(configuration.num_candidates, **_reordering(vectors.storage)).build()
+    return builder.reorder(configuration.num_candidates, **_reordering(storage)).build()
 
 
 def _reordering(storage: str) -> dict:

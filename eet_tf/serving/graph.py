@@ -1,8 +1,8 @@
-"""What a server runs: the functions from encoded photos to embeddings and attributes, without this package."""
+"""What a server runs: the functions from photos to embeddings, attributes and products, without this package."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -13,27 +13,61 @@ from eet_tf.embedder import attribute_names
 
 
 class ServingModule(tf.Module):
-    """What is saved: the embedder's variables and one function from bytes to embeddings and attributes."""
+    """What is saved: the embedder's variables, the catalogue's if it is searched, and a function for each signature.
 
-    def __init__(self, embedder: keras.Model, whitening=None):
+    Args:
+        embedder: `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or a dict with `"embedding"`.
+        whitening: a `postprocessing.Whitening`, or None.
+        search: `[B, D]` -> (`[B, k]` skus, `[B, k]` scores), a `tf.Module`; None for no search.
+
+    Attributes:
+        functions: by the names of the signatures that they become.
+    """
+
+    def __init__(self, embedder: keras.Model, whitening=None, search: Callable | None = None):
         super().__init__()
         self.weights = compat.raw_variables(embedder)
         self.whitening = [] if whitening is None else [tf.Variable(whitening.mean), tf.Variable(whitening.projection)]
-        image_size = embedder.input_shape[1]
+        self.searched = search
+        image_size, sizes = embedder.input_shape[1], output_sizes(embedder, whitening)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-        def embed_bytes(image_bytes):
-            batch, is_image = images.decode_batch(image_bytes, image_size)
+        def embed(batch):
             # not every kernel takes a batch of no rows
-            outputs = tf.cond(
-                tf.size(image_bytes) > 0,
+            return tf.cond(
+                tf.shape(batch)[0] > 0,
                 lambda: _served_outputs(embedder, batch, self.whitening),
-                lambda: {name: tf.zeros([0, size]) for name, size in output_sizes(embedder, whitening).items()},
+                lambda: {name: tf.zeros([0, size]) for name, size in sizes.items()},
             )
-            zeroed = {name: tf.where(is_image[:, tf.newaxis], rows, 0.0) for name, rows in outputs.items()}
-            return {**zeroed, "ok": is_image}
 
-        self.embed_bytes = embed_bytes
+        def embed_encoded(image_bytes):
+            batch, is_image = images.decode_batch(image_bytes, image_size)
+            outputs = {name: tf.where(is_image[:, tf.newaxis], rows, 0.0) for name, rows in embed(batch).items()}
+            return {**outputs, "ok": is_image}
+
+        def embed_decoded(pixels):
+            # nothing can be resized to a batch of no rows
+            is_empty = tf.equal(tf.shape(pixels)[0], 0)
+            batch = tf.cond(
+                is_empty,
+                lambda: tf.zeros([0, image_size, image_size, 3]),
+                lambda: images.resize(pixels, image_size),
+            )
+            return embed(batch)
+
+        def search_encoded(image_bytes):
+            outputs = embed_encoded(image_bytes)
+            skus, scores = search(outputs["embedding"])
+            is_image = outputs["ok"][:, tf.newaxis]
+            return {"sku": tf.where(is_image, skus, ""), "score": tf.where(is_image, scores, 0.0), "ok": outputs["ok"]}
+
+        encoded = [tf.TensorSpec([None], tf.string, name="image_bytes")]
+        decoded = [tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
+        self.embed_bytes = tf.function(embed_encoded, input_signature=encoded)
+        self.embed_images = tf.function(embed_decoded, input_signature=decoded)
+        self.functions = {"serving_default": self.embed_bytes, "embed_images": self.embed_images}
+        if search is not None:
+            self.search_bytes = tf.function(search_encoded, input_signature=encoded)
+            self.functions["search"] = self.search_bytes
 
 
 def _served_outputs(embedder: keras.Model, batch: tf.Tensor, whitening) -> dict[str, tf.Tensor]:

@@ -11,8 +11,12 @@ import keras
 import tensorflow as tf
 
 from eet_tf.embedder import attribute_names
+from eet_tf.index import CatalogIndex
+from eet_tf.serving.catalog import served_catalog
 from eet_tf.serving.fingerprint import embedder_fingerprint
 from eet_tf.serving.graph import ServingModule, describing, output_sizes
+from eet_tf.serving.scann_graph import SCANN_OPS, ScannSearch
+from eet_tf.serving.search_graph import CatalogSearch
 
 MANIFEST = os.path.join("assets.extra", "eet_tf.json")
 
@@ -21,14 +25,33 @@ class SavedModelError(ValueError):
     """A SavedModel that cannot be written or read; the message names the folder and the mend."""
 
 
-def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | None = None, whitening=None) -> str:
+def export_embedder(
+    embedder: keras.Model,
+    output_dir: str,
+    metadata: Mapping | None = None,
+    whitening=None,
+    catalog_index: CatalogIndex | str | os.PathLike | None = None,
+    k: int = 10,
+    catalog_storage: str | None = None,
+    scann_in_graph: bool = False,
+) -> str:
     """Writes an embedder as the next version for TF Serving, `<output_dir>/<version>/`.
 
-    A version appears whole or not at all; older ones stay. Its signature `serving_default` takes `image_bytes`
-    (string `[None]`, encoded photos) and gives `embedding` (float32 `[None, D]`, unit length) and `ok` (bool `[None]`).
-    Bytes that are no image get `ok` false and a zero vector, and change nothing for the other rows. An embedder with
-    an attribute head also gives `attributes` (float32 `[None, A]`, probabilities; zeros where `ok` is false); the
-    manifest has their names. Its signature `describe` says which embedder it is: `fingerprint` and `embedding_dim`.
+    A version appears whole or not at all; older ones stay. Its signatures:
+
+    * `serving_default`: `image_bytes` (string `[None]`, encoded photos) -> `embedding` (float32 `[None, D]`, unit
+      length) and `ok` (bool `[None]`). Bytes that are no image, or declare more than `data.images.MAX_PIXELS`, get `ok`
+      false and a zero vector, and change nothing for the other rows.
+    * `embed_images`: `images` (uint8 `[None, H, W, 3]`, any H and W, resized as decoded photos are) -> `embedding`.
+    * `search`, with a `catalog_index`: `image_bytes` -> `sku` (string `[None, k]`), `score` (float32 `[None, k]`,
+      cosine) and `ok`: the `k` nearest different products, each by its best photo, best first, as
+      `catalog_index.search(..., group_by_sku=True)` finds them. Where `ok` is false, skus are `""` and scores 0.
+
+    * `describe`: `query` (string `[None]`, anything) -> `fingerprint` (string `[None]`) and `embedding_dim` (int32
+      `[None]`): which embedder it is, since a server says nothing of a model but its signatures.
+
+    An embedder with an attribute head also gives `attributes` (float32 `[None, A]`, probabilities; zeros where `ok` is
+    false) beside each `embedding`; the manifest has their names.
 
     Args:
         embedder: a model `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or to a dict with `"embedding"`, as `build_embedder`
@@ -37,13 +60,20 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
         metadata: JSON-able facts to keep with it, e.g. the training run's figures.
         whitening: a `postprocessing.Whitening` that every embedding goes through before it is given out; D is then its
             `dim`, and the fingerprint another.
+        catalog_index: an index of this embedder, or its folder, of whose photos `search` keeps a copy as they are now.
+        k: products that `search` finds.
+        catalog_storage: how `search` keeps vectors: `"float32"`, `"bfloat16"` or `"int8"`; None: as the index does.
+        scann_in_graph: whether `search` lets ScaNN find candidates, as a `ScannIndex` is configured. Only for servers
+            that have its operations: a stock one loads such a version, but answers no `search`.
 
     Returns:
         The version's folder.
 
     Raises:
         SavedModelError: if `output_dir` is a file, the embedder's input is no square of a fixed size, or the whitening
-            is of embeddings of another length.
+            is of embeddings of another length; or `scann_in_graph` is asked for without an index or without `scann`.
+        CatalogIndexError: if the index cannot be read, is of another embedder or whitening, or has fewer than `k`
+            products; or `catalog_storage` is none.
 
     Example:
 
@@ -63,16 +93,18 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
             f"`whitening` must be of embeddings of length {embedding_dim}. Received: one of {len(whitening.mean)}. "
             "Fit it with this embedder."
         )
+    fingerprint = embedder_fingerprint(embedder, whitening)
+    dim = output_sizes(embedder, whitening)["embedding"]
+    search, facts = _search(catalog_index, k, catalog_storage, scann_in_graph, fingerprint, dim)
     os.makedirs(output_dir, exist_ok=True)
     version = max(_versions(output_dir), default=0) + 1
     aside = os.path.join(output_dir, f".{version}.{os.getpid()}")
     try:
-        module = ServingModule(embedder, whitening)
-        signatures = {"serving_default": module.embed_bytes}
-        served_dim = output_sizes(embedder, whitening)["embedding"]
-        signatures["describe"] = describing(embedder_fingerprint(embedder, whitening), served_dim)
+        module = ServingModule(embedder, whitening, search)
+        signatures = {**module.functions, "describe": describing(fingerprint, dim)}
         tf.saved_model.save(module, aside, signatures=signatures)
-        _write_manifest(aside, embedder, metadata or {}, whitening)
+        facts = {"fingerprint": fingerprint, "embedding_dim": dim, "signatures": list(signatures), **facts}
+        _write_manifest(aside, embedder, metadata or {}, facts)
         target = os.path.join(output_dir, str(version))
         os.rename(aside, target)
     finally:
@@ -80,12 +112,27 @@ def export_embedder(embedder: keras.Model, output_dir: str, metadata: Mapping | 
     return target
 
 
-def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping, whitening) -> None:
+def _search(index, k: int, storage: str | None, with_scann: bool, fingerprint: str, dim: int):
+    """What the signature `search` runs, None without an index; and what the manifest says of it."""
+    if index is None:
+        if with_scann:
+            raise SavedModelError("`scann_in_graph` must come with `catalog_index`. Received: catalog_index=None.")
+        return None, {"search": None, "needs_ops": []}
+    catalog = served_catalog(index, k, storage, fingerprint, dim)
+    facts = {"search": {"k": k, **catalog.facts()}, "needs_ops": []}
+    if not with_scann:
+        return CatalogSearch(catalog, k), facts
+    try:
+        return ScannSearch(catalog, k), {**facts, "needs_ops": list(SCANN_OPS)}
+    except ImportError as error:
+        raise SavedModelError(f"`scann_in_graph` must be False here. Received: True. {error}") from error
+
+
+def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping, facts: Mapping) -> None:
     manifest = {
         "format": 1,
-        "fingerprint": embedder_fingerprint(embedder, whitening),
         "image_size": embedder.input_shape[1],
-        "embedding_dim": output_sizes(embedder, whitening)["embedding"],
+        **facts,
         "attribute_names": list(attribute_names(embedder)),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

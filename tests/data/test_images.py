@@ -110,6 +110,21 @@ def test_transparent_webp_becomes_white(lossless):
     np.testing.assert_allclose(decode(photo), on_white(opened(photo)), atol=0.01 if lossless else 2)
 
 
+@needs_webp
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_webp_gives_its_first_frame(lossless, mode):
+    """TensorFlow writes past the end of its own memory if such a file declares no alpha, and the process dies."""
+    frames = [Image.fromarray(pixels(seed=seed)).convert(mode) for seed in (1, 2, 3)]
+    if mode == "RGBA":
+        frames[0].putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 21).astype(np.uint8), [13, 1])))
+    photo = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=lossless, quality=90)
+    assert opened(photo).n_frames == 3
+    if mode == "RGB":
+        photo = photo[:20] + bytes([photo[20] & ~0x10]) + photo[21:]  # Pillow declares it in some
+    np.testing.assert_allclose(decode(photo), on_white(opened(photo)), atol=0.01 if lossless else 2)
+
+
 def test_gif_gives_its_first_frame():
     frames = [Image.fromarray(pixels(seed=seed)).quantize(64) for seed in (1, 2, 3)]
     photo = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -228,6 +243,15 @@ BAD = {
 def test_what_is_no_image_is_refused(name):
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.decode_and_resize(BAD[name], 32)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF"])
+def test_more_pixels_than_asked_for_are_refused(format):
+    """Of 21 x 13 = 273; the limit is what may just be."""
+    photo = encoded(Image.fromarray(pixels()), format)
+    assert (images.decode_and_resize(photo, 32, 273).numpy() == images.decode_and_resize(photo, 32).numpy()).all()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 272 pixels"):
+        images.decode_and_resize(photo, 32, 272)
 
 
 # EXIF
@@ -375,6 +399,17 @@ def test_no_photo_of_a_batch_is_one():
     assert batch.shape == [len(BAD), 32, 32, 3]
     assert not is_image.numpy().any()
     assert not batch.numpy().any()
+
+
+@pytest.mark.parametrize("others", [[], GOOD[1:2]], ids=["alone", "beside a png"])
+def test_jpegs_of_every_orientation_in_one_batch(others):
+    """Smooth ones; orientation 9 is none, and a comment that says Exif turns nothing."""
+    photos = [jpeg_with_exif(tiff(orientation), orientation) for orientation in range(1, 10)]
+    photos += [GOOD[0], encoded(pixels(), "JPEG", comment=b"Exif\0\0" + tiff(6)), *others]
+    batch, is_image = decode_batch(photos)
+    assert is_image.numpy().all()
+    for row, photo in zip(batch.numpy(), photos):
+        assert (row == images.decode_and_resize(photo, 32).numpy()).all()
 
 
 def test_a_batch_of_no_photos():

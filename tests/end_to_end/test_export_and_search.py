@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import os
+import pathlib
 import re
 import shutil
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import eet_tf
 from eet_tf.data import load_csv
@@ -73,6 +75,7 @@ def searches(moved, tmp_path_factory, run_script):
     search = ("export/search.py", f"--query={query}")
     build = ("export/build_index.py", "--dataset=csv", f"--data_dir={moved / 'photos'}")
     report = ("export/make_report.py", f"--output={folder / 'run.html'}", "--num_queries=6", "--k=3")
+    export = ("export/main.py", f"--model={moved / 'run'}", f"--index_dir={index}")
     commands = {
         "search": (*search, f"--query={other}", f"--index_dir={index}", "--k=4", f"--report={folder / 'found.html'}"),
         "exact": (*search, f"--query={other}", f"--index_dir={moved / 'run' / 'exact'}", "--k=99"),
@@ -85,6 +88,8 @@ def searches(moved, tmp_path_factory, run_script):
         "not an index": (*build, f"--saved_model={serving}", f"--output_dir={folder / 'mine'}"),
         "no saved model": (*build, f"--saved_model={folder / 'empty'}", f"--output_dir={folder / 'new'}"),
         "no model": ("export/main.py", f"--model={folder / 'empty'}", f"--output_dir={folder / 'served'}"),
+        "searching server": (*export, f"--output_dir={folder / 'searching'}", "--k=3", "--catalog_storage=int8"),
+        "more than there are": (*export, f"--output_dir={folder / 'served'}", "--k=99"),
         "no run": (*report, f"--model_dir={folder / 'empty'}", f"--index_dir={index}"),
     }
     return folder, catalog, at_once(run_script, commands)
@@ -104,6 +109,20 @@ def test_a_photo_of_the_catalogue_finds_itself_first(searches, kind):
         scores = [score for score, _, _ in neighbors]
         assert scores == sorted(scores, reverse=True)
         assert len(neighbors) == {"search": 4, "exact": 8}[kind]
+
+
+def test_a_server_with_the_index_finds_the_same_products(searches):
+    """8 products, of which k=3; 4 photos of each."""
+    folder, catalog, outcomes = searches
+    outcomes["searching server"].succeeded()
+    signature = tf.saved_model.load(str(folder / "searching" / "1")).signatures["search"]
+    photos = [pathlib.Path(catalog.files[row]).read_bytes() for row in (0, -1)]
+    answer = signature(image_bytes=tf.constant([*photos, b"no image"]))
+    skus = answer["sku"].numpy().astype(str)
+    assert answer["ok"].numpy().tolist() == [True, True, False]
+    assert skus[:2, 0].tolist() == [catalog.skus[0], catalog.skus[-1]]
+    assert skus.shape == (3, 3) and all(len(set(row)) == 3 for row in skus[:2].tolist())
+    outcomes["more than there are"].refused("`k` must be an integer from 1 to the catalogue's 8 products")
 
 
 def test_neighbours_are_those_of_the_embeddings(searches, moved):

@@ -48,7 +48,7 @@ def workplace(tmp_path_factory):
 
 def test_readme_has_the_commands_that_are_run_below():
     assert COMMANDS[:2] == ["make demo", "make test"]
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 12
     assert len(BEAM) == 2
     assert [command for command in COMMANDS if "DATA" in command] == COMMANDS[-2:]
     assert len(PYTHON) == 4
@@ -71,7 +71,14 @@ def test_commands_on_own_photos(workplace):
         tiny = shlex.split(TINY) if arguments[1] == "train/main.py" else []
         result = run([sys.executable, *arguments[1:], *tiny], workplace)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    for made in ("model.keras", "serving/1/saved_model.pb", "index/manifest.json", "found.html", "report.html"):
+    for made in (
+        "model.keras",
+        "serving/1/saved_model.pb",
+        "index/manifest.json",
+        "found.html",
+        "report.html",
+        "served/models.config",
+    ):
         assert (workplace / "runs" / "mine" / made).is_file(), made
     for block in PYTHON[2:]:  # they read what the commands wrote; the last goes on from the one before it
         compile(block, "README.md", "exec")

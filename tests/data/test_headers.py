@@ -1,0 +1,202 @@
+"""What a header declares, against Pillow's reading of the same bytes, and against bytes made by hand."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from eet_tf.data import headers
+
+pytestmark = pytest.mark.addons
+
+scalar = [tf.TensorSpec([], tf.string)]
+jpeg_pixels = tf.function(headers.jpeg_pixels, input_signature=scalar)
+other_pixels = tf.function(headers.other_pixels, input_signature=scalar)
+plain_jpeg_pixels = tf.function(headers.plain_jpeg_pixels, input_signature=[tf.TensorSpec([None], tf.string)])
+
+SIZES = [(1, 1), (7, 300), (300, 7), (255, 256), (1000, 3)]  # width, height
+
+
+def encoded(size, format, mode="RGB", **options):
+    """A picture of one colour."""
+    buffer = io.BytesIO()
+    Image.new(mode, size, 9).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg(size, progressive, mode):
+    photo = encoded(
+        size, "JPEG", mode, progressive=progressive, comment=b"\xff\xc0 is no frame", icc_profile=b"p" * 70000
+    )
+    assert jpeg_pixels(photo).numpy() == size[0] * size[1]
+    assert plain_jpeg_pixels([photo]).numpy().tolist() == [size[0] * size[1]]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("format, mode", [("PNG", "RGBA"), ("PNG", "1"), ("BMP", "RGB"), ("GIF", "L")])
+def test_other_formats(size, format, mode):
+    assert other_pixels(encoded(size, format, mode)).numpy() == size[0] * size[1]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["lossy", "lossless", "extended"])
+def test_webp(size, kind):
+    options = {"lossy": {}, "lossless": {"lossless": True}, "extended": {"exif": b"Exif\0\0II*\0"}}[kind]
+    photo = encoded(size, "WEBP", **options)
+    assert photo[12:16] == {"lossy": b"VP8 ", "lossless": b"VP8L", "extended": b"VP8X"}[kind]
+    assert other_pixels(photo).numpy() == size[0] * size[1]
+
+
+@pytest.mark.parametrize("width, height", [(16383, 16383), (16384, 1), (1, 16384), (5, 9000)])
+def test_the_widest_lossless_webp(width, height):
+    """Fourteen bits each, less one, across byte borders."""
+    bits = (width - 1) | (height - 1) << 14
+    photo = b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + struct.pack("<I", bits)
+    assert other_pixels(photo).numpy() == width * height
+
+
+@pytest.mark.parametrize("width, height", [(2**31 - 1, 2**31 - 1), (2**32 - 1, 2**32 - 1), (0, 5)])
+def test_no_number_overflows(width, height):
+    photo = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height)
+    assert other_pixels(photo).numpy() == float(width) * float(height)
+
+
+def test_a_bmp_from_top_to_bottom_has_a_negative_height():
+    photo = bytearray(encoded((30, 20), "BMP"))
+    photo[22:26] = struct.pack("<i", -20)
+    assert other_pixels(bytes(photo)).numpy() == 600
+
+
+def test_extended_webp_of_24_bits():
+    photo = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\xff\xff\xff\xfe\xff\xff"
+    assert other_pixels(photo).numpy() == 2**24 * (2**24 - 1)
+
+
+def test_what_is_none_of_them_declares_nothing():
+    assert other_pixels(b"").numpy() == 0
+    assert other_pixels(b"text").numpy() == 0
+    assert other_pixels(b"RIFF\0\0\0\0WAVEfmt ").numpy() == -1
+
+
+# JPEG segments
+
+
+def parts(size=(21, 13)):
+    """A JPEG before and from its frame header on."""
+    photo = encoded(size, "JPEG")
+    frame = photo.index(b"\xff\xc0")
+    return photo[:frame], photo[frame:]
+
+
+def segment(marker, content):
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"\xff" * 5,
+        b"\0" * 9,
+        b"\xff\0\xff\0",
+        b"\xff\x01",
+        b"\xff\xd0\xff\xd7",
+        b"junk" * 3000,
+        segment(0xFE, b"\xff\xc0\0\x11\x08\xff\xff\xff\xff"),
+        segment(0xE5, b"x" * 65533) * 3,
+        segment(0xFE, b"") * 900,
+    ],
+    ids=["fill", "zeros", "stuffed", "TEM", "RST", "12 kB", "frame in a comment", "3 x 64 kB", "900 comments"],
+)
+def test_what_libjpeg_passes_over_before_the_frame_is_passed_over(between):
+    """And TensorFlow decodes all of these, to the declared size."""
+    before, after = parts()
+    photo = before + between + after
+    assert jpeg_pixels(photo).numpy() == 21 * 13
+    assert tf.io.decode_jpeg(photo).shape == [13, 21, 3]
+
+
+@pytest.mark.parametrize("marker", [0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC9, 0xCF])
+def test_every_frame_header_counts(marker):
+    before, after = parts()
+    assert jpeg_pixels(before + b"\xff" + bytes([marker]) + after[2:]).numpy() == 21 * 13
+
+
+@pytest.mark.parametrize(
+    "after",
+    [b"", b"\xff", b"\xff\xd9", segment(0xDA, b"\0" * 10) + b"\xff\xc0\0\x11\x08\0\1\0\1", segment(0xFE, b"") * 2000],
+    ids=["nothing", "half a marker", "EOI", "scan", "2,000 comments"],
+)
+def test_a_jpeg_without_a_frame_header_declares_nothing(after):
+    before, frame = parts()
+    assert jpeg_pixels(before + after).numpy() == -1
+    assert jpeg_pixels(before + after + frame).numpy() == (-1 if len(after) > 1 else 21 * 13)
+
+
+def test_a_jpeg_cut_off_anywhere_declares_its_size_or_nothing():
+    before, after = parts((258, 515))
+    photo = before + after
+    for length in range(3, len(before) + 20):
+        expected = 258 * 515 if length >= len(before) + 9 else None
+        found = jpeg_pixels(photo[:length]).numpy()
+        assert found in ((expected,) if expected else (-1, 0, 258 * 512, 256 * 512, 256 * 515, 258 * 0)), length
+
+
+def test_plain_jpegs_are_looked_at_together():
+    """Those that are no plain ones, here one with junk between segments, are not told, and harm no other."""
+    before, after = parts()
+    photos = [before + b"junk" + after, before + after, b"", b"\xff", encoded((40, 30), "JPEG"), b"\xff\xd8\xff\xd9"]
+    assert plain_jpeg_pixels(photos).numpy().tolist() == [-1, 21 * 13, -1, -1, 1200, -1]
+    assert plain_jpeg_pixels(tf.zeros([0], tf.string)).shape == [0]
+
+
+# GIF frames
+
+
+def gif(screen, frames, between=b""):
+    """A GIF of frames (left, top, width, height) whose pixels are missing: no decoder is to see it."""
+    data = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
+    for index, frame in enumerate(frames):
+        with_table = index % 2
+        data += b"\x21\xf9\x04\0\0\0\0\0" + between + b"\x2c" + struct.pack("<HHHHB", *frame, 0x81 if with_table else 0)
+        data += bytes(12 if with_table else 0) + b"\x02" + b"\x03\x2c\xff\xff" + b"\x01\x21" + b"\0"
+    return data + b";"
+
+
+@pytest.mark.parametrize(
+    "screen, frames, expected",
+    [
+        ((10, 20), [(0, 0, 10, 20)], 200),
+        ((10, 20), [(0, 0, 10, 20), (2, 3, 5, 6), (1, 1, 7, 8)], 200 + 30 + 56),
+        ((10, 20), [(0, 0, 65535, 1), (0, 0, 1, 65535)], 65535**2),
+        ((65535, 65535), [(0, 0, 1, 1)], 65535**2),
+        ((10, 20), [(0, 0, 5, 5)] * 900, 22_500),
+        ((10, 20), [(0, 0, 5, 5)] * 1100, -1),
+        ((10, 20), [], 200),
+    ],
+    ids=["one frame", "three", "wide and high", "screen", "900", "1,100", "none"],
+)
+def test_a_gif_counts_all_frames(screen, frames, expected):
+    assert other_pixels(gif(screen, frames)).numpy() == expected
+    comment = b"\x21\xfe" + b"\xff" * 256 + b"\x05abcde" + b"\0"
+    if 0 < len(frames) < 100:
+        assert other_pixels(gif(screen, frames, comment)).numpy() == expected
+
+
+def test_a_gif_cut_off_anywhere_declares_no_more_than_all():
+    whole = gif((10, 20), [(0, 0, 10, 20), (0, 0, 9, 9), (0, 0, 3, 3)])
+    found = [other_pixels(whole[:length]).numpy() for length in range(10, len(whole) + 1)]
+    assert found[-1] == 290 and (np.diff(found) >= 0).all() and max(found) <= 290
+
+
+def test_a_gif_of_pillow_with_many_frames():
+    rng = np.random.default_rng(0)
+    frames = [Image.fromarray(rng.integers(0, 256, [30, 40]).astype(np.uint8)) for _ in range(12)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    assert 1200 * 11 < other_pixels(buffer.getvalue()).numpy() <= 1200 * 12
