@@ -11,7 +11,7 @@ from eet_tf.index.rows import Rows
 from eet_tf.index.storage import Vectors
 
 NARROW = 10_000  # so few allowed rows are compared one by one; that takes about as long as a search that over-fetches
-_COMPARED_PER_FETCHED = 10  # rows that are compared one by one in the time that fetching one more takes ScaNN
+_COMPARED_PER_FETCHED = 20  # rows that are compared one by one in the time that fetching one more takes ScaNN
 _SPARE = 1.2  # how much more is fetched than would do if what is allowed were spread evenly
 _SCORES_PER_BLOCK = 2**24  # 64 MB of float32 scores at a time; a single query against more rows takes 4 bytes a row
 _ROWS_PER_BLOCK = 2**12  # candidates scored in float64 at a time
@@ -60,11 +60,13 @@ def nearest(
         block, left = max(1, _SCORES_PER_BLOCK // fetch), []
         for some in (pending[start : start + block] for start in range(0, len(pending), block)):
             candidates, their_scores = _candidates(rows, engine, queries[some], fetch, allowed, growth)
+            # where less is allowed than elsewhere, what was found may be what happened to lie in the leaves searched
+            is_sure = np.isfinite(their_scores).sum(axis=1) >= (growth > 1) * fetch / 2
             if by_sku:
                 their_scores[~_is_first(rows.sku_numbers(candidates), their_scores)] = -np.inf
                 candidates, their_scores = _sorted(candidates, their_scores)
             candidates, their_scores = candidates[:, :width], their_scores[:, :width]
-            is_full = np.isfinite(their_scores).all(axis=1) & (their_scores.shape[1] == width)
+            is_full = is_sure & np.isfinite(their_scores).all(axis=1) & (their_scores.shape[1] == width)
             found[some[is_full]], scores[some[is_full]] = candidates[is_full], their_scores[is_full]
             left.append(some[~is_full])
         pending = np.concatenate(left)
