@@ -284,10 +284,12 @@ def search_options(configuration: ScannConfiguration, k: int, num_rows: int, sha
     """What ScaNN is told so that it finds `k` of which a `share` will be kept."""
     options = {}
     if configuration.num_candidates:
-        # ScaNN returns only as many as it compares exactly, and pads the rest.
-        options["pre_reorder_num_neighbors"] = min(max(configuration.num_candidates, 2 * k), num_rows)
+        # ScaNN returns only as many as it compares exactly, and pads the rest; of those a share is kept
+        candidates = max(round(configuration.num_candidates / share), 2 * k)
+        options["pre_reorder_num_neighbors"] = min(candidates, num_rows)
     if configuration.num_leaves:
-        leaves = round(configuration.num_leaves_to_search / math.sqrt(share))
+        more = 1 / math.sqrt(share) + 1 - share  # what is left lies farther
+        leaves = math.ceil(configuration.num_leaves_to_search * more)
         options["leaves_to_search"] = min(max(leaves, 1), configuration.num_leaves)
     return options
 
