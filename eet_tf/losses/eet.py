@@ -159,7 +159,7 @@ class EETLoss(MetricLoss):
 
     Reference: Xu, Zhang, Cheng, Chu, "Metric Learning with Equidistant and Equidistributed Triplet-based Loss for
         Product Image Search", The Web Conference 2020, doi 10.1145/3366423.3380094. The margin and equidistant terms
-        follow the authors' code [authors][port], the class terms an independent implementation [port].
+        follow the authors' code [authors; port], the class terms an independent implementation [port].
     """
 
     def __init__(
