@@ -1,4 +1,5 @@
-# make demo | make test | make test-addons | make bench | make venv. Each builds the environment it needs, once.
+# make demo | make test | make test-addons | make typecheck | make coverage | make docs | make bench | make venv.
+# Each builds the environment it needs, once.
 
 PYTHON ?= python3
 PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
@@ -9,11 +10,12 @@ PHOTOS ?= runs/synthetic_photos
 # most tests spend their time in Python, on one core; files stay whole, so that what one of them sets up is shared
 TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile
 
-.PHONY: bench demo test test-addons venv venv-addons
+.PHONY: bench coverage demo docs test test-addons typecheck venv venv-addons venv-docs
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
 venv-addons: .venv-addons/complete
+venv-docs: .venv-docs/complete
 
 .venv/complete: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
@@ -31,6 +33,14 @@ venv-addons: .venv-addons/complete
 	.venv-addons/bin/python -m pip install --quiet --constraint constraints-addons.txt --editable '.[addons,serving,test]'
 	@touch $@
 
+# the site is made from the source as text, so this environment has no TensorFlow
+.venv-docs/complete: constraints-docs.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not sys.version_info >= (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --requirement constraints-docs.txt
+	@touch $@
+
 # the whole way on drawn product photos: learn, export, index, search, report
 demo: venv
 	$(PY) train/main.py --strategy=mirrored --data_dir=$(PHOTOS) --model_dir=$(RUN) $(DEMO_FLAGS)
@@ -41,10 +51,24 @@ demo: venv
 		--query=$(PHOTOS)/$$(awk -F, '$$4 == "test" { print $$1; exit }' $(PHOTOS)/catalog.csv)
 	$(PY) export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
 
-test: venv
+test: typecheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python -m pytest $(TWO_AT_ONCE)
+
+typecheck: venv
+	.venv/bin/python -m mypy
+
+# the tests, and which lines and branches of eet_tf/ they run; fails below the share that pyproject.toml asks for
+coverage: venv
+	.venv/bin/python -m coverage erase
+	.venv/bin/python -m coverage run -m pytest $(TWO_AT_ONCE)
+	.venv/bin/python -m coverage combine --quiet
+	.venv/bin/python -m coverage report
+
+# the documentation as a site in site/; a broken link or an undocumented argument is an error
+docs: venv-docs
+	.venv-docs/bin/python -m mkdocs build --strict
 
 # the second supported set of versions: losses, embedder, learner, and three steps under MirroredStrategy
 test-addons: venv-addons

@@ -17,7 +17,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["eet_tf", "eet_tf.*"]),
-    package_data={"eet_tf": ["report_template.html"], "eet_tf.demo": ["templates/*", "static/*"]},
+    package_data={
+        "eet_tf": ["py.typed", "*.pyi", "report_template.html"],
+        "eet_tf.data": ["*.pyi"],
+        "eet_tf.demo": ["templates/*", "static/*"],
+    },
     install_requires=[
         # TF 2.20 with Keras 3 and scann 1.4.2 is the default; TF 2.15 is there for the extra [addons] alone. An extra
         # can narrow a range but not replace a pin, so both sets stand in it and pip takes the newest.
@@ -50,11 +54,19 @@ setup(
         "demo": ["flask>=3,<4"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4"],
+        "test": [
+            *("pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4"),
+            # make typecheck, make coverage, and tests/test_package.py, which builds the wheel without a network
+            *("mypy>=2.4", "coverage>=7.10", "setuptools>=61", "wheel"),
+        ],
+        # make docs, in an environment of its own without TensorFlow; Python 3.11 and later
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
+        *[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)],
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

@@ -137,8 +137,8 @@ class ClassResults:
                     raise ValueError("no products are listed")
             except (ValueError, csv.Error) as error:
                 raise ValueError(f"{os.fspath(file)}:{max(reader.line_num, 1)}: {error}.") from None
-        num_queries, *sums = zip(*rows.values())
-        return cls(list(rows), num_queries, dict(zip(names[1:], sums)), source=os.fspath(file))
+        num_queries, *sums = (np.asarray(column) for column in zip(*rows.values()))
+        return cls(np.asarray(list(rows), np.str_), num_queries, dict(zip(names[1:], sums)), source=os.fspath(file))
 
 
 def _opened(file: str | os.PathLike, mode: str, encoding: str):
@@ -166,7 +166,7 @@ def _numbers(names: list[str], texts: list[str]) -> list:
     return [num_queries, *[_number(name, text, 0, num_queries) for name, text in zip(names[1:], texts[1:])]]
 
 
-def _number(name: str, text: str, lowest: int, highest: int) -> float:
+def _number(name: str, text: str, lowest: float, highest: float) -> float:
     try:
         number = _kind(name)(text)
     except ValueError:

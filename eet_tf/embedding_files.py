@@ -147,7 +147,7 @@ class EmbeddingFolder:
 
     def _located(self, photos: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray, Shard]]:
         """For each file the rows of `photos` that are in it, their places there, and the file; refuses the rest."""
-        absent = []
+        absent: list[str] = []
         for shard, rows in self._shards_with_rows(photos):
             found = self._load(shard)
             place_of = {photo: place for place, photo in enumerate(found.photos.tolist())}

@@ -166,13 +166,13 @@ class MetricLearner(keras.Model):
                 loss = self._scaled(loss + self._regularization())
             gradients = tape.gradient(loss, variables)
         else:
-            gradients = self._gradients_in_pieces(images, targets)
+            gradients = self._gradients_in_pieces(images, targets, self._microbatch)
         compat.apply_gradients(self.optimizer, self._as_of_one_replica(gradients), variables)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _gradients_in_pieces(self, images, targets) -> list[tf.Tensor | None]:
+    def _gradients_in_pieces(self, images, targets, microbatch: int) -> list[tf.Tensor | None]:
         """The gradient of the whole batch's loss, of which only `microbatch` photos at a time are in the network."""
-        pieces = _in_pieces(images, self._microbatch)
+        pieces = _in_pieces(images, microbatch)
         num_pieces = tf.shape(pieces)[0]
         state = [tf.identity(variable) for variable in compat.raw_state(self.embedder)]
         outputs = self._embedded_in_pieces(pieces)
@@ -182,7 +182,7 @@ class MetricLearner(keras.Model):
             tape.watch(outputs)
             loss = self._scaled(self._training_loss(targets, outputs))
         slopes = tape.gradient(loss, tf.nest.flatten(outputs))  # None for a head that no loss looks at
-        slopes = [None if slope is None else _in_pieces(slope, self._microbatch) for slope in slopes]
+        slopes = [None if slope is None else _in_pieces(slope, microbatch) for slope in slopes]
         variables = self.embedder.trainable_variables
         is_reached = [False] * len(variables)
 
@@ -272,8 +272,10 @@ class MetricLearner(keras.Model):
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
         if not isinstance(self._metric_loss, MetricLoss):
             return compat.mean_loss(self._metric_loss, labels, embeddings, replicas.num_replicas()), {}
-        given = (targets, outputs) if self._metric_loss.uses_attributes else (labels, embeddings)
-        terms = self._metric_loss.terms(*given, memory)
+        if self._metric_loss.uses_attributes:
+            terms = self._metric_loss.terms(targets, outputs, memory)
+        else:
+            terms = self._metric_loss.terms(labels, embeddings, memory)
         return tf.add_n(list(terms.values())), terms
 
 

@@ -249,7 +249,7 @@ def _figures_of_row(scores: np.ndarray, row: int, answers: Answers) -> tuple[int
     nth = np.arange(1, num_right + 1)
     place = nth + num_right - np.searchsorted(before, right - _TIE)
     is_within = place <= num_right
-    first = 1 + np.count_nonzero(scores >= right[0] - _TIE)
+    first = 1 + int(np.count_nonzero(scores >= right[0] - _TIE))
     return first, np.array([np.sum(is_within * nth / place), np.sum(is_within)]) / num_right
 
 

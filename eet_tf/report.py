@@ -236,7 +236,7 @@ def _amount(name, value):
 
 def _panels(history):
     """Sorts the curves into panels: {heading: {name: [(epoch, value), ...]}}; losses and their terms stand first."""
-    panels = {"Loss": {}, "Retrieval": {}}
+    panels: dict[str, dict] = {"Loss": {}, "Retrieval": {}}
     for place, row in enumerate(history, start=1):
         epoch = _number("history", "epoch", row.get("epoch", place))
         for name, value in row.items():
@@ -272,11 +272,12 @@ def _curve_figure(heading, curves):
 def _draw(panels, ink, ground, dpi):
     """Draws panels side by side; returns the bytes of a PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     num_legend_rows = max(math.ceil(len(curves) / 2) for curves in panels.values())
     size = (4.0 * len(panels), 2.8 + 0.22 * num_legend_rows)
-    figure = Figure(figsize=size, dpi=dpi, facecolor=ground, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=size, dpi=dpi, facecolor=ground, layout=layout)
     subfigures = figure.subfigures(1, len(panels), squeeze=False)[0]
     for subfigure, (heading, curves) in zip(subfigures, panels.items(), strict=True):
         subfigure.set_facecolor(ground)

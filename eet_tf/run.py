@@ -236,9 +236,10 @@ class Progress(keras.callbacks.Callback):
         """The epoch whose embedder is in `model.keras`; 0 before the first."""
         if not self._history:
             return 0
-        if self._monitor is None:
+        monitor = self._monitor
+        if monitor is None:
             return int(self._history[-1]["epoch"])
-        return int(max(self._history, key=lambda row: row[self._monitor])["epoch"])
+        return int(max(self._history, key=lambda row: row[monitor])["epoch"])
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -1,5 +1,10 @@
 """The public surface as a list to diff, and what importing it costs."""
 
+import ast
+import pathlib
+
+import pytest
+
 import eet_tf
 import eet_tf.data
 import eet_tf.index
@@ -88,6 +93,16 @@ def test_every_public_name_can_be_had():
 def test_names_are_offered_for_completion():
     assert dir(eet_tf) == PUBLIC[eet_tf]
     assert dir(eet_tf.data) == PUBLIC[eet_tf.data]
+
+
+@pytest.mark.parametrize("package", [eet_tf, eet_tf.data], ids=lambda package: package.__name__)
+def test_type_checkers_see_the_same_names(package):
+    """The stub beside a package of lazy names imports each from where it is defined."""
+    stub = ast.parse(pathlib.Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.name: node.module for node in imports for alias in node.names} == package._NAMES
+    listed = next(node for node in stub.body if isinstance(node, ast.Assign))
+    assert ast.literal_eval(listed.value) == package.__all__
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

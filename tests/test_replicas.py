@@ -13,6 +13,7 @@ from eet_tf import (
     EETLoss,
     MetricLearner,
     SoftBinomialDevianceLoss,
+    TripletLoss,
     make_strategy,
     replicas,
 )
@@ -34,6 +35,7 @@ TRAININGS = {
     "learner_with_memory": lambda: {"loss": EETLoss(), "memory_size": 12},
     "keras_model": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "learner_without_class_terms": lambda: {"loss": EETLoss(equidistributed_weight=0.0)},
+    "learner_of_triplets": lambda: {"loss": TripletLoss()},
     "learner_of_all_pairs": lambda: {"loss": BinomialDevianceLoss(negative_cost=2.0)},
     "learner_of_two_heads": lambda: {
         "loss": SoftBinomialDevianceLoss(negative_cost=2.0, granularity="predictions"),

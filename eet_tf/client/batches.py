@@ -63,7 +63,8 @@ def batches(photos: Iterable[Photo], max_photos: int, max_bytes: int) -> Iterato
     >>> [[len(photo.content) for photo in batch] for batch in batches(photos, max_photos=8, max_bytes=10)]
     [[4, 4], [9, 1]]
     """
-    batch, size = [], 0
+    batch: list[Photo] = []
+    size = 0
     for photo in photos:
         if len(photo.content) > max_bytes:
             raise too_large(photo, f"more than the {max_bytes:,} bytes that fit into one message")

@@ -137,7 +137,8 @@ class EmbeddingClient:
     def _predict_all(self, signature: str, outputs: Sequence[str], photos) -> dict[str, np.ndarray]:
         """The outputs for all photos, or {} if there are none. Only some batches are in memory at a time."""
         self._check_open()
-        waiting, done = collections.deque(), []
+        waiting: collections.deque = collections.deque()
+        done = []
         try:
             for batch in batches(read_photos(photos), self._batch_size, self._max_photo_bytes):
                 waiting.append(self._pool.submit(self._predict_photos, signature, outputs, batch))

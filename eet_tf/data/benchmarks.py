@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -114,7 +114,7 @@ def load_folder(data_dir: str) -> Catalog:
     return Catalog(paths, skus, root=data_dir, source=data_dir).check_files()
 
 
-LOADERS = {
+LOADERS: dict[str, Callable[[str], Catalog]] = {
     "cars196": load_cars196,
     "consumer_to_shop": load_consumer_to_shop,
     "csv": load_csv,

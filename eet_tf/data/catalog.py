@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _ROLES = ("query", "gallery", "")
 
@@ -57,6 +61,21 @@ class Catalog:
     lines: np.ndarray | None = None
     labels: np.ndarray = dataclasses.field(init=False)
     label_skus: np.ndarray = dataclasses.field(init=False)
+
+    if TYPE_CHECKING:  # `dataclass` makes this very constructor; what is given may be lists, what is kept are arrays
+
+        def __init__(
+            self,
+            paths: ArrayLike,
+            skus: ArrayLike,
+            categories: ArrayLike | None = None,
+            attributes: Mapping[str, ArrayLike] = ...,
+            splits: ArrayLike | None = None,
+            roles: ArrayLike | None = None,
+            root: str = "",
+            source: str = "the catalogue",
+            lines: ArrayLike | None = None,
+        ): ...
 
     def __post_init__(self):
         for name in ("paths", "skus", "categories", "splits", "roles"):
@@ -196,7 +215,7 @@ class Catalog:
                 f"`split` must be 'all' or a split of {self.source}: {known or 'it has none'}. "
                 f"Received: split={name!r}."
             )
-        return self.take(self.splits == name)
+        return self.take(np.asarray(self.splits == name))
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Catalog, Catalog]:
         """Cuts it in two with no product in both: (the rest, about `share` of the products).

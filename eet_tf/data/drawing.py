@@ -39,9 +39,9 @@ class _Pen:
         self._scale = size / _UNITS
 
     def _pixels(self, points) -> list[tuple[float, float]]:
-        return [tuple(point) for point in (np.asarray(points, dtype=np.float64) * self._scale).reshape(-1, 2).tolist()]
+        return [(x, y) for x, y in (np.asarray(points, dtype=np.float64) * self._scale).reshape(-1, 2).tolist()]
 
-    def polygon(self, points: Sequence, fill: int = 255) -> None:
+    def polygon(self, points: Sequence | np.ndarray, fill: int = 255) -> None:
         self._draw.polygon(self._pixels(points), fill=fill)
 
     def blob(self, points: Sequence, fill: int = 255) -> None:
@@ -54,7 +54,7 @@ class _Pen:
     def box(self, box: Sequence[float], radius: float = 0.0, fill: int = 255) -> None:
         self._draw.rounded_rectangle(self._pixels(box), radius=radius * self._scale, fill=fill)
 
-    def line(self, points: Sequence, width: float, fill: int = 255) -> None:
+    def line(self, points: Sequence | np.ndarray, width: float, fill: int = 255) -> None:
         self._draw.line(self._pixels(points), fill=fill, width=max(1, round(width * self._scale)), joint="curve")
 
     def arc(self, box: Sequence[float], start: float, end: float, width: float, fill: int = 255) -> None:
@@ -275,7 +275,7 @@ def draw_product(shape: str, colour: str, pattern: str, emblem: str, size: int) 
 def _patterned(pattern: str, first: tuple, second: tuple, size: int) -> Image.Image:
     along = (np.arange(size, dtype=np.float32) + 0.5) * (_UNITS / _PERIOD / size)
     mask = np.broadcast_to(PATTERNS[pattern](along[None, :], along[:, None]), (size, size))
-    return Image.fromarray(np.where(mask[..., None], np.uint8(second), np.uint8(first)))
+    return Image.fromarray(np.where(mask[..., None], np.asarray(second, np.uint8), np.asarray(first, np.uint8)))
 
 
 def _paint_badge(picture: Image.Image, badge: tuple[float, float, float], emblem: tuple, ink: tuple) -> None:

@@ -158,7 +158,8 @@ def _as_csv(catalog: Catalog) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "sku", "category", "split", *catalog.attributes])
-    writer.writerows(zip(catalog.paths, catalog.skus, catalog.categories, catalog.splits, *catalog.attributes.values()))
+    columns = (catalog.paths, catalog.skus, catalog.categories, catalog.splits, *catalog.attributes.values())
+    writer.writerows(zip(*[np.asarray(column) for column in columns]))
     return text.getvalue()
 
 
@@ -221,7 +222,8 @@ def _draw_photos(folder: str, products: list[tuple[str, ...]], paths: np.ndarray
     for row, path in enumerate(paths):
         product, photo = divmod(row, num_photos)
         if photo == 0:
-            drawn = draw_product(*products[product], size=2 * size)
+            shape, colour, pattern, emblem = products[product]
+            drawn = draw_product(shape, colour, pattern, emblem, size=2 * size)
         picture = _photograph(drawn, size, np.random.default_rng([arguments["seed"], product, photo]))
         picture.save(os.path.join(folder, path), quality=88)
 

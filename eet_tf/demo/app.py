@@ -11,7 +11,7 @@ import numpy as np
 from werkzeug.exceptions import HTTPException
 
 from eet_tf.client import ServingError
-from eet_tf.demo.filters import filters_of, read_form
+from eet_tf.demo.filters import Filter, filters_of, read_form
 from eet_tf.demo.photos import DemoError, Thumbnails, blank_photo, has_too_many_pixels
 from eet_tf.index import CatalogIndexError, lookup_photos
 
@@ -81,7 +81,7 @@ def create_app(
     page.check()
     app = flask.Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = max_upload_bytes + 2**16  # the other fields
-    app.json.sort_keys = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
     app.add_url_rule("/", view_func=page.show, endpoint="page")
     app.add_url_rule("/samples", view_func=page.samples, endpoint="samples")
     app.add_url_rule("/search", view_func=page.search, endpoint="search", methods=["POST"])
@@ -107,7 +107,8 @@ class _Page:
         self._index, self._embedder, self._thumbnails = index, embedder, thumbnails
         self._title, self._max_upload_bytes = title, max_upload_bytes
         self._lock = threading.RLock()  # what is found is still there when it is looked up
-        self._filters, self._sample_photos = [], []
+        self._filters: list[Filter] = []
+        self._sample_photos: list[str] = []
         self._look_over()
 
     def _look_over(self) -> None:

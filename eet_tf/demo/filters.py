@@ -74,7 +74,7 @@ def read_form(fields: Mapping[str, str], kinds: Mapping[str, str]) -> dict | Non
     >>> read_form({"is:colour": "red", "max:price": "50", "k": "12"}, {"colour": "string", "price": "number"})
     {'colour': 'red', 'price': {'max': 50.0}}
     """
-    where = {}
+    where: dict = {}
     for field, text in fields.items():
         part, _, name = field.partition(":")
         if part not in ("is", "min", "max") or not text.strip():

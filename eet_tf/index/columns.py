@@ -34,7 +34,7 @@ class Column:
         self.name = name
         self.kind = kind
         self._names = list(names)
-        self._numbers = None  # of the names; made when first needed, since most readers never do
+        self._numbers: dict[str, int] | None = None  # of the names; made when first needed: most readers never do
         self._name_array = np.zeros(0, np.str_)
 
     @classmethod
@@ -56,9 +56,12 @@ class Column:
 
     def number_of(self, name: str) -> int:
         """The number of a string; -1 if it was never met."""
+        return self._known_numbers().get(name, -1)
+
+    def _known_numbers(self) -> dict[str, int]:
         if self._numbers is None:
             self._numbers = {known: number for number, known in enumerate(self._names)}
-        return self._numbers.get(name, -1)
+        return self._numbers
 
     def encode(self, values) -> np.ndarray:
         """What is kept for these `[N]` values.
@@ -93,7 +96,7 @@ class Column:
             if number < 0:
                 number = len(self._names)
                 self._names.append(name)
-                self._numbers[name] = number
+                self._known_numbers()[name] = number
             numbers.append(number)
         return np.asarray(numbers, np.int32)[places.reshape(-1)]
 
@@ -131,10 +134,11 @@ class Column:
 
     def _value(self, value, condition):
         value = value.item() if isinstance(value, np.generic) else value
-        fits = {"string": str, "bool": bool, "number": (int, float)}[self.kind]
+        types: dict[str, type | tuple[type, ...]] = {"string": str, "bool": bool, "number": (int, float)}
+        fits = types[self.kind]
         if not isinstance(value, fits) or (self.kind == "number" and (isinstance(value, bool) or value != value)):
             raise self._condition_refusal(condition, f"holds {value!r}, which is not a {self.kind}")
-        return self.number_of(value) if self.kind == "string" else value
+        return self.number_of(str(value)) if self.kind == "string" else value
 
     def _refusal(self, what: str, received: str) -> CatalogIndexError:
         return CatalogIndexError(

@@ -116,7 +116,7 @@ class LocalIndex(CatalogIndex):
                 refuse_unknown("photos", [photo for photo in photos if photo not in row_of])
                 dead = np.asarray([row_of[photo] for photo in photos], np.intp)
             else:
-                dead = _rows_of_skus(snapshot.rows, skus)
+                dead = _rows_of_skus(snapshot.rows, skus or [])
             columns, dim = snapshot.rows.columns, snapshot.rows.base.vectors.dim
             nothing = {name: np.zeros(0, "O") for name in columns}
             self._update(snapshot, dead, np.zeros(0, "U1"), np.zeros(0, "U1"), np.zeros((0, dim), np.float32), nothing)

@@ -124,8 +124,9 @@ class MilvusIndex(CatalogIndex):
         check_same_embedder(fingerprint, state.fingerprint)
         queries = check_queries(queries, state.dim)
         if where is not None:
-            nothing = {name: np.zeros(0, dtype_of(column.kind)) for name, column in state.columns.items()}
-            allowed_rows(state.columns, nothing, where)
+            columns = state.columns
+            nothing: dict = {name: np.zeros(0, dtype_of(column.kind)) for name, column in columns.items()}
+            allowed_rows(columns, nothing, where)
         if k > MOST_NEIGHBORS:
             if state.collection.count() > MOST_NEIGHBORS:
                 raise CatalogIndexError(
@@ -164,7 +165,7 @@ class MilvusIndex(CatalogIndex):
 
     def delete(self, photos=None, skus=None) -> int:  # noqa: D102
         photos, skus = checked_deletion(photos, skus)
-        argument, field, names = ("photos", "photo", photos) if skus is None else ("skus", "sku", skus)
+        argument, field, names = ("photos", "photo", photos or []) if skus is None else ("skus", "sku", skus)
         with self._latest() as state:
             found = state.collection.photos_where(field, names)
             known = {row[0 if skus is None else 1] for row in found}

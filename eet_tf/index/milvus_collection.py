@@ -99,7 +99,7 @@ class Collection:
 
     def _batches(self, records: Records) -> Iterator[list[dict]]:
         names = ["photo", "sku", *self.fields.values(), "embedding"]
-        columns = [records.photos, records.skus]
+        columns: list = [records.photos, records.skus]
         for attribute in self.fields:
             values = records.attributes[attribute]
             columns.append([finite(value) if isinstance(value, float) else value for value in values])

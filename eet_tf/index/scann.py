@@ -242,7 +242,7 @@ class ScannIndex(LocalIndex):
         return self.storage == "float32" and self.configuration == ScannConfiguration()
 
     @classmethod
-    def _write_engine(cls, engine: ScannEngine, contents: Path) -> None:
+    def _write_engine(cls, engine: ScannEngine, contents: Path) -> None:  # type: ignore[override]  # of its own kind
         engine.write(contents / "scann")
 
     @classmethod

@@ -50,7 +50,7 @@ class Vectors:
             return values
         if values.dtype == np.uint16:
             return (values.astype(np.uint32) << 16).view(np.float32)
-        return values * self.scales[which][:, np.newaxis]
+        return values * self.scales[which][:, np.newaxis]  # type: ignore[index]  # int8 has scales
 
     @property
     def storage(self) -> str:

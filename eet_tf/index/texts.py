@@ -83,7 +83,7 @@ def read_where(conditions: Sequence[str], kinds: Mapping[str, str]) -> dict | No
     >>> read_where(["colour=red", "colour=blue", "price<=50"], {"colour": "string", "price": "number"})
     {'colour': ['red', 'blue'], 'price': {'max': 50.0}}
     """
-    where = {}
+    where: dict = {}
     for text in conditions:
         condition = _CONDITION.fullmatch(text)
         if not condition:

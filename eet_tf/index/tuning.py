@@ -113,7 +113,8 @@ def _halves(vectors: Vectors, queries: np.ndarray | None) -> tuple[_Judge, _Judg
             "Fewer say too little about a recall; leave them out to use rows of the catalogue."
         )
     halves = (slice(0, None, 2), slice(1, None, 2)) if len(queries) > 1 else (slice(None), slice(None))
-    return tuple(_Judge(vectors, queries[half], None if own_rows is None else own_rows[half]) for half in halves)
+    first, second = (_Judge(vectors, queries[half], None if own_rows is None else own_rows[half]) for half in halves)
+    return first, second
 
 
 def _numbers_of_candidates(configuration, num_rows: int) -> list[int]:

@@ -157,9 +157,9 @@ class EETLoss(MetricLoss):
     >>> model.compile(optimizer="sgd", loss=EETLoss())
     >>> history = model.fit(np.eye(8), np.array([0, 0, 1, 1, 2, 2, 3, 3]), batch_size=8, verbose=0)
 
-    Reference: Xu, Zhang, Cheng, Chu, "Beyond the Margin: equidistant and equidistributed triplet loss", The Web
-        Conference 2020, doi 10.1145/3366423.3380094. The margin and equidistant terms follow the authors' code
-        [authors][port], the class terms an independent implementation [port].
+    Reference: Xu, Zhang, Cheng, Chu, "Metric Learning with Equidistant and Equidistributed Triplet-based Loss for
+        Product Image Search", The Web Conference 2020, doi 10.1145/3366423.3380094. The margin and equidistant terms
+        follow the authors' code [authors; port], the class terms an independent implementation [port].
     """
 
     def __init__(

@@ -27,7 +27,8 @@ class TripletSides(NamedTuple):
 def triplet_sides(batch: Batch, triplets: mining.Triplets) -> TripletSides:
     """Measures each anchor's triplet; only the three chosen embeddings get a gradient."""
     sides = pairwise.triangle_sides(batch.anchors, batch.references, triplets.positives, triplets.negatives)
-    return TripletSides(*tf.unstack(sides, axis=1), triplets.is_valid)
+    anchor_positive, anchor_negative, positive_negative = tf.unstack(sides, axis=1)
+    return TripletSides(anchor_positive, anchor_negative, positive_negative, triplets.is_valid)
 
 
 def hinge(positive: tf.Tensor, negative: tf.Tensor, margin: float, is_valid: tf.Tensor) -> tf.Tensor:

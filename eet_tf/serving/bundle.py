@@ -167,7 +167,7 @@ def _complete(folder: str, name: str, batch_sizes: list[int], photos: list[bytes
     with open(os.path.join(folder, BATCHING), "w", encoding="utf-8") as file:
         file.write(batching_parameters(batch_sizes))
     if reference is not None:
-        encoded = {f"photo_{row}": np.frombuffer(photo, np.uint8) for row, photo in enumerate(photos)}
+        encoded: dict = {f"photo_{row}": np.frombuffer(photo, np.uint8) for row, photo in enumerate(photos)}
         np.savez(os.path.join(folder, REFERENCE), vectors=reference(photos), **encoded)
     manifest["name"] = name
     manifest["batch_sizes"] = batch_sizes

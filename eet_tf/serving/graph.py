@@ -56,7 +56,7 @@ class ServingModule(tf.Module):
 
         def search_encoded(image_bytes):
             outputs = embed_encoded(image_bytes)
-            skus, scores = search(outputs["embedding"])
+            skus, scores = search(outputs["embedding"])  # type: ignore[misc]  # traced only where there is one
             is_image = outputs["ok"][:, tf.newaxis]
             return {"sku": tf.where(is_image, skus, ""), "score": tf.where(is_image, scores, 0.0), "ok": outputs["ok"]}
 

@@ -66,7 +66,8 @@ class ServedEmbedder:
         Raises:
             CatalogError: if some are no images; it names the first of them, with file and line.
         """
-        files, embeddings, unreadable = catalog.files, [], []
+        files, embeddings = catalog.files, []
+        unreadable: list[int] = []
         for start in range(0, len(files), batch_size):
             photos = []
             for file in files[start : start + batch_size]:

@@ -1,0 +1,35 @@
+"""What type checkers and editors see of the names that are imported lazily; a test compares the two."""
+
+from eet_tf.data.attributes import AttributeTable, encode_attributes
+from eet_tf.data.augment import augmentation
+from eet_tf.data.benchmarks import load_csv, load_dataset, load_folder, load_sop
+from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
+from eet_tf.data.fine_grained import load_cars196, load_cub
+from eet_tf.data.images import decode_and_resize
+from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, training_dataset
+from eet_tf.data.sampling import PKSampler
+from eet_tf.data.synthetic import make_synthetic_catalog
+
+__all__ = [
+    "AttributeTable",
+    "Catalog",
+    "CatalogError",
+    "PKSampler",
+    "augmentation",
+    "check_photos",
+    "decode_and_resize",
+    "decode_photos",
+    "encode_attributes",
+    "gallery_dataset",
+    "load_cars196",
+    "load_consumer_to_shop",
+    "load_csv",
+    "load_cub",
+    "load_dataset",
+    "load_folder",
+    "load_inshop",
+    "load_sop",
+    "make_synthetic_catalog",
+    "training_dataset",
+]
