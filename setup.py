@@ -17,7 +17,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["eet_tf", "eet_tf.*"]),
-    package_data={"eet_tf": ["report_template.html"], "eet_tf.demo": ["templates/*", "static/*"]},
+    package_data={
+        "eet_tf": ["report_template.html"],
+        "eet_tf.audit": ["audit_template.html"],
+        "eet_tf.demo": ["templates/*", "static/*"],
+    },
     install_requires=[
         # TF 2.20 with Keras 3 and scann 1.4.2 is the default; TF 2.15 is there for the extra [addons] alone. An extra
         # can narrow a range but not replace a pin, so both sets stand in it and pip takes the newest.
