@@ -188,6 +188,11 @@ MODULES = {
     "beam": (8, {".embedding_files", ".serving", "apache_beam", "numpy"}),
     # 9: the public names, lazily
     "": (9, {"._lazy"}),
+    # 10: looks at the package from outside, and must run where nothing else is installed
+    "doctor": (10, set()),
+    "doctor.__main__": (10, {".doctor.diagnosis", ".doctor.facts"}),
+    "doctor.diagnosis": (10, set()),
+    "doctor.facts": (10, {".", ".doctor.diagnosis"}),
 }
 WITHOUT_TENSORFLOW = [
     "metrics",
@@ -204,7 +209,7 @@ WITHOUT_TENSORFLOW = [
 ]
 WITHOUT_TENSORFLOW += ["data.synthetic", "data.benchmarks", "data.attributes", "data.deepfashion", "data.fine_grained"]
 WITHOUT_TENSORFLOW += [
-    name for name in MODULES if room(name) in ("audit", "client", "demo") and name != "client.grpc_transport"
+    name for name in MODULES if room(name) in ("audit", "client", "demo", "doctor") and name != "client.grpc_transport"
 ]
 WITHOUT_TENSORFLOW += ["data.lists", *[name for name in MODULES if name.startswith("index")]]
 
