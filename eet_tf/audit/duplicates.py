@@ -6,9 +6,12 @@ spread, so that white backgrounds and outlines that all photos share part nobody
 
 A pair is confirmed if, once the one is given the brightness and contrast of the other,
 
-- no cell of 8 x 8 differs in colour by more than the tolerance, which tells a recoloured product from a copy, and
-- the fine detail at 32 x 32, what is left once the surroundings are subtracted, agrees to a fifth, which tells a
-  print from another on the same shirt.
+- colours differ by no more than the tolerance on average, and in each of 8 x 8 cells lightness and hue by no more than
+  the tolerance and a tenth of the edge that runs through it: what the cells around it differ by, in the photo where
+  that is less. Stronger compression and another size blur edges, and a strong one more; a product in another colour
+  differs where there is no edge.
+- in each quarter of the picture the fine detail at 32 x 32, what is left once the surroundings are subtracted, agrees
+  to 15 %. So two prints are told apart on the same shirt, and two wallets by a seam, for all that their outlines weigh.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from eet_tf.audit.prints import GREY_SIDE, PhotoPrints
+from eet_tf.audit.prints import COLOR_SIDE, GREY_SIDE, LUMA, PhotoPrints
 
 TOLERANCE = 3.0  # of 255; the measurements behind it are in docs/data.md
 LEAST_SPREAD = 2.0  # standard deviation of the grey levels below which a photo shows one colour, and says nothing
@@ -27,7 +30,8 @@ _WINDOW = 16  # of photos that share a band, each is compared with so many: boun
 _PAIRS_AT_ONCE = 4096
 _PATTERN_SIDE = 16
 _MOST_GAIN = 1.5  # contrast that may differ between copies
-_DETAIL_SHARE, _LEAST_DETAIL = 0.2, 1.0  # how far detail may differ: a share of its own strength, or so many of 255
+_EDGE_SHARE = 0.1  # of the contrast among cells side by side, that a cell may differ by
+_DETAIL_SHARE, _LEAST_DETAIL = 0.15, 1.0  # how far detail may differ: a share of its own strength, or so many of 255
 _SURROUNDINGS = 5  # cells of 32 x 32
 
 
@@ -41,7 +45,7 @@ def near_groups(prints: PhotoPrints, tolerance: float = TOLERANCE) -> list[np.nd
 
     Args:
         prints: what `read_prints` made of N photos.
-        tolerance: largest colour difference of a cell, of 255.
+        tolerance: largest difference in colour, of 255, away from edges.
 
     Returns:
         Sorted row numbers of each group of two or more, by the first.
@@ -83,11 +87,11 @@ class _Comparison:
 
     Args:
         prints: of N photos.
-        tolerance: largest colour difference of a cell, of 255.
+        tolerance: largest difference in colour, of 255, away from edges.
     """
 
     def __init__(self, prints: PhotoPrints, tolerance: float):
-        self._grey, self._color = prints.grey, prints.color.reshape(len(prints.color), -1)
+        self._grey, self._color = prints.grey, prints.color
         self._tolerance = tolerance
         grey = prints.grey.reshape(len(prints.grey), -1)
         self._mean, self._contrast = _by_portions(grey, _mean), _by_portions(grey, _contrast)
@@ -107,13 +111,44 @@ class _Comparison:
         return is_near
 
     def _colors_agree(self, first: np.ndarray, second: np.ndarray, gain: np.ndarray) -> np.ndarray:
-        one, other = (self._color[rows] - self._mean[rows, None] for rows in (first, second))
-        differences = np.abs(other - one * gain[:, None]).max(1)
-        return differences <= self._tolerance * np.maximum(1.0, gain)  # in the levels of the flatter of the two
+        scale = gain[:, None, None, None]
+        one, other = (self._color[rows] - self._mean[rows, None, None, None] for rows in (first, second))
+        agree = np.abs(other - one * scale).mean((1, 2, 3)) <= self._tolerance * np.maximum(1.0, gain)
+        left = np.flatnonzero(agree)
+        scale, one, other = scale[left], one[left] * scale[left], other[left]
+        light, other_light = one @ LUMA, other @ LUMA
+        hue, other_hue = one - light[..., None], other - other_light[..., None]
+        bounds = self._tolerance * np.maximum(1.0, scale)  # in the levels of the flatter of the two
+        agree[left] = _cells_agree(light[..., None], other_light[..., None], bounds) & _cells_agree(
+            hue, other_hue, bounds
+        )
+        return agree
 
     def _details_agree(self, first: np.ndarray, second: np.ndarray, gain: np.ndarray) -> np.ndarray:
         detail, other = _detail(self._grey[first]) * gain[:, None, None], _detail(self._grey[second])
-        return _rms(detail - other) <= np.maximum(_DETAIL_SHARE * _rms(other), _LEAST_DETAIL)
+        strength = np.minimum(_by_quarters(detail), _by_quarters(other))
+        least = _LEAST_DETAIL * np.maximum(1.0, gain)[:, None]
+        return (_by_quarters(detail - other) <= np.maximum(_DETAIL_SHARE * strength, least)).all(1)
+
+
+def _cells_agree(one: np.ndarray, other: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Whether `[M, 8, 8, C]` cells differ by no more than the bounds and a share of the edge that they are on."""
+    edges = np.minimum(_edges(one), _edges(other))
+    return (np.abs(one - other) <= bounds + _EDGE_SHARE * edges).all((1, 2, 3))
+
+
+def _edges(cells: np.ndarray) -> np.ndarray:
+    """What each cell and the eight around it differ by."""
+    padded = np.pad(cells, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    shifts = [(down, right) for down in range(3) for right in range(3)]
+    around = [padded[:, down : down + COLOR_SIDE, right : right + COLOR_SIDE] for down, right in shifts]
+    return np.max(around, 0) - np.min(around, 0)
+
+
+def _by_quarters(values: np.ndarray) -> np.ndarray:
+    """`[M, 4]` root mean square of `[M, 32, 32]`."""
+    half = GREY_SIDE // 2
+    return np.sqrt(np.square(values).reshape(-1, 2, half, 2, half).mean((2, 4))).reshape(-1, 4)
 
 
 def _by_portions(values: np.ndarray, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -142,10 +177,6 @@ def _detail(grey: np.ndarray) -> np.ndarray:
     rows = sum(padded[:, shift : shift + GREY_SIDE] for shift in range(_SURROUNDINGS))
     cells = sum(rows[:, :, shift : shift + GREY_SIDE] for shift in range(_SURROUNDINGS))
     return grey - cells / _SURROUNDINGS**2
-
-
-def _rms(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.square(values).mean((1, 2)))
 
 
 # Candidates

@@ -100,7 +100,7 @@ def audit_catalog(
     Args:
         catalog: the photos; their files are read, nothing is changed.
         examples_per_class: K, photos of each product in a batch.
-        tolerance: largest colour difference between near copies, of 255, in any of 8 x 8 cells.
+        tolerance: largest difference in colour between near copies, of 255, away from edges.
         num_threads: that decode; default the number of CPUs.
         progress: called now and then with the number of photos read.
 

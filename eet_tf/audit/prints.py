@@ -20,7 +20,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # those that training decodes,
 _DRAFT_SIDE = 4 * GREY_SIDE  # a large JPEG is decoded at about this size, which takes an eighth of the time
 _AT_ONCE = 4096  # photos handed to the threads at a time
 _ORIENTATION = 0x0112  # the EXIF tag
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # what Pillow raises on files that are missing, cut short, no images, or too large to be photos
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -85,7 +85,7 @@ def read_prints(
         except _UNREADABLE as error:
             unreadable[row] = _reason(error)
         else:
-            grey[row] = pixels @ _LUMA + 0.5
+            grey[row] = pixels @ LUMA + 0.5
             side = GREY_SIDE // COLOR_SIDE
             color[row] = pixels.reshape(COLOR_SIDE, side, COLOR_SIDE, side, 3).mean((1, 3)) + 0.5
         return row
