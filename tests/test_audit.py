@@ -199,6 +199,18 @@ def test_unreadable_photos_are_all_named(rows, tmp_path):
     assert result.summary().endswith("mend: 5 photos cannot be read\nSomething must be mended before training.")
 
 
+@pytest.mark.parametrize("ending", ["JPEG", "PNG", "BMP", "GIF", "WEBP"])
+def test_a_file_that_lacks_its_end_is_no_photo(tmp_path, ending):
+    """Past the last pixel too, where Pillow alone would not mind; what follows the end is no harm."""
+    pixels = np.random.default_rng(0).integers(0, 256, [12, 16, 3], dtype=np.uint8)
+    Image.fromarray(pixels).resize((80, 60)).save(tmp_path / "whole", ending)
+    content = (tmp_path / "whole").read_bytes()
+    (tmp_path / "longer").write_bytes(content + b"and more")
+    (tmp_path / "shorter").write_bytes(content[:-1] if ending == "PNG" else content[: -len(content) // 4])
+    prints = read_prints([str(tmp_path / name) for name in ("whole", "longer", "shorter")])
+    assert list(prints.unreadable) == [2]
+
+
 def test_pictures_of_too_many_pixels_are_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for name, side in (("bomb", 60), ("large", 40), ("fine", 30)):

@@ -181,6 +181,13 @@ def test_legacy_keras():
     assert diagnose(seen(OLDER, environment={"TF_USE_LEGACY_KERAS": "1"})) == []
 
 
+def test_what_legacy_keras_breaks_is_mended_with_it():
+    """Seen: keras-cv 0.9 looks at `tf.keras`, and refuses."""
+    error = "ValueError: Unable to import `keras` with `tensorflow`."
+    cause, broken = diagnose(seen(errors={"keras-cv": error}, environment={"TF_USE_LEGACY_KERAS": "1"}))
+    assert cause.mend == "unset TF_USE_LEGACY_KERAS" and broken.mend == "unset TF_USE_LEGACY_KERAS, and look again"
+
+
 def test_another_backend():
     assert "'jax'" in only_problem(seen(environment={"KERAS_BACKEND": "jax"})).what
     assert diagnose(seen(environment={"KERAS_BACKEND": "tensorflow"})) == []

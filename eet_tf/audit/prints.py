@@ -19,6 +19,7 @@ COLOR_SIDE = 8
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # those that training decodes, and no others that Pillow knows
 _DRAFT_SIDE = 4 * GREY_SIDE  # a large JPEG is decoded at about this size, which takes an eighth of the time
 _AT_ONCE = 4096  # photos handed to the threads at a time
+_PNG_END = b"IEND\xaeB`\x82"
 _ORIENTATION = 0x0112  # the EXIF tag
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # what Pillow raises on files that are missing, cut short, no images, or too large to be photos
@@ -110,6 +111,8 @@ def _read(file: str) -> tuple[bytes, tuple[int, int], np.ndarray]:
         width, height = image.size
         image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
         image.load()
+        if image.format == "PNG" and _PNG_END not in content:
+            raise OSError("the file is cut off")  # past the last pixel: Pillow does not mind, TensorFlow does
         if image.format in ("JPEG", "MPO"):
             if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
                 width, height = height, width

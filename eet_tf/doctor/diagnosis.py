@@ -160,8 +160,8 @@ def diagnose(facts: Facts) -> list[Problem]:
         *_processor(facts),
         *_missing(facts, row),
         *_versions(facts, row),
-        *_imports(facts, row),
         *_environment(facts),
+        *_imports(facts, row),
         *_own_version(facts),
         *_extras(facts, row),
     ]
@@ -265,7 +265,7 @@ def _imports(facts: Facts, row: Row) -> list[Problem]:
     return [
         Problem(
             f"{name} {package.version} is installed but cannot be imported: {package.error}",
-            _mend_of_import(name, package.error, row),
+            _mend_of_import(name, package.error, row, _is_legacy(facts)),
             blocks=name in NEEDED,
         )
         for name, package in facts.packages.items()
@@ -273,7 +273,9 @@ def _imports(facts: Facts, row: Row) -> list[Problem]:
     ]
 
 
-def _mend_of_import(name: str, error: str, row: Row) -> str:
+def _mend_of_import(name: str, error: str, row: Row, is_legacy: bool) -> str:
+    if is_legacy and "keras" in error.lower():
+        return "unset TF_USE_LEGACY_KERAS, and look again"
     if "SIGILL" in error:
         return "The processor lacks an instruction that the wheel is made with. Use another machine."
     if "undefined symbol" in error:
@@ -287,14 +289,18 @@ def _mend_of_import(name: str, error: str, row: Row) -> str:
     return f"pip install --force-reinstall {name}; if that does not help, a new environment: pip install {again}"
 
 
+def _is_legacy(facts: Facts) -> bool:
+    """Whether TensorFlow is told to take Keras 2 beside an installed Keras 3; the text is as TensorFlow reads it."""
+    is_set = facts.environment.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
+    return is_set and "keras" in facts.packages and parsed(facts.packages["keras"].version) >= (3,)
+
+
 def _environment(facts: Facts) -> list[Problem]:
     problems = []
-    keras = facts.packages.get("keras")
-    is_legacy = facts.environment.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
-    if is_legacy and keras and parsed(keras.version) >= (3,):
+    if _is_legacy(facts):
         problems.append(
             Problem(
-                "TF_USE_LEGACY_KERAS is set: `tf.keras` is then Keras 2, and its models do not go with Keras 3.",
+                "TF_USE_LEGACY_KERAS is set: `tf.keras` is then Keras 2, and neither models nor keras-cv go with both.",
                 "unset TF_USE_LEGACY_KERAS",
             )
         )
