@@ -174,15 +174,15 @@ def test_other_processors_have_other_features():
     assert diagnose(seen(cpu_features=None)) == []
 
 
-def test_legacy_keras():
-    problem = only_problem(seen(environment={"TF_USE_LEGACY_KERAS": "1"}))
+@pytest.mark.parametrize("versions", [NEWER, OLDER], ids=["newer", "older"])
+def test_legacy_keras(versions):
+    problem = only_problem(seen(versions, environment={"TF_USE_LEGACY_KERAS": "1"}))
     assert problem.blocks and problem.mend == "unset TF_USE_LEGACY_KERAS"
-    assert diagnose(seen(environment={"TF_USE_LEGACY_KERAS": "0"})) == []
-    assert diagnose(seen(OLDER, environment={"TF_USE_LEGACY_KERAS": "1"})) == []
+    assert diagnose(seen(versions, environment={"TF_USE_LEGACY_KERAS": "0"})) == []
 
 
 def test_what_legacy_keras_breaks_is_mended_with_it():
-    """Seen: keras-cv 0.9 looks at `tf.keras`, and refuses."""
+    """Seen in both sets: keras-cv 0.9 looks at `tf.keras`, and refuses."""
     error = "ValueError: Unable to import `keras` with `tensorflow`."
     cause, broken = diagnose(seen(errors={"keras-cv": error}, environment={"TF_USE_LEGACY_KERAS": "1"}))
     assert cause.mend == "unset TF_USE_LEGACY_KERAS" and broken.mend == "unset TF_USE_LEGACY_KERAS, and look again"

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m eet_tf.doctor", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="for programs")
     wanted = parser.parse_args(arguments)
+    if sys.stderr.isatty():
+        print("Importing every package in a process of its own: half a minute.", file=sys.stderr)
     facts = gather()
     problems = diagnose(facts)
     works = not any(problem.blocks for problem in problems)

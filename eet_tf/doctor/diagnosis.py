@@ -290,9 +290,8 @@ def _mend_of_import(name: str, error: str, row: Row, is_legacy: bool) -> str:
 
 
 def _is_legacy(facts: Facts) -> bool:
-    """Whether TensorFlow is told to take Keras 2 beside an installed Keras 3; the text is as TensorFlow reads it."""
-    is_set = facts.environment.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
-    return is_set and "keras" in facts.packages and parsed(facts.packages["keras"].version) >= (3,)
+    """Whether TensorFlow is told to take tf-keras; the text is as TensorFlow reads it."""
+    return facts.environment.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 
 
 def _environment(facts: Facts) -> list[Problem]:
@@ -300,7 +299,8 @@ def _environment(facts: Facts) -> list[Problem]:
     if _is_legacy(facts):
         problems.append(
             Problem(
-                "TF_USE_LEGACY_KERAS is set: `tf.keras` is then Keras 2, and neither models nor keras-cv go with both.",
+                "TF_USE_LEGACY_KERAS is set: `tf.keras` is then tf-keras and another than `keras`, with which keras-cv "
+                "and tensorflow-addons cannot be imported.",
                 "unset TF_USE_LEGACY_KERAS",
             )
         )
