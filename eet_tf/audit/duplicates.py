@@ -4,7 +4,7 @@ Candidates come from random hyperplanes, each side of which is a bit: photos tha
 compared. What they are cut by is each photo's brightness pattern, measured against the catalogue's own average and
 spread, so that white backgrounds and outlines that all photos share part nobody.
 
-A pair is confirmed if, once the one is given the brightness and contrast of the other,
+A pair is confirmed if, once the darker photo is given the brightness and contrast of the other,
 
 - colours differ by no more than the tolerance on average, and in each of 8 x 8 cells lightness and hue by no more than
   the tolerance and a tenth of the edge that runs through it: what the cells around it differ by, in the photo where
@@ -33,14 +33,17 @@ _MOST_GAIN = 1.5  # contrast that may differ between copies
 _EDGE_SHARE = 0.1  # of the contrast among cells side by side, that a cell may differ by
 _DETAIL_SHARE, _LEAST_DETAIL = 0.15, 1.0  # how far detail may differ: a share of its own strength, or so many of 255
 _SURROUNDINGS = 5  # cells of 32 x 32
+_MOST_LIGHTER = 20.0  # levels, of a copy that is burnt out in part
+_BURNT = 248  # the level from which a cell may have been lighter
+_LEAST_UNBURNT = 8  # cells that tell how light a photo is
 
 
 def near_groups(prints: PhotoPrints, tolerance: float = TOLERANCE) -> list[np.ndarray]:
     """Groups of photos of which each is a near copy of another in it.
 
     - The same bytes are copies, whatever they show. Otherwise photos of one colour are left out.
-    - Found are copies that were re-encoded, resized (to 32 pixels or more) or made lighter or darker without being
-      burnt out. Not found: crops, mirrors, turns.
+    - Found are copies that were re-encoded, resized, made darker, or lighter with little burnt out. Not found: crops,
+      mirrors, turns. docs/data.md has the shares.
     - Time grows with N log N, memory is a few hundred bytes a photo besides `prints`.
 
     Args:
@@ -103,32 +106,67 @@ class _Comparison:
         return np.concatenate([np.zeros(0, bool), *parts])
 
     def _are_near(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        is_lighter = self._mean[first] > self._mean[second]
+        first, second = np.where(is_lighter, second, first), np.where(is_lighter, first, second)
         gain = self._contrast[second] / self._contrast[first]
-        is_near = (gain < _MOST_GAIN) & (gain > 1 / _MOST_GAIN)
-        for agrees in (self._colors_agree, self._details_agree):
-            left = np.flatnonzero(is_near)
-            is_near[left] = agrees(first[left], second[left], gain[left])
+        is_near = self._agree(first, second, gain, self._mean[second] - gain * self._mean[first])
+        # a lighter copy may be burnt out in part; what is not tells how much lighter it is
+        left = np.flatnonzero(~is_near & (self._mean[second] - self._mean[first] <= _MOST_LIGHTER))
+        apart = np.abs(self._color[first[left]].astype(np.int16) - self._color[second[left]]).mean((1, 2, 3))
+        left = left[apart <= _MOST_LIGHTER]
+        gain, offset, is_known = _unburnt_light(self._color[first[left]], self._color[second[left]])
+        left = left[is_known]
+        is_near[left] = self._agree(first[left], second[left], gain, offset)
         return is_near
 
-    def _colors_agree(self, first: np.ndarray, second: np.ndarray, gain: np.ndarray) -> np.ndarray:
-        scale = gain[:, None, None, None]
-        one, other = (self._color[rows] - self._mean[rows, None, None, None] for rows in (first, second))
-        agree = np.abs(other - one * scale).mean((1, 2, 3)) <= self._tolerance * np.maximum(1.0, gain)
-        left = np.flatnonzero(agree)
-        scale, one, other = scale[left], one[left] * scale[left], other[left]
-        light, other_light = one @ LUMA, other @ LUMA
-        hue, other_hue = one - light[..., None], other - other_light[..., None]
-        bounds = self._tolerance * np.maximum(1.0, scale)  # in the levels of the flatter of the two
-        agree[left] = _cells_agree(light[..., None], other_light[..., None], bounds) & _cells_agree(
-            hue, other_hue, bounds
-        )
+    def _agree(self, first: np.ndarray, second: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Whether the first photos, their levels multiplied and shifted, are the second."""
+        agree = (gain < _MOST_GAIN) & (gain > 1 / _MOST_GAIN)
+        for is_so in (self._colors_agree, self._details_agree):
+            left = np.flatnonzero(agree)
+            agree[left] = is_so(first[left], second[left], gain[left], offset[left])
         return agree
 
-    def _details_agree(self, first: np.ndarray, second: np.ndarray, gain: np.ndarray) -> np.ndarray:
-        detail, other = _detail(self._grey[first]) * gain[:, None, None], _detail(self._grey[second])
+    def _colors_agree(self, first, second, gain, offset) -> np.ndarray:
+        one, other = _relit(self._color[first], gain, offset), self._color[second].astype(np.float32)
+        bounds = self._tolerance * np.maximum(1.0, gain)  # in the levels of the flatter of the two
+        agree = np.abs(other - one).mean((1, 2, 3)) <= bounds
+        left = np.flatnonzero(agree)
+        one, other, bounds = one[left], other[left], bounds[left, None, None, None]
+        light, other_light = (one @ LUMA)[..., None], (other @ LUMA)[..., None]
+        agree[left] = _cells_agree(light, other_light, bounds) & _cells_agree(one - light, other - other_light, bounds)
+        return agree
+
+    def _details_agree(self, first, second, gain, offset) -> np.ndarray:
+        detail = _detail(_relit(self._grey[first], gain, offset))
+        other = _detail(self._grey[second].astype(np.float32))
         strength = np.minimum(_by_quarters(detail), _by_quarters(other))
         least = _LEAST_DETAIL * np.maximum(1.0, gain)[:, None]
         return (_by_quarters(detail - other) <= np.maximum(_DETAIL_SHARE * strength, least)).all(1)
+
+
+def _relit(levels: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Levels of M photos as they are in another light."""
+    shape = (len(levels),) + (1,) * (levels.ndim - 1)
+    return np.clip(levels * gain.reshape(shape) + offset.reshape(shape), 0.0, 255.0)
+
+
+def _unburnt_light(color: np.ndarray, lighter: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gain and offset that make M photos as light as M others, from cells that are not burnt out in these.
+
+    Returns:
+        `[L]` gains and `[L]` offsets of those of which it is known, and `[M]` bool, which they are.
+    """
+    is_unburnt = lighter.max(-1) < _BURNT
+    number = is_unburnt.sum((1, 2))
+    is_known = (number >= _LEAST_UNBURNT) & (number < COLOR_SIDE**2)
+    weights = is_unburnt[is_known] / number[is_known, None, None]
+    one, other = color[is_known].astype(np.float32) @ LUMA, lighter[is_known].astype(np.float32) @ LUMA
+    mean, other_mean = ((levels * weights).sum((1, 2)) for levels in (one, other))
+    variance = (np.square(one - mean[:, None, None]) * weights).sum((1, 2))
+    other_variance = (np.square(other - other_mean[:, None, None]) * weights).sum((1, 2))
+    gain = np.sqrt((other_variance + 1e-3) / (variance + 1e-3))
+    return gain, other_mean - gain * mean, is_known
 
 
 def _cells_agree(one: np.ndarray, other: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -172,7 +210,6 @@ def _largest_contrast(color: np.ndarray) -> np.ndarray:
 
 def _detail(grey: np.ndarray) -> np.ndarray:
     margin = _SURROUNDINGS // 2
-    grey = grey.astype(np.float32)
     padded = np.pad(grey, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
     rows = sum(padded[:, shift : shift + GREY_SIDE] for shift in range(_SURROUNDINGS))
     cells = sum(rows[:, :, shift : shift + GREY_SIDE] for shift in range(_SURROUNDINGS))
