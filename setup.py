@@ -19,6 +19,7 @@ setup(
     packages=find_packages(include=["eet_tf", "eet_tf.*"]),
     package_data={
         "eet_tf": ["py.typed", "*.pyi", "report_template.html"],
+        "eet_tf.audit": ["audit_template.html"],
         "eet_tf.data": ["*.pyi"],
         "eet_tf.demo": ["templates/*", "static/*"],
     },

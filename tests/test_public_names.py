@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 import eet_tf
+import eet_tf.audit
 import eet_tf.data
 import eet_tf.index
 
@@ -29,6 +30,7 @@ PUBLIC = {
         "soft_binomial_deviance",
         "triplet_loss",
     ],
+    eet_tf.audit: ["AuditResult", "Finding", "audit_catalog", "write_page"],
     eet_tf.data: [
         "AttributeTable",
         "Catalog",
@@ -93,6 +95,7 @@ def test_every_public_name_can_be_had():
 def test_names_are_offered_for_completion():
     assert dir(eet_tf) == PUBLIC[eet_tf]
     assert dir(eet_tf.data) == PUBLIC[eet_tf.data]
+    assert dir(eet_tf.audit) == PUBLIC[eet_tf.audit]
 
 
 @pytest.mark.parametrize("package", [eet_tf, eet_tf.data], ids=lambda package: package.__name__)
@@ -112,7 +115,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 def test_importing_the_package_does_not_start_tensorflow(run_python):
     heavy = {"tensorflow", "keras", "numpy", "keras_cv", "scann", "matplotlib", "PIL", "scipy", "apache_beam"}
-    assert not imported_by("import eet_tf, eet_tf.data", run_python) & heavy
+    assert not imported_by("import eet_tf, eet_tf.audit, eet_tf.data, eet_tf.doctor.facts", run_python) & heavy
 
 
 def test_importing_a_loss_imports_no_augmentation_index_or_plots(run_python):
@@ -127,6 +130,7 @@ def test_importing_a_loss_imports_no_augmentation_index_or_plots(run_python):
 def test_catalogues_metrics_and_indexes_do_without_tensorflow(run_python):
     code = """
 import eet_tf.comparison, eet_tf.embedding_files, eet_tf.index
+from eet_tf.audit import audit_catalog, write_page
 from eet_tf import evaluate_retrieval
 from eet_tf.data import Catalog, PKSampler, encode_attributes, load_cars196, load_sop, make_synthetic_catalog
 """
