@@ -61,10 +61,7 @@ typecheck: venv
 
 # the tests, and which lines and branches of eet_tf/ they run; fails below the share that pyproject.toml asks for
 coverage: venv
-	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run -m pytest $(TWO_AT_ONCE)
-	.venv/bin/python -m coverage combine --quiet
-	.venv/bin/python -m coverage report
+	.venv/bin/python -m pytest --cov --cov-report=term-missing:skip-covered $(TWO_AT_ONCE)
 
 # the documentation as a site in site/; a broken link or an undocumented argument is an error
 docs: venv-docs

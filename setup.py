@@ -58,7 +58,7 @@ setup(
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4"),
             # make typecheck, make coverage, and tests/test_package.py, which builds the wheel without a network
-            *("mypy>=2.4", "coverage>=7.10", "setuptools>=61", "wheel"),
+            *("mypy>=2.4", "coverage>=7.10", "pytest-cov>=7", "setuptools>=61", "wheel"),
         ],
         # make docs, in an environment of its own without TensorFlow; Python 3.11 and later
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2"],
