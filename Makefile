@@ -67,7 +67,8 @@ coverage: venv
 docs: venv-docs
 	.venv-docs/bin/python -m mkdocs build --strict
 
-# the second supported set of versions: losses, embedder, learner, and three steps under MirroredStrategy
+# the second supported set of versions: all that does not need newer packages, trainings with tensorflow-addons, and what
+# either set reads of the other, where .venv is there too
 test-addons: venv-addons
 	.venv-addons/bin/python -m pytest -m addons $(TWO_AT_ONCE)
 

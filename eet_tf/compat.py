@@ -77,6 +77,13 @@ def weight_averages(optimizer) -> list:
     return list(getattr(inner, "_model_variables_moving_average", ())) if getattr(inner, "use_ema", False) else []
 
 
+def build_optimizer(optimizer, variables) -> None:
+    """Makes the state of an optimizer; the old kind, which TensorFlow Addons is made of, does so in its first step."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    if not (KERAS_2 and isinstance(inner, keras.optimizers.legacy.Optimizer)):
+        optimizer.build(variables)
+
+
 def output_shape(model: keras.Model):
     """The shape of a model's output, or a dict of shapes if its outputs have names (Keras 3 lists them without)."""
     return model.output_shape if KERAS_2 else model.compute_output_shape(model.input_shape)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eet_tf import files
+from eet_tf import compat, files
 
 
 class RunError(RuntimeError):
@@ -184,7 +184,7 @@ class Progress(keras.callbacks.Callback):
         self._monitor = monitor
         self._epoch = tf.Variable(0, dtype=tf.int64, name="epoch", trainable=False)
         with learner.distribute_strategy.scope():
-            learner.optimizer.build(learner.embedder.trainable_variables)
+            compat.build_optimizer(learner.optimizer, learner.embedder.trainable_variables)
         parts = {"embedder": learner.embedder, "optimizer": learner.optimizer, "memory": learner.memory}
         kept = {name: part for name, part in parts.items() if part is not None}
         state = tf.train.Checkpoint(**kept, epoch=self._epoch)

@@ -109,6 +109,7 @@ MODULES = {
     "audit.findings": (4, {".audit.duplicates", ".audit.prints", ".data.catalog", "numpy"}),
     "audit.page": (4, {".audit.findings", ".data.catalog", ".files", "PIL"}),
     "audit.prints": (4, {"PIL", "numpy"}),
+    "addons": (4, {".compat", ".losses.base", ".pairwise", "keras", "tensorflow", "tensorflow_addons"}),
     "index.local": (
         4,
         {
@@ -119,7 +120,7 @@ MODULES = {
     "index.tuning": (4, {".index.checks", ".index.search", ".index.storage", "numpy"}),
     "memory": (4, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
     "report": (4, {".files", "PIL", "matplotlib"}),
-    "run": (4, {".files", "keras", "numpy", "tensorflow"}),
+    "run": (4, {".compat", ".files", "keras", "numpy", "tensorflow"}),
     # 5
     "index.exact": (5, {".index.local"}),
     "index.milvus": (
@@ -287,6 +288,7 @@ def test_it_does_without_tensorflow(name):
         "flask": ["demo.app"],
         "grpc": ["client.grpc_transport", "index.milvus_collection"],
         "pymilvus": ["index.milvus_collection"],
+        "tensorflow_addons": ["addons"],
         "tensorflow_serving": ["client.grpc_transport", "serving.bundle", "serving.warmup"],
     }.items(),
 )

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.addons
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(eet_tf.__path__, "eet_tf."))
 NEEDED = {
+    "eet_tf.addons": {"tensorflow_addons": "TensorFlow Addons goes with TensorFlow 2.15 alone"},
     "eet_tf.beam": {"apache_beam": "Apache Beam does not go with TensorFlow 2.15"},
     "eet_tf.client.grpc_transport": {"tensorflow_serving": "tensorflow-serving-api is the extra [serving]"},
     "eet_tf.demo": {"flask": "Flask is the extra [demo]"},

@@ -37,6 +37,15 @@ _LOSSES = {  # the class, and the flags that are its arguments
     "binomial_deviance": ("BinomialDevianceLoss", _DEVIANCE),
     "soft_binomial_deviance": ("SoftBinomialDevianceLoss", [*_DEVIANCE, "weighting", "granularity", "preserved_share"]),
 }
+_ADDONS_LOSSES = {  # those of tensorflow-addons, and the flags that are their arguments
+    "tfa_triplet_semihard": ["margin", "distance"],
+    "tfa_triplet_hard": ["margin", "distance", "soft_margin"],
+    "tfa_lifted": ["margin"],
+    "tfa_npairs": [],
+    "tfa_contrastive": ["margin"],
+}
+_ADDONS_OPTIMIZERS = ["tfa_adabelief", "tfa_adamw", "tfa_lamb", "tfa_lazyadam", "tfa_novograd", "tfa_radam"]
+_ADDONS_OPTIMIZERS += ["tfa_sgdw", "tfa_yogi"]
 _STRATEGIES = ["default", "one_device", "mirrored", "multi_worker"]
 _MAY_CHANGE = frozenset({"epochs", "strategy", "virtual_devices", "model_dir", "data_dir", "check_photos"})
 
@@ -48,8 +57,13 @@ flags.DEFINE_bool("cache", False, "Decode the photos to learn from once and keep
 flags.DEFINE_float("hold_out", 0.1, "Share of the training products kept aside to choose the best epoch; 0: none.")
 flags.DEFINE_string("model_dir", "runs/synthetic", "What training writes: model.keras, history.csv, metrics.json, ...")
 
-flags.DEFINE_enum("loss", "eet", list(_LOSSES), "The loss of the embedding; triplet is batch-hard by default.")
-flags.DEFINE_float("margin", 0.3, "EET, triplet: margin, in the unit of the distance.", lower_bound=0.0)
+flags.DEFINE_enum(
+    "loss",
+    "eet",
+    [*_LOSSES, *_ADDONS_LOSSES],
+    "The loss of the embedding; triplet is batch-hard by default. tfa_: of tensorflow-addons, with TensorFlow 2.15.",
+)
+flags.DEFINE_float("margin", 0.3, "EET, triplet, tfa: margin, in the unit of the distance.", lower_bound=0.0)
 flags.DEFINE_float("equidistant_weight", 1.0, "EET: weight of the equidistant term.", lower_bound=0.0)
 flags.DEFINE_float("equidistributed_weight", 1.0, "EET: weight of the class terms.", lower_bound=0.0)
 flags.DEFINE_bool("symmetric_margin", False, "EET: add the margin seen from the positive.")
@@ -98,12 +112,17 @@ flags.DEFINE_integer("epochs", 16, "Epochs to train.", lower_bound=1)
 flags.DEFINE_integer(
     "steps_per_epoch", None, "Batches in an epoch; by default as many as show every photo once, and at least 100."
 )
-flags.DEFINE_enum("optimizer", "adam", ["adam", "adamw", "sgd"], "sgd is with Nesterov momentum 0.9.")
+flags.DEFINE_enum(
+    "optimizer",
+    "adam",
+    ["adam", "adamw", "sgd", *_ADDONS_OPTIMIZERS],
+    "sgd is with Nesterov momentum 0.9. tfa_: of tensorflow-addons, with TensorFlow 2.15.",
+)
 flags.DEFINE_float("learning_rate", 1e-3, "Highest learning rate.")
 flags.DEFINE_enum("schedule", "cosine", ["cosine", "step"], "How it falls: along a cosine to 1 %, or once to 10 %.")
 flags.DEFINE_float("drop_at", 0.2, "Schedule step: share of the training after which the rate falls.", 0.0, 1.0)
 flags.DEFINE_integer("warmup_steps", 0, "Steps over which the learning rate rises from 0.")
-flags.DEFINE_float("weight_decay", 0.0, "Decoupled weight decay, for adamw.")
+flags.DEFINE_float("weight_decay", 0.0, "Decoupled weight decay; adam has none.")
 flags.DEFINE_float(
     "ema", 0.0, "Momentum of a running average of the weights, which is measured and saved; 0: none.", 0, 1
 )
@@ -192,6 +211,10 @@ def _attributes(train):
 def _loss():
     import eet_tf
 
+    if FLAGS.loss in _ADDONS_LOSSES:
+        from eet_tf.addons import AddonsLoss
+
+        return AddonsLoss(FLAGS.loss, **{name: getattr(FLAGS, name) for name in _ADDONS_LOSSES[FLAGS.loss]})
     loss, arguments = _LOSSES[FLAGS.loss]
     return getattr(eet_tf, loss)(**{name: getattr(FLAGS, name) for name in arguments})
 
@@ -215,10 +238,15 @@ def _optimizer(num_steps: int):
     import keras
 
     rate, common = _learning_rate(num_steps), {"global_clipnorm": FLAGS.clip_norm}
+    if FLAGS.optimizer in _ADDONS_OPTIMIZERS:
+        from eet_tf.addons import make_optimizer
+
+        return make_optimizer(FLAGS.optimizer, rate, FLAGS.weight_decay, **common)
     if FLAGS.ema:
         common |= {"use_ema": True, "ema_momentum": FLAGS.ema}
     if FLAGS.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **common)
+        decay = FLAGS.weight_decay or None
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay, **common)
     if FLAGS.optimizer == "adamw":
         return keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay, **common)
     return keras.optimizers.Adam(rate, **common)
@@ -264,6 +292,25 @@ def _as_text(value) -> str:
 def _is_shared() -> bool:
     """Whether several machines train, or one that does as if it were one of several."""
     return FLAGS.strategy == "multi_worker"
+
+
+def _check_addons() -> None:
+    """Refuses what tensorflow-addons cannot do, and all of it where it is not."""
+    if FLAGS.loss not in _ADDONS_LOSSES and FLAGS.optimizer not in _ADDONS_OPTIMIZERS:
+        return
+    from eet_tf import addons
+
+    addons.check_available("loss", FLAGS.loss)
+    addons.check_available("optimizer", FLAGS.optimizer)
+    if FLAGS.loss == "tfa_npairs" and FLAGS.examples_per_class % 2:
+        raise ValueError(
+            "--loss=tfa_npairs needs an even --examples_per_class, as it takes the photos of a product in pairs. "
+            f"Received: --examples_per_class={FLAGS.examples_per_class}."
+        )
+    if FLAGS.optimizer in _ADDONS_OPTIMIZERS and FLAGS.ema:
+        raise ValueError(
+            f"--ema needs an optimizer of Keras: adam, adamw or sgd. Received: --optimizer={FLAGS.optimizer}."
+        )
 
 
 def _check_workers() -> None:
@@ -411,6 +458,7 @@ def _prepared() -> tuple:
 
     if FLAGS.virtual_devices:
         replicas.split_cpu(FLAGS.virtual_devices)
+    _check_addons()
     train, validation, test = _catalogs()
     sampler, attributes = _sampler(train), _attributes(train)
     _check_workers()
