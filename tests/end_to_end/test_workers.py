@@ -17,11 +17,15 @@ EPOCHS = 16
 
 @pytest.fixture
 def flags(root, tiny):
-    """What all workers are given, but for the folder. Batch norm would see the photos of one worker only."""
+    """What all workers are given, but for the folder. Batch norm would see the photos of one worker only.
+
+    Steps are small: what two workers and one process round differently would otherwise turn, by another hardest triplet,
+    into another training; on some processors within ten epochs.
+    """
     changes = (
         "--freeze_batch_norm",
         "--optimizer=sgd",
-        "--learning_rate=0.01",
+        "--learning_rate=0.001",
         "--crop=0.5",
         "--noise=0.05",
         "--memory_size=12",
@@ -94,7 +98,7 @@ def test_whoever_is_killed_they_end_as_one_process_does(flags, tmp_path, start_w
     found, expected = (read_run(str(tmp_path / name)) for name in ("shared", "alone"))
     assert [row["epoch"] for row in found.history] == list(range(1, EPOCHS + 1))
     for row, other_row in zip(found.history, expected.history):
-        assert row["loss"] == pytest.approx(other_row["loss"], rel=1e-3)
+        assert row["loss"] == pytest.approx(other_row["loss"], rel=1e-4)
     assert found.metrics["after"] == pytest.approx(expected.metrics["after"], abs=1e-6)
     weights, other_weights = (eet_tf.load_embedder(str(tmp_path / name)).get_weights() for name in ("shared", "alone"))
     for weight, other_weight in zip(weights, other_weights, strict=True):
