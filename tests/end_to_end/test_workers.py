@@ -19,8 +19,8 @@ EPOCHS = 16
 def flags(root, tiny):
     """What all workers are given, but for the folder. Batch norm would see the photos of one worker only.
 
-    Steps are small: what two workers and one process round differently would otherwise turn, by another hardest triplet,
-    into another training; on some processors within ten epochs.
+    Steps are small: what two workers and one process round differently would otherwise turn, by another hardest
+    triplet, into another training; on some processors within ten epochs.
     """
     changes = (
         "--freeze_batch_norm",
