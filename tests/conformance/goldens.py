@@ -88,6 +88,7 @@ def trained(**compile_arguments):
 def of_learner():
     """What it logs, and the last layer."""
     learner, history = trained()
+    history = dict(sorted(history.items()))  # Keras 2 and 3 log in different orders
     return {**history, "projection": learner.embedder.get_weights()[2].reshape(-1).tolist()}
 
 
