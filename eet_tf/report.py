@@ -4,7 +4,6 @@ The page is for finding out why a search is wrong, so the worst queries stand fi
 sign and words whether it is right. It is to be mailed and kept: photos are inlined as thumbnails, no network is used.
 """
 
-import base64
 import dataclasses
 import functools
 import html
@@ -16,9 +15,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageOps
-
-from eet_tf import files
+from eet_tf import files, thumbnails
 
 _THUMBNAIL_SIDE = 160  # pixels on the longer side; a tile is about 120 CSS pixels wide
 _SHARE_NAMES = ("recall", "map", "precision", "accuracy")
@@ -27,7 +24,6 @@ _INK = {"light": "#1b2330", "dark": "#e8ebef"}
 # Colors that the color-blind can tell apart, on white and on black (after Okabe and Ito).
 _CURVE_COLORS = ("#3b7ddd", "#d9651a", "#12a07a", "#c76ba4", "#d39a00", "#45b5e6", "#8f8f8f")
 # What Pillow raises on files that are missing, cut short, no images, or too large to be photos.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +255,7 @@ def _curves(panels):
 
 
 def _curve_figure(heading, curves):
-    light, dark = (_data_uri("png", _draw({heading: curves}, ink, "none", dpi=160)) for ink in _INK.values())
+    light, dark = (thumbnails.data_uri("png", _draw({heading: curves}, ink, "none", dpi=160)) for ink in _INK.values())
     names = ", ".join(curves)
     last = ", ".join(f"{name} {_amount(name, points[-1][1])}" for name, points in curves.items())
     return (
@@ -403,20 +399,6 @@ def _picture(thumbnail, description, path):
 
 
 def _thumbnail(path):
-    """Returns a small upright JPEG of the photo at `path` as a data URI, or `None` if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * _THUMBNAIL_SIDE, 2 * _THUMBNAIL_SIDE))  # a JPEG is decoded at about this size
-            image = ImageOps.exif_transpose(image).convert("RGBA")
-    except _UNREADABLE:
-        return None
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    opaque = Image.new("RGB", image.size, "white")
-    opaque.paste(image, mask=image)
-    file = io.BytesIO()
-    opaque.save(file, "JPEG", quality=72, optimize=True)
-    return _data_uri("jpeg", file.getvalue())
-
-
-def _data_uri(kind, content):
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    """A small picture of a photo as a data URI, or `None` if it cannot be read."""
+    content = thumbnails.thumbnail(path, _THUMBNAIL_SIDE)
+    return None if content is None else thumbnails.data_uri("jpeg", content)

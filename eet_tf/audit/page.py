@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import html
 import importlib.resources
-import io
 import os
 import string
 from collections.abc import Mapping
 
-from PIL import Image, ImageOps
-
-from eet_tf import files
+from eet_tf import files, thumbnails
 from eet_tf.audit.findings import AuditResult, Finding
 from eet_tf.data.catalog import Catalog
 
@@ -22,7 +18,6 @@ _MOST_GROUPS = 60  # shown of each finding
 _MOST_PHOTOS = 6  # shown of each group
 _MOST_CATEGORIES = 60
 # what Pillow raises on files that are missing, cut short, no images, or too large to be photos
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def write_page(
@@ -118,19 +113,9 @@ def _picture(catalog: Catalog, row: int, thumbnail) -> str:
 
 
 def _thumbnail(path: str) -> str | None:
-    """A small upright JPEG of a photo as a data URI, or None if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded at about this size
-            image = ImageOps.exif_transpose(image).convert("RGBA")
-    except _UNREADABLE:
-        return None
-    image.thumbnail((_SIDE, _SIDE))
-    opaque = Image.new("RGB", image.size, "white")
-    opaque.paste(image, mask=image)
-    file = io.BytesIO()
-    opaque.save(file, "JPEG", quality=72, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    """A small picture of a photo as a data URI, or None if it cannot be read."""
+    content = thumbnails.thumbnail(path, _SIDE)
+    return None if content is None else thumbnails.data_uri("jpeg", content)
 
 
 def _categories(categories: Mapping[str, tuple[int, int]]) -> str:

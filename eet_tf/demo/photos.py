@@ -6,14 +6,14 @@ import functools
 import io
 import os
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from eet_tf import thumbnails
 
 _SIDE = 384  # pixels of the longer side; a tile is at most 190 CSS pixels wide, on a screen of 2 pixels to one
 _KEPT = 2048  # thumbnails of about 15 kB each
 _MOST_PIXELS = 80_000_000  # decoded as float32 RGB, a photo takes 12 bytes a pixel
-_TOO_MANY_PIXELS = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # more than ours
 # what Pillow raises on files that are missing, cut short, no images, or too large to be photos
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, *_TOO_MANY_PIXELS)
 
 
 class DemoError(ValueError):
@@ -68,22 +68,7 @@ class Thumbnails:
 
 def _thumbnail(path: str, changed: int) -> bytes | None:
     """`changed` only tells apart what was made before the file was replaced."""
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded at about this size
-            image = ImageOps.exif_transpose(image).convert("RGBA")
-    except _UNREADABLE:
-        return None
-    image.thumbnail((_SIDE, _SIDE))
-    opaque = Image.new("RGB", image.size, "white")
-    opaque.paste(image, mask=image)
-    return _encoded(opaque, "JPEG", quality=80)
-
-
-def _encoded(image: Image.Image, kind: str, quality: int) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, quality=quality)
-    return file.getvalue()
+    return thumbnails.thumbnail(path, _SIDE, quality=80)
 
 
 def has_too_many_pixels(content: bytes) -> bool:
@@ -97,12 +82,14 @@ def has_too_many_pixels(content: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.width * image.height > _MOST_PIXELS
-    except _TOO_MANY_PIXELS:
+    except thumbnails.TOO_MANY_PIXELS:
         return True
-    except _UNREADABLE:
+    except thumbnails.UNREADABLE:
         return False  # the embedder has the last word on what is a photo
 
 
 def blank_photo() -> bytes:
     """A grey square, to try an embedder with."""
-    return _encoded(Image.new("RGB", (64, 64), "grey"), "PNG", quality=80)
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(file, "PNG")
+    return file.getvalue()
