@@ -20,8 +20,37 @@ def embed(embedder: keras.Model, dataset: tf.data.Dataset, verbose: int = 0) -> 
         dataset: batches of images, e.g. `gallery_dataset(catalog, image_size)`.
         verbose: as in `keras.Model.predict`; 1 shows a progress bar.
     """
+    # every worker embeds all photos; and looking whether to shard them takes a second at each pass
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    dataset, sizes = _in_equal_shares(dataset.with_options(options), embedder.distribute_strategy.num_replicas_in_sync)
     outputs = embedder.predict(dataset, verbose=verbose)
-    return np.asarray(outputs["embedding"] if isinstance(outputs, Mapping) else outputs, np.float32)
+    embeddings = np.asarray(outputs["embedding"] if isinstance(outputs, Mapping) else outputs, np.float32)
+    asked_for = [np.arange(padded) < size for _, (size, padded) in sorted(sizes.items())]
+    return embeddings[np.concatenate(asked_for)] if asked_for else embeddings
+
+
+def _in_equal_shares(dataset: tf.data.Dataset, replicas: int) -> tuple[tf.data.Dataset, dict[int, tuple[int, int]]]:
+    """Batches filled up with their last image, so that no replica is left without any: convolutions on CPUs fail then.
+
+    Returns:
+        The dataset, and `{number of the batch: (its own size, its size here)}`, known once the dataset has been read;
+        empty where there is nothing to share.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    if replicas == 1:
+        return dataset, sizes
+
+    def note(number, size):
+        sizes[int(number)] = int(size), int(size + -size % replicas)
+        return -size % replicas
+
+    def fill_up(number, images):
+        missing = tf.ensure_shape(tf.numpy_function(note, [number, tf.shape(images)[0]], tf.int32), [])
+        filled = tf.concat([images, tf.repeat(images[-1:], missing, axis=0)], axis=0)
+        return tf.ensure_shape(filled, [None, *images.shape[1:]])
+
+    return dataset.enumerate().map(fill_up).prefetch(2), sizes
 
 
 def rank_catalog(

@@ -17,6 +17,7 @@ from eet_tf import (
     make_strategy,
     replicas,
 )
+from eet_tf.evaluation import embed
 
 pytestmark = pytest.mark.addons
 
@@ -131,7 +132,24 @@ def report_gathering():
     factors = per_replica([np.float32(1.0), np.float32(10.0)])
     results = strategy.run(tf.function(step), args=(per_replica(rows), factors))
     values = [[np.asarray(each).tolist() for each in strategy.experimental_local_results(r)] for r in results]
-    print(json.dumps(dict(zip(["everything", "rows", "gradient", "num_replicas"], values))))
+    embedded = embed_on_all(strategy)
+    print(json.dumps({"embedded": embedded, **dict(zip(["everything", "rows", "gradient", "num_replicas"], values))}))
+
+
+def embed_on_all(strategy):
+    """[number of images, their embeddings by all replicas, those by one] for batches of 4 and what is left of them."""
+    with strategy.scope():
+        convolution = keras.layers.Conv2D(5, 3, activation="relu")
+        layers = [convolution, keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
+        embedder = keras.Sequential([keras.Input([6, 6, 3]), *layers])
+    results = []
+    for count, whole in ((1, False), (4, True), (5, False), (11, False), (11, True)):
+        images = np.random.default_rng(count).normal(size=[count, 6, 6, 3]).astype(np.float32)
+        dataset = tf.data.Dataset.from_tensor_slices(images).batch(4 if count != 11 else 3, drop_remainder=whole)
+        asked_for = images[: len(images) // 3 * 3] if count == 11 and whole else images
+        found = embed(embedder, dataset)
+        results.append([len(asked_for), found.tolist(), embedder(asked_for, training=False).numpy().tolist()])
+    return results
 
 
 def call(function):
@@ -209,6 +227,14 @@ def test_every_replica_gathers_all_rows_in_order(gathered):
     expected = [[0, 1], [2, 3], [4, 5], [10, 11], [12, 13]]
     assert gathered["everything"] == [expected, expected]
     assert gathered["num_replicas"] == [2]
+
+
+def test_replicas_embed_whatever_is_left_for_them(gathered):
+    """One image for two replicas, batches of odd sizes, with and without one that is smaller than the others."""
+    assert [count for count, _, _ in gathered["embedded"]] == [1, 4, 5, 11, 9]
+    for count, found, expected in gathered["embedded"]:
+        assert np.shape(found) == (count, 5)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_every_replica_knows_where_its_rows_stand(gathered):

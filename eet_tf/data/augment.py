@@ -44,6 +44,7 @@ def augmentation(
     TensorShape([4, 32, 32, 3])
     """
 
+    @tf.autograph.experimental.do_not_convert  # as in images.py
     def augment(images: tf.Tensor, number: tf.Tensor, part: tuple[int, int] = (0, 1)) -> tf.Tensor:
         draw = _Draws(seed, number, tf.shape(images)[0], part)
         images = _cropped_and_mirrored(tf.cast(images, tf.float32), draw, crop, image_size)

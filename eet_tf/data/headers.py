@@ -33,6 +33,7 @@ def starts_with(image_bytes: tf.Tensor, magic: bytes) -> tf.Tensor:
 
 @tf.function(
     input_signature=[tf.TensorSpec([], tf.string)],
+    autograph=False,
     experimental_attributes={"_noinline": True},  # as `images._decode_any`
 )
 def declared_pixels(image_bytes: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,11 @@ MAX_PIXELS = 1024**3 // 4 // 3
 
 _EXIF_SEARCH_BYTES = 4096
 
+# branches are tf.cond throughout; looking for others in Python costs every process a second
+_as_written = tf.autograph.experimental.do_not_convert
 
+
+@_as_written
 def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int | None = None) -> tf.Tensor:
     """Decodes one photo and squashes it to a square, whatever its aspect ratio.
 
@@ -58,6 +62,7 @@ def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.clip_by_value(resized, 0.0, 255.0)
 
 
+@_as_written
 def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes encoded photos in parallel, as `decode_and_resize` does; one that is no image harms no other.
 
@@ -134,6 +139,7 @@ def _collected(count: tf.Tensor, read, image_size: int) -> tuple[tf.Tensor, tf.T
     return tf.ensure_shape(batch, [None, image_size, image_size, 3]), is_image
 
 
+@_as_written
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes one photo upright, by the rules of `decode_and_resize`: `[height, width, 3]` float32 in [0, 255]."""
     is_plain = _is_plain_jpeg(image_bytes)
@@ -160,6 +166,7 @@ def _checked(image_bytes: tf.Tensor, max_pixels: int) -> tf.Tensor:
 
 @tf.function(
     input_signature=[tf.TensorSpec([], tf.string)],
+    autograph=False,
     experimental_attributes={"_noinline": True},  # inlined, each of its operations is visited even where it is not run
 )
 def _decode_any(image_bytes: tf.Tensor) -> tf.Tensor:
