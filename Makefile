@@ -7,8 +7,9 @@ PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
 PY ?= .venv/bin/python
 RUN ?= runs/demo
 PHOTOS ?= runs/synthetic_photos
-# most tests spend their time in Python, on one core; files stay whole, so that what one of them sets up is shared
-TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile
+# most tests spend their time in Python, on one core; files stay whole, so that what one of them sets up is shared, and
+# keep the order of tests/conftest.py
+TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: bench coverage demo docs test test-addons typecheck venv venv-addons venv-docs
 .DELETE_ON_ERROR:

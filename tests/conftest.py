@@ -35,6 +35,11 @@ def run_python(*code_blocks: str, timeout: float = 300) -> list[str]:
     return [printed for printed, _ in outputs]
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that of two processes none is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "end_to_end")
+
+
 @pytest.fixture(scope="session", name="run_python")
 def run_python_fixture():
     """The function `run_python`."""

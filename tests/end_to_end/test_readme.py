@@ -56,21 +56,19 @@ def test_readme_has_the_commands_that_are_run_below():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the real photos in ../shared/data")
 @pytest.mark.parametrize("command", COMMANDS[-2:], ids=["grocery", "fashion"])
-def test_commands_on_real_photos(workplace, command):
+def test_commands_on_real_photos(workplace, run_script, command):
     """The recipes of the measured figures, with fewer steps and small images; a grid needs 64 pixels."""
     arguments = shlex.split(command.replace("DATA", str(DATA)))
-    result = run([sys.executable, *arguments[1:], *shlex.split(TINY), "--image_size=64"], workplace)
-    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    assert "R@1 on unseen test products" in result.stdout
+    outcome = run_script(*arguments[1:], *shlex.split(TINY), "--image_size=64", folder=workplace).succeeded()
+    assert "R@1 on unseen test products" in outcome.printed
 
 
-def test_commands_on_own_photos(workplace):
+def test_commands_on_own_photos(workplace, run_script):
     for command in COMMANDS[2:-2]:
         arguments = shlex.split(command)
         assert arguments[0] == "python", command
         tiny = shlex.split(TINY) if arguments[1] == "train/main.py" else []
-        result = run([sys.executable, *arguments[1:], *tiny], workplace)
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        run_script(*arguments[1:], *tiny, folder=workplace).succeeded()
     for made in (
         "model.keras",
         "serving/1/saved_model.pb",
@@ -87,21 +85,18 @@ def test_commands_on_own_photos(workplace):
     assert "(1, 8) tf.Tensor([ True]" in result.stdout
 
 
-def test_commands_for_a_large_catalogue(workplace):
+def test_commands_for_a_large_catalogue(workplace, run_script):
     export_embedder(build_embedder("small_cnn", 8, image_size=32), str(workplace / "runs" / "mine" / "serving"))
     for command in BEAM:
-        result = run([sys.executable, *shlex.split(command)[1:]], workplace)
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        run_script(*shlex.split(command)[1:], folder=workplace).succeeded()
     assert (workplace / "runs" / "mine" / "index" / "manifest.json").is_file()
 
 
 def test_python_that_needs_no_run(workplace):
     """The plain Keras model gets random photos, as the README names the arrays but does not make them."""
     arrays = "import numpy as np\nimages = np.random.rand(32, 64, 64, 3)\nlabels = np.repeat(np.arange(8), 4)\n"
-    for block in (
-        arrays + PYTHON[0],
-        PYTHON[1].replace("=64", "=32").replace("classes_per_batch=8", "classes_per_batch=4"),
-    ):
+    smaller = PYTHON[1].replace("=64", "=32").replace("classes_per_batch=8", "classes_per_batch=4")
+    for block in (arrays + PYTHON[0], smaller):
         result = run([sys.executable, "-c", block], workplace)
         assert result.returncode == 0, f"{block}\n{result.stderr}"
 
