@@ -42,8 +42,9 @@ def _in_equal_shares(dataset: tf.data.Dataset, replicas: int) -> tuple[tf.data.D
         return dataset, sizes
 
     def note(number, size):
-        sizes[int(number)] = int(size), int(size + -size % replicas)
-        return -size % replicas
+        missing = -int(size) % replicas
+        sizes[int(number)] = int(size), int(size) + missing
+        return np.int32(missing)
 
     def fill_up(number, images):
         missing = tf.ensure_shape(tf.numpy_function(note, [number, tf.shape(images)[0]], tf.int32), [])

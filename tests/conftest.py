@@ -1,38 +1,44 @@
-"""What several test modules need: a fresh interpreter, a mixed-precision policy that is taken back."""
+"""What several test modules need: code in a process of its own, a mixed-precision policy that is taken back."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+from tests.forks import REPOSITORY, Fork
 
 
-def run_python(*code_blocks: str, timeout: float = 300) -> list[str]:
-    """Runs each block of code in its own fresh interpreter, all at the same time; returns what they printed."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=REPOSITORY,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+def run_python(*code_blocks: str, timeout: float = 300, fresh: bool = False) -> list[str]:
+    """Runs each block of code in a process of its own, all at the same time; returns what they printed.
+
+    `fresh`: in an interpreter that has imported nothing; otherwise in a fork of one that has imported TensorFlow.
+    """
+    start = _Interpreter if fresh else Fork
+    processes = [start(["-c", code], environment={"CUDA_VISIBLE_DEVICES": "-1"}) for code in code_blocks]
+    outputs = [process.ended(timeout) for process in processes]
+    for status, _, errors in outputs:
+        if status:
+            pytest.fail(f"a process ended with {status}:\n{errors[-4000:]}", pytrace=False)
+    return [printed for _, printed, _ in outputs]
+
+
+class _Interpreter:
+    """As `Fork`, freshly started."""
+
+    def __init__(self, arguments, environment):
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=REPOSITORY, env=environment, text=True, **pipes
         )
-        for code in code_blocks
-    ]
-    try:
-        outputs = [process.communicate(timeout=timeout) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs):
-        if process.returncode:
-            pytest.fail(f"a fresh interpreter ended with {process.returncode}:\n{errors[-4000:]}", pytrace=False)
-    return [printed for printed, _ in outputs]
+
+    def ended(self, timeout):
+        try:
+            printed, errors = self._process.communicate(timeout=timeout)
+        finally:
+            self._process.kill()
+        return self._process.returncode, printed, errors
 
 
 def pytest_collection_modifyitems(items):

@@ -177,7 +177,7 @@ def report():
 
 def test_memory_of_reranking_does_not_grow_with_the_square(run_python):
     """All distances of 12,000 photos would be 576 MB in float32."""
-    (printed,) = run_python("from tests import test_postprocessing; test_postprocessing.report()")
+    (printed,) = run_python("from tests import test_postprocessing; test_postprocessing.report()", fresh=True)
     assert 1 < json.loads(printed.splitlines()[-1]) < 250
 
 

@@ -77,7 +77,7 @@ PUBLIC = {
 def imported_by(code, run_python):
     """The top-level packages that are loaded once `code` has run in a fresh process."""
     report = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    return set(run_python(f"{code}\n{report}")[0].split())
+    return set(run_python(f"{code}\n{report}", fresh=True)[0].split())
 
 
 def test_exactly_these_names_are_public():

@@ -1,23 +1,15 @@
-"""Scripts run as a person runs them, in processes of their own; most of them forked from one that has TensorFlow.
+"""Scripts run as a person runs them, in processes of their own.
 
-An interpreter spends four seconds on importing TensorFlow and Keras. `start` starts one; `run` forks from one that has
-imported them and nothing of this package, which leaves the script as it would find itself in a fresh one. What is to be
-killed, and what `make demo` runs, takes fresh ones.
+`start` starts a fresh interpreter, `run` forks from one that has TensorFlow (tests/forks.py). What is to be killed, and
+what `make demo` runs, takes fresh ones.
 """
 
-import atexit
-import multiprocessing
 import os
-import pathlib
 import re
-import runpy
 import subprocess
 import sys
-import tempfile
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["numpy", "tensorflow", "keras"])
+from tests.forks import REPOSITORY, Fork
 
 
 class Outcome:
@@ -43,8 +35,7 @@ class Outcome:
         assert "np.str_" not in message
 
 
-def _environment():
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(REPOSITORY)}
+_HIDDEN = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(REPOSITORY)}
 
 
 def start(script, *flags, environment=None):
@@ -52,7 +43,7 @@ def start(script, *flags, environment=None):
     return subprocess.Popen(
         [sys.executable, script, *flags],
         cwd=REPOSITORY,
-        env={**_environment(), **(environment or {})},
+        env={**os.environ, **_HIDDEN, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -60,30 +51,5 @@ def start(script, *flags, environment=None):
 
 
 def run(script, *flags, folder=REPOSITORY, timeout=300):
-    """Runs a script of a folder to its end, in a process forked from one that has imported TensorFlow."""
-    with tempfile.TemporaryDirectory() as aside:
-        files = [os.path.join(aside, name) for name in ("printed", "errors")]
-        process = _forks.Process(target=_main, args=(folder, script, flags, _environment(), *files))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired([script, *flags], timeout)
-        printed, errors = (pathlib.Path(file).read_text(encoding="utf-8") for file in files)
-    return Outcome(process.exitcode, printed, errors)
-
-
-def _main(folder, script, flags, environment, *files):
-    """What the forked process does: all that an interpreter does before and after its script."""
-    for number, file in enumerate(files, start=1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = [script, *flags]
-    sys.orig_argv = [sys.executable, *sys.argv]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
-    try:
-        runpy.run_path(script, run_name="__main__")
-    finally:
-        atexit._run_exitfuncs()
+    """Runs a script of a folder to its end."""
+    return Outcome(*Fork([script, *flags], folder, _HIDDEN).ended(timeout))

@@ -69,4 +69,4 @@ except SystemExit as end:
     assert not end.code, end.code
 assert "tensorflow" not in sys.modules
 """
-        assert f"sku {NAMES[0]}" in run_python(code)[0]
+        assert f"sku {NAMES[0]}" in run_python(code, fresh=True)[0]

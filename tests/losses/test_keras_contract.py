@@ -221,7 +221,7 @@ model = keras.models.load_model({os.fspath(tmp_path / "model.keras")!r})
 data = numpy.load({os.fspath(tmp_path / "data.npz")!r})
 print(model.loss.margin, model.evaluate(data["images"], data["labels"], batch_size=8, verbose=0))
 """
-    margin, loss = run_python(code)[0].split()[-2:]
+    margin, loss = run_python(code, fresh=True)[0].split()[-2:]
     assert margin == "0.45"
     assert float(loss) == pytest.approx(model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0), rel=1e-5)
 

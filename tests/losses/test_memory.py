@@ -42,5 +42,5 @@ def report(case):
 @pytest.mark.parametrize("case", CASES)
 def test_a_large_batch_takes_little_memory(case, run_python):
     """All triplets of 1,024 photos at once would be 4 GB; one matrix of all pairs of 8,192 would be 268 MB."""
-    printed = run_python(f"from tests.losses import test_memory; test_memory.report({case!r})")
+    printed = run_python(f"from tests.losses import test_memory; test_memory.report({case!r})", fresh=True)
     assert 1 < json.loads(printed[0].splitlines()[-1]) < CASES[case][3]

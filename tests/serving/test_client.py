@@ -288,7 +288,7 @@ try:
 except ServingError as error:
     print(error)
 """
-    assert "pip install 'eet-tf[serving]'" in run_python(code)[0]
+    assert "pip install 'eet-tf[serving]'" in run_python(code, fresh=True)[0]
 
 
 # Threads and closing

@@ -426,5 +426,5 @@ def test_the_embedder_is_tried_at_the_start(tmp_path):
 
 
 def test_the_page_needs_no_tensorflow(run_python):
-    assert run_python("import sys, eet_tf.demo; print('tensorflow' in sys.modules)") == ["False\n"]
+    assert run_python("import sys, eet_tf.demo; print('tensorflow' in sys.modules)", fresh=True) == ["False\n"]
     assert "eet_tf.demo" in sys.modules

@@ -199,7 +199,8 @@ def test_bombs_take_no_memory(run_python, tmp_path):
     bombs.append(many[:-1] + block * 40 + b";")  # 80 frames of 4 million pixels
     for number, bomb in enumerate(bombs):
         (tmp_path / f"{number:02d}").write_bytes(bomb)
-    [printed] = run_python(f"""
+    [printed] = run_python(
+        f"""
 import pathlib, resource
 import tensorflow as tf
 from eet_tf.data import images
@@ -210,7 +211,9 @@ decode([b"none"])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 is_image = decode(bombs * 16)[1].numpy()
 print(is_image.sum(), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-""")
+""",
+        fresh=True,
+    )
     count, megabytes = map(int, printed.split())
     assert count == 0
     assert megabytes < 100

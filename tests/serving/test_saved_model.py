@@ -91,7 +91,8 @@ def test_a_server_without_this_package_and_keras_gives_the_same(embedder, base, 
     """`sys.modules[name] = None` makes any import of that name an error, so nothing of either can be used."""
     for number, content in enumerate([*PHOTOS, *BAD]):
         (tmp_path / f"{number:02d}").write_bytes(content)
-    run_python(f"""
+    run_python(
+        f"""
 import pathlib, sys
 sys.modules["keras"] = sys.modules["eet_tf"] = sys.modules["keras_cv"] = sys.modules["tf_keras"] = None
 import numpy as np
@@ -102,7 +103,9 @@ signature = tf.saved_model.load({base + "/1"!r}).signatures["serving_default"]
 answer = signature(image_bytes=tf.constant(photos))
 assert sys.modules["keras"] is sys.modules["eet_tf"] is None
 np.savez({str(tmp_path / "answer.npz")!r}, **{{name: value.numpy() for name, value in answer.items()}})
-""")
+""",
+        fresh=True,
+    )
     with np.load(tmp_path / "answer.npz") as answer:
         assert sorted(answer) == ["embedding", "ok"]
         assert answer["ok"].tolist() == [True] * len(PHOTOS) + [False] * len(BAD)

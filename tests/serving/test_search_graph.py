@@ -183,7 +183,8 @@ def test_skus_may_be_of_any_letters():
 
 def test_memory_is_bounded_by_blocks(run_python):
     """All scores of 256 queries and 200,000 rows as float64 would be 410 MB a copy; a block's are 17 MB."""
-    [printed] = run_python("""
+    [printed] = run_python(
+        """
 import resource
 import numpy as np, tensorflow as tf
 from eet_tf.index import ExactIndex
@@ -201,7 +202,9 @@ search(vectors[:1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 search(vectors[:256])
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-""")
+""",
+        fresh=True,
+    )
     assert int(printed) < 300
 
 
