@@ -44,7 +44,7 @@ class Fork:
 
 
 def _let_it_import():
-    """Starts the process that is forked from, once; what TensorFlow says of itself then is not for whoever runs tests."""
+    """Starts the process that is forked from, once, and quietly."""
     before = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     multiprocessing.forkserver.ensure_running()
