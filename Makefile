@@ -68,10 +68,10 @@ coverage: venv
 docs: venv-docs
 	.venv-docs/bin/python -m mkdocs build --strict
 
-# the second supported set of versions: all that does not need newer packages, trainings with tensorflow-addons, and what
-# either set reads of the other, where .venv is there too
+# all tests in the second supported set of versions, trainings with tensorflow-addons among them, and what either set reads
+# of the other, where .venv is there too; what needs newer packages is skipped, and says so
 test-addons: venv-addons
-	.venv-addons/bin/python -m pytest -m addons $(TWO_AT_ONCE)
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE)
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

@@ -1,5 +1,6 @@
 """What several test modules need: code in a process of its own, a mixed-precision policy that is taken back."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -7,6 +8,9 @@ import sys
 import pytest
 
 from tests.forks import REPOSITORY, Fork
+
+# among the million objects of TensorFlow there is little to collect: looking every 700 takes a twentieth of the time
+gc.set_threshold(200_000, 50, 100)
 
 
 def run_python(*code_blocks: str, timeout: float = 300, fresh: bool = False) -> list[str]:

@@ -13,6 +13,11 @@ needs_milvus = pytest.mark.skipif(
 COLOURS = ["red", "blue", "grün", 'a "b"', ""]
 
 
+def where_installed(kinds):
+    """Parameters of a test of every kind, of which Milvus's is skipped where its client is not installed."""
+    return [pytest.param(kind, marks=needs_milvus if "milvus" in str(kind).lower() else ()) for kind in kinds]
+
+
 def unit_vectors(count, dim=24, seed=0):
     """Random directions, asymmetric: half of the coordinates are positive only."""
     vectors = np.random.default_rng(seed).normal(size=(count, dim))

@@ -12,8 +12,6 @@ import tensorflow as tf
 
 from eet_tf import MetricLearner, addons, compat, make_strategy, replicas
 
-pytestmark = pytest.mark.addons
-
 needs_addons = pytest.mark.skipif(not compat.KERAS_2, reason="tensorflow-addons needs Keras 2: make test-addons")
 without_addons = pytest.mark.skipif(compat.KERAS_2, reason="what is said where Addons is not")
 

@@ -24,8 +24,6 @@ from eet_tf.data.catalog import Catalog
 from eet_tf.data.drawing import COLOURS
 from eet_tf.data.synthetic import make_synthetic_catalog
 
-pytestmark = pytest.mark.addons
-
 REPOSITORY = pathlib.Path(__file__).parents[1]
 FASHION = REPOSITORY.parent / "shared" / "data" / "fashion"
 PHOTOS_PER_PRODUCT = 5

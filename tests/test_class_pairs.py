@@ -8,8 +8,6 @@ from eet_tf import class_pairs, mining
 from tests import reference
 from tests.test_mining import SIZES, in_blocks_of, make_batch
 
-pytestmark = pytest.mark.addons
-
 
 def mine(labels, embeddings):
     x = tf.constant(embeddings)

@@ -9,8 +9,6 @@ import pytest
 from eet_tf import comparison, metrics
 from eet_tf.comparison import ClassResults, Comparison, compare, mean_interval
 
-pytestmark = pytest.mark.addons
-
 ODD_SKUS = ["a,b", 'the "best"', "Küche 台所 🫖", "two\nlines", " spaces ", "=1+1", "bytes \udcff", "'", ""]
 
 

@@ -9,8 +9,6 @@ import pytest
 
 import eet_tf
 
-pytestmark = pytest.mark.addons
-
 MODULES = sorted(module.name for module in pkgutil.walk_packages(eet_tf.__path__, "eet_tf."))
 NEEDED = {
     "eet_tf.addons": {"tensorflow_addons": "TensorFlow Addons goes with TensorFlow 2.15 alone"},

@@ -16,8 +16,6 @@ from eet_tf.doctor import __main__ as doctor
 from eet_tf.doctor import facts as looking
 from eet_tf.doctor.diagnosis import EXTRAS, NEEDED, PACKAGES, ROWS, Facts, Package, diagnose, matching_row, parsed
 
-pytestmark = pytest.mark.addons
-
 REPOSITORY = pathlib.Path(__file__).parents[1]
 NEWER = {
     **{name: "1.0" for name in PACKAGES if name != "tensorflow-addons"},

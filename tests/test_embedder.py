@@ -18,8 +18,6 @@ from eet_tf.embedder import (
     attribute_names,
 )
 
-pytestmark = pytest.mark.addons
-
 # keras-cv and what it imports are old; only the two backbones of basic blocks need them
 keras_cv_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 BUILT = [  # one of each family

@@ -12,8 +12,6 @@ import pytest
 from eet_tf import embedding_files
 from eet_tf.embedding_files import EmbeddingFilesError, EmbeddingFolder, choose_num_shards, find_folder, open_folder
 
-pytestmark = pytest.mark.addons
-
 DIM = 5
 NUM_SHARDS = 4
 

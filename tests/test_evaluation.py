@@ -15,8 +15,6 @@ from eet_tf import (
     postprocessing,
 )
 
-pytestmark = pytest.mark.addons
-
 ROLES = np.array(["query", "gallery", "query", "gallery", "query", "gallery", "gallery", "gallery", "query", "gallery"])
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9, 0, 5])
 IMAGES = np.random.default_rng(0).normal(size=[10, 6]).astype(np.float32)

@@ -8,8 +8,6 @@ import pytest
 
 from eet_tf.files import replaced
 
-pytestmark = pytest.mark.addons
-
 
 def write(path, text):
     """Writes and closes."""

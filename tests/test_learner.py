@@ -15,8 +15,6 @@ from eet_tf import (
     TripletLoss,
 )
 
-pytestmark = pytest.mark.addons
-
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9] * 2)
 IMAGES = np.random.default_rng(0).normal(size=[16, 6]).astype(np.float32)
 ANCHOR_TERMS = ["margin", "symmetric", "equidistant", "max_min", "equal_minima"]

@@ -16,8 +16,6 @@ from eet_tf.losses.base import Remembered
 from eet_tf.memory import CrossBatchMemory
 from tests import reference, reference_sgml
 
-pytestmark = pytest.mark.addons
-
 RNG = np.random.default_rng(4)
 NUM_OWN, NUM_KEPT, DIM = 14, 23, 5
 LABELS = RNG.integers(0, 6, NUM_OWN + NUM_KEPT)  # the memory knows classes that the batch does not, and the other way

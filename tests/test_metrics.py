@@ -6,8 +6,6 @@ import pytest
 from eet_tf import evaluate_retrieval, metrics
 from tests import reference
 
-pytestmark = pytest.mark.addons
-
 NAMES = ("map@r", "r_precision")
 
 

@@ -14,8 +14,6 @@ import eet_tf
 import eet_tf.data
 from eet_tf import compat
 
-pytestmark = pytest.mark.addons
-
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 BEFORE, STILL, AFTER, KERAS_3 = "# before", "# still with TensorFlow 2.15", "# after", "# after, with Keras 3"
 WRITE, READ = "# in one set", "# in the other"

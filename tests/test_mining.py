@@ -7,8 +7,6 @@ import tensorflow as tf
 from eet_tf import mining, pairwise
 from tests import reference
 
-pytestmark = pytest.mark.addons
-
 SIZES = {3: 4, 40: 2, 7: 1, 12: 3, 0: 1}  # label -> photos; in no order, two classes with one photo
 
 

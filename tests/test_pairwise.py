@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from eet_tf import pairwise
 
-pytestmark = pytest.mark.addons
-
 
 def points(rows, dim=5, seed=0):
     return np.random.default_rng(seed).normal(size=[rows, dim]).astype(np.float32)

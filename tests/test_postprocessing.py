@@ -10,8 +10,6 @@ from eet_tf import metrics, postprocessing
 from eet_tf.postprocessing import Whitening, expand_queries, fit_whitening, rerank
 from tests import reference
 
-pytestmark = pytest.mark.addons
-
 
 def make_embeddings(rows, seed, dim=6, num_classes=7):
     """Unit vectors around a few centres; `(embeddings, labels)`."""

@@ -11,8 +11,6 @@ from benchmarks.memory import PeakMemory
 from eet_tf import metrics, ranking
 from tests import reference
 
-pytestmark = pytest.mark.addons
-
 
 def spread(rng, rows, dim):
     return rng.normal(size=[rows, dim])

@@ -19,8 +19,6 @@ from eet_tf import (
 )
 from eet_tf.evaluation import embed
 
-pytestmark = pytest.mark.addons
-
 # Three global batches of 8, of which each of two replicas gets one half. The first has its classes whole on one
 # replica; in the second every positive is on the other replica; the third is uneven, with classes of 1 to 3.
 LABELS = np.array([[0, 0, 1, 1, 2, 2, 3, 3], [4, 5, 6, 7, 4, 5, 6, 7], [9, 2, 2, 9, 8, 9, 5, 2]])

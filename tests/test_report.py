@@ -15,8 +15,6 @@ from PIL import Image
 
 from eet_tf.report import Neighbor, SearchResult, plot_curves, write_report
 
-pytestmark = pytest.mark.addons
-
 HISTORY = [
     {"epoch": 1, "loss": 0.9, "margin": 0.5, "val_recall@1": 0.2, "learning_rate": 1e-3},
     {"epoch": 2, "loss": 0.6, "margin": 0.4},

@@ -12,8 +12,6 @@ import tensorflow as tf
 
 from eet_tf import MetricLearner, TripletLoss, make_strategy, replicas, workers
 
-pytestmark = pytest.mark.addons
-
 
 def free_addresses(number):
     """Addresses of this machine that nobody answers at."""

@@ -183,7 +183,6 @@ def test_a_configuration_comes_back():
 # Dtype
 
 
-@pytest.mark.addons
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("name", OTHER_ARGUMENTS)
 def test_losses_take_every_float_and_calculate_in_float32(name, dtype):
@@ -197,7 +196,6 @@ def test_losses_take_every_float_and_calculate_in_float32(name, dtype):
     assert np.all(np.isfinite(slopes))
 
 
-@pytest.mark.addons
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float32"])
 def test_a_learner_trains_in_every_float(policy, set_policy):
     """Nearly as far as in float32; the history and the weights are float32 and finite."""
@@ -211,7 +209,6 @@ def test_a_learner_trains_in_every_float(policy, set_policy):
 # XLA
 
 
-@pytest.mark.addons
 @pytest.mark.parametrize("name", OTHER_ARGUMENTS)
 def test_losses_compiled_by_xla_are_the_same(name):
     targets, outputs, _ = goldens.loss_inputs(name)
@@ -220,7 +217,6 @@ def test_losses_compiled_by_xla_are_the_same(name):
     np.testing.assert_allclose(compiled, loss.call(targets, outputs), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.addons
 def test_a_learner_compiled_by_xla_is_the_same():
     (plain, expected), (compiled, history) = goldens.trained(jit_compile=False), goldens.trained(jit_compile=True)
     assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
@@ -242,7 +238,6 @@ def assert_alike(computed, stored, where):
         assert computed == stored, where
 
 
-@pytest.mark.addons
 @pytest.mark.parametrize("name", goldens.GOLDENS)
 def test_its_numbers_are_the_stored_ones(name):
     keras.utils.set_random_seed(0)

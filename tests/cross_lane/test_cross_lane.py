@@ -18,7 +18,6 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 OTHER = REPOSITORY / ".venv" / "bin" / "python"
 
 pytestmark = [
-    pytest.mark.addons,
     pytest.mark.skipif(not compat.KERAS_2, reason="make test-addons runs it, for both directions"),
     pytest.mark.skipif(not OTHER.exists(), reason="needs the default environment beside: make venv"),
 ]

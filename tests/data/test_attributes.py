@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from eet_tf.data.attributes import AttributeTable, answer_columns, encode_attributes
 from eet_tf.data.catalog import Catalog, CatalogError
 
-pytestmark = pytest.mark.addons
-
 WORDS = ["red", "blue", "deep sea", "yes", "no", "\u00e9cru"]
 CELLS = st.lists(st.sampled_from(WORDS), max_size=3, unique=True).map(", ".join)
 

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from eet_tf.data.augment import augmentation
 
-pytestmark = pytest.mark.addons
 SIZE = 32
 
 

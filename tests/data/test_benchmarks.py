@@ -8,8 +8,6 @@ import pytest
 from eet_tf.data.benchmarks import LOADERS, load_csv, load_dataset, load_folder, load_sop
 from eet_tf.data.catalog import CatalogError
 
-pytestmark = pytest.mark.addons
-
 SHARED = pathlib.Path(__file__).parents[2] / ".." / "shared" / "data"
 SOP_HEADER = "image_id class_id super_class_id path\n"
 

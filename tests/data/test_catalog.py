@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from eet_tf.data.catalog import Catalog, CatalogError
 
-pytestmark = pytest.mark.addons
-
 SKUS = st.lists(st.sampled_from(["mug", "cup", "10", "9", "\u00e9toile", "a b", "zz"]), min_size=1, max_size=30)
 
 

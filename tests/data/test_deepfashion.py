@@ -6,8 +6,6 @@ import pytest
 from eet_tf.data.catalog import CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 
-pytestmark = pytest.mark.addons
-
 INSHOP = [
     ("img/WOMEN/Dresses/id_00000002/02_1_front.jpg", "id_00000002", "train"),
     ("img/WOMEN/Dresses/id_00000002/02_2_side.jpg", "id_00000002", "train"),

@@ -8,8 +8,6 @@ import pytest
 from eet_tf.data.catalog import CatalogError
 from eet_tf.data.fine_grained import load_cars196, load_cub
 
-pytestmark = pytest.mark.addons
-
 
 def touch(folder, paths):
     for path in paths:

@@ -10,8 +10,6 @@ from PIL import Image
 
 from eet_tf.data import headers
 
-pytestmark = pytest.mark.addons
-
 scalar = [tf.TensorSpec([], tf.string)]
 jpeg_pixels = tf.function(headers.jpeg_pixels, input_signature=scalar)
 other_pixels = tf.function(headers.other_pixels, input_signature=scalar)

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from eet_tf.data.sampling import PKSampler
 
-pytestmark = pytest.mark.addons
-
 
 @st.composite
 def samplers(draw):

@@ -15,8 +15,6 @@ from eet_tf.data import drawing, synthetic
 from eet_tf.data.catalog import CatalogError
 from eet_tf.data.synthetic import make_synthetic_catalog
 
-pytestmark = pytest.mark.addons
-
 SMALL = {"num_products": 5, "photos_per_product": 2, "image_size": 32}
 
 

@@ -7,8 +7,6 @@ import eet_tf
 from eet_tf import compat
 from eet_tf.run import read_run
 
-pytestmark = pytest.mark.addons
-
 needs_addons = pytest.mark.skipif(not compat.KERAS_2, reason="tensorflow-addons needs Keras 2: make test-addons")
 
 

@@ -212,7 +212,6 @@ def test_refused_in_one_line_before_anything_is_written(embedded, place, run_scr
     assert times(embedded[0]) == before
 
 
-@pytest.mark.addons
 @pytest.mark.skipif(importlib.util.find_spec("apache_beam") is not None, reason="Apache Beam is installed")
 def test_without_beam_it_says_how_to_install_it(place, run_script, tmp_path):
     run_script(*command(place, tmp_path / "new")).refused(r"pip install 'eet-tf\[beam\]'")

@@ -9,6 +9,7 @@ import pytest
 import eet_tf
 from eet_tf.data import load_csv, make_synthetic_catalog
 from eet_tf.index import load_index
+from tests.reference_index import needs_milvus
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,7 @@ def test_damage_is_found_by_verify(place, admin, run_script, tmp_path):
     verified.refused(r"vectors\.npy has another checksum", "run build_index again")
 
 
+@needs_milvus
 def test_the_life_of_an_index_in_milvus(place, run_script, tmp_path):
     """The same commands with the same answers as the exact index gives; here without a cluster."""
     index_dir = f"--index_dir={tmp_path / 'index'}"
@@ -146,7 +148,9 @@ def test_the_life_of_an_index_in_milvus(place, run_script, tmp_path):
         (("--index=milvus", "--target_recall=0.9"), "--target_recall is for --index=scann. Received: --index=milvus"),
         (("--index=milvus", "--storage=int8"), "--storage must be float32 with --index=milvus"),
         (("--index=milvus", "--milvus_collection=shop"), "`collection` must come with `uri`"),
-        (("--index=milvus", "--milvus_uri=http://127.0.0.1:1"), "127.0.0.1:1.*Is the server up"),
+        pytest.param(
+            ("--index=milvus", "--milvus_uri=http://127.0.0.1:1"), "127.0.0.1:1.*Is the server up", marks=needs_milvus
+        ),
     ],
 )
 def test_flags_of_another_kind_are_refused_before_the_work(flags, message, place, run_script, tmp_path):

@@ -25,6 +25,7 @@ from eet_tf.index import (
     load_index,
     verify,
 )
+from tests.reference_index import where_installed
 
 REPOSITORY = pathlib.Path(eet_tf.index.__file__).parents[2]
 KINDS = {
@@ -68,7 +69,7 @@ def contents_of(path):
 # --- round trips
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", where_installed(KINDS))
 def test_a_moved_index_is_the_same(name, tmp_path):
     """Saved under one path, copied to one with a space, a quote and an umlaut, and the original deleted."""
     index = make_index(name)
@@ -81,7 +82,7 @@ def test_a_moved_index_is_the_same(name, tmp_path):
     assert_same(load_index(str(tmp_path / "again")), index)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", where_installed(KINDS))
 def test_loading_writes_nothing(name, tmp_path):
     make_index(name).save(tmp_path / "index")
     for path in (tmp_path / "index").rglob("*"):
@@ -96,7 +97,7 @@ def test_loading_writes_nothing(name, tmp_path):
             path.chmod(0o755)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", where_installed(KINDS))
 def test_what_lies_on_disk(name, tmp_path):
     """Relative names only, no pickle (protocol 2 and later begin with 0x80), nothing that the manifest omits."""
     make_index(name).save(tmp_path / "index")

@@ -13,6 +13,7 @@ import eet_tf.index
 from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, ScannConfiguration, ScannIndex, search
 from eet_tf.index import scann as scann_room
 from eet_tf.index.storage import Vectors
+from tests.reference_index import needs_milvus, where_installed
 
 SIZE, DIM = 300, 24
 # Name -> (class, extra arguments of build). Exhaustive: every row is a candidate and every leaf is searched.
@@ -52,7 +53,7 @@ def oracle(vectors, queries, k):
     return np.array(rows), np.array(scores, np.float32)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=where_installed(KINDS))
 def index(request):
     kind, extra = KINDS[request.param]
     skus, photos = rows_of(SIZE)
@@ -109,6 +110,7 @@ def test_metadata_is_a_copy(index):
     assert index.metadata == {"model": "m/1"}
 
 
+@needs_milvus
 def test_is_exact_tells_the_kinds_apart():
     exactness = [kind.build(unit_vectors(SIZE), rows_of(SIZE)[0], **extra).is_exact for kind, extra in KINDS.values()]
     assert exactness == [True, True, False, False, False, True]
@@ -271,7 +273,7 @@ def test_missing_scann_names_the_mend(monkeypatch):
 # --- refusals
 
 
-@pytest.fixture(params=[ExactIndex, ScannIndex, MilvusIndex])
+@pytest.fixture(params=where_installed([ExactIndex, ScannIndex, MilvusIndex]))
 def kind(request):
     return request.param
 

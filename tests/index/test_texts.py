@@ -4,8 +4,6 @@ import pytest
 
 from eet_tf.index import CatalogIndexError, read_where, typed_columns
 
-pytestmark = pytest.mark.addons
-
 KINDS = {"colour": "string", "price": "number", "in_stock": "bool", "a b": "string"}
 
 

@@ -5,8 +5,6 @@ import pytest
 
 from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex, load_index, tuning
 
-pytestmark = pytest.mark.addons
-
 SIZE, DIM = 4_000, 32
 TREE = ScannConfiguration(num_candidates=200, num_leaves=50, num_leaves_to_search=5)
 

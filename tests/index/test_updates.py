@@ -23,8 +23,6 @@ from eet_tf.index import (
 )
 from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, needs_milvus, unit_vectors
 
-pytestmark = pytest.mark.addons
-
 SIZE = 240
 KINDS = {  # exhaustive: every row is a candidate and every leaf is searched
     "exact": (ExactIndex, {}),

@@ -12,10 +12,7 @@ import tensorflow as tf
 
 from eet_tf import TripletLoss, compat
 
-pytestmark = [
-    pytest.mark.addons,
-    pytest.mark.skipif(not compat.KERAS_2, reason="tensorflow-addons needs Keras 2: make test-addons"),
-]
+pytestmark = pytest.mark.skipif(not compat.KERAS_2, reason="tensorflow-addons needs Keras 2: make test-addons")
 
 DISTANCES = {"euclidean": "L2", "squared": "squared-L2", "cosine": "angular"}
 every_distance = pytest.mark.parametrize("distance", DISTANCES)

@@ -8,8 +8,6 @@ import tensorflow as tf
 from eet_tf import AttributeLoss, attribute_loss
 from tests import reference_sgml as loops
 
-pytestmark = pytest.mark.addons
-
 
 def make_batch(seed, lowest=-1):
     """Attributes of 7 photos, of 5 binary ones, from `lowest` to 1; and logits. The last photo has none that is 1."""

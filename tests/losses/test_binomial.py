@@ -12,8 +12,6 @@ from eet_tf.losses.binomial import binomial_deviance_terms
 from tests import reference_sgml as loops
 from tests.reference import numeric_gradient
 
-pytestmark = pytest.mark.addons
-
 SIZES = {3: 4, 40: 2, 7: 1, 12: 3, 0: 1}  # label -> photos; in no order, two classes with one photo
 SEEDS = range(3)
 TERMS = ("positive_pairs", "negative_pairs")

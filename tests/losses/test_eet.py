@@ -10,8 +10,6 @@ from eet_tf import EETLoss, eet_loss, pairwise, triplet_loss
 from eet_tf.losses import base, eet
 from tests import reference
 
-pytestmark = pytest.mark.addons
-
 TERMS = ("margin", "symmetric", "equidistant", "max_min", "equal_minima")
 SIZES = {3: 4, 40: 2, 7: 1, 12: 3, 0: 1}  # label -> photos; in no order, two classes with one photo
 SEEDS = range(5)

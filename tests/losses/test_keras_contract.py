@@ -11,8 +11,6 @@ import tensorflow as tf
 import eet_tf
 from eet_tf import AttributeLoss, EETLoss, TripletLoss
 
-pytestmark = pytest.mark.addons
-
 # Every public loss with a value other than the default for each argument. A new loss must be added here.
 OTHER_ARGUMENTS = {
     "AttributeLoss": {

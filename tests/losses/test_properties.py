@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from eet_tf import binomial_deviance, eet_loss, soft_binomial_deviance, triplet_loss
 
-pytestmark = pytest.mark.addons
-
 LOSSES = {
     "eet": eet_loss,
     "eet_symmetric": lambda *batch, **how: eet_loss(*batch, symmetric_margin=True, equidistributed_weight=0.2, **how),

@@ -14,8 +14,6 @@ from tests.losses.test_binomial import TERMS, largest_tensor, value_and_gradient
 from tests.losses.test_binomial import make_batch as make_embeddings
 from tests.reference import numeric_gradient
 
-pytestmark = pytest.mark.addons
-
 WEIGHTINGS = [("informativeness", 0.5), ("preserving", 0.5), ("preserving", 1.0)]
 
 

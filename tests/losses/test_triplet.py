@@ -10,8 +10,6 @@ import tensorflow as tf
 from eet_tf import TripletLoss, pairwise, triplet_loss
 from tests import reference
 
-pytestmark = pytest.mark.addons
-
 
 def make_batch(seed, sizes):
     """Random embeddings of classes of the given sizes, in no order."""

@@ -30,8 +30,6 @@ from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.warmup import WARMUP, read_signatures, sample_photos, warmup_requests
 from tests.serving.stand_in_server import StandInServer
 
-pytestmark = pytest.mark.addons
-
 ROOT = pathlib.Path(__file__).parents[2]
 BESIDE = {"README.md", "docker-compose.yml", "models.config", "monitoring.config", "photo.jpg", "prometheus.yml"}
 

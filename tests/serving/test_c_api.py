@@ -18,7 +18,6 @@ WHEEL = os.path.dirname(tf.__file__)
 LIBRARIES = [path for name in ("cc", "framework") for path in glob.glob(f"{WHEEL}/libtensorflow_{name}.so.2")]
 
 pytestmark = [
-    pytest.mark.addons,
     pytest.mark.skipif(COMPILER is None, reason="needs a C compiler"),
     pytest.mark.skipif(len(LIBRARIES) != 2, reason="needs a wheel of TensorFlow with its libraries in it"),
 ]

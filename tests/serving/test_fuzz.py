@@ -9,8 +9,6 @@ from PIL import Image
 
 from eet_tf.data import images
 
-pytestmark = pytest.mark.addons
-
 SIZE, BATCH = 16, 64
 CASES_PER_SEED = 2560  # times four seeds
 

@@ -13,8 +13,6 @@ import eet_tf
 from eet_tf.data.images import MAX_PIXELS, decode_and_resize
 from eet_tf.serving.graph import ServingModule
 
-pytestmark = pytest.mark.addons
-
 SIZE, DIM = 32, 8
 HAS_WEBP = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 20)
 

@@ -18,8 +18,6 @@ from eet_tf.serving.catalog import served_catalog
 from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.search_graph import CatalogSearch
 
-pytestmark = pytest.mark.addons
-
 SIZE, DIM = 32, 8
 STORAGES = ["float32", "bfloat16", "int8"]
 

@@ -22,8 +22,6 @@ from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.warmup import WARMUP, read_signatures
 from tests.serving.stand_in_server import StandInServer
 
-pytestmark = pytest.mark.addons
-
 ROOT = pathlib.Path(__file__).parents[2]
 VARIABLES = "variables/variables.data-00000-of-00001"
 
