@@ -14,10 +14,12 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["numpy", "tensorflow", "keras"])
+_starting = threading.Lock()
 
 
 class Fork:
@@ -45,13 +47,13 @@ class Fork:
 
 def _let_it_import():
     """Starts the process that is forked from, once, and quietly."""
-    before = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    multiprocessing.forkserver.ensure_running()
-    if before is None:
+    with _starting:
+        before = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        multiprocessing.forkserver.ensure_running()
         del os.environ["TF_CPP_MIN_LOG_LEVEL"]
-    else:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = before
+        if before is not None:
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = before
 
 
 def _main(arguments, folder, environment, files):
