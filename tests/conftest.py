@@ -9,9 +9,6 @@ import pytest
 
 from tests.forks import REPOSITORY, Fork
 
-# among the million objects of TensorFlow there is little to collect: looking every 700 takes a twentieth of the time
-gc.set_threshold(200_000, 50, 100)
-
 
 def run_python(*code_blocks: str, timeout: float = 300, fresh: bool = False) -> list[str]:
     """Runs each block of code in a process of its own, all at the same time; returns what they printed.
@@ -48,6 +45,13 @@ class _Interpreter:
 def pytest_collection_modifyitems(items):
     """The longest files first, so that of two processes none is left with one of them at the end."""
     items.sort(key=lambda item: item.path.parent.name != "end_to_end")
+
+
+def pytest_collection_finish():
+    """A tenth of the time went into looking for garbage among the million objects that TensorFlow keeps."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 @pytest.fixture(scope="session", name="run_python")
