@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,6 +36,7 @@ class Column:
         self.kind = kind
         self._names = list(names)
         self._numbers: dict[str, int] | None = None  # of the names; made when first needed: most readers never do
+        self._making_numbers = threading.Lock()
         self._name_array = np.zeros(0, np.str_)
 
     @classmethod
@@ -59,8 +61,9 @@ class Column:
         return self._known_numbers().get(name, -1)
 
     def _known_numbers(self) -> dict[str, int]:
-        if self._numbers is None:
-            self._numbers = {known: number for number, known in enumerate(self._names)}
+        with self._making_numbers:  # a search must not undo what a writer has added meanwhile
+            if self._numbers is None:
+                self._numbers = {known: number for number, known in enumerate(self._names)}
         return self._numbers
 
     def encode(self, values) -> np.ndarray:
@@ -106,7 +109,7 @@ class Column:
             return kept
         names = self._name_array
         if len(names) < len(self._names):
-            names = self._name_array = np.asarray(self._names, np.str_)
+            names = self._name_array = np.asarray(self._names[:], np.str_)  # a copy: writers add to it meanwhile
         return names[kept]
 
     def allows(self, kept: np.ndarray, condition) -> np.ndarray:

@@ -1,5 +1,6 @@
 """An index that is filtered, grouped, added to and deleted from, saved and opened again, against plain Python."""
 
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from eet_tf.index import (
     log,
     search,
 )
+from eet_tf.index.columns import Column
 from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, needs_milvus, unit_vectors
 
 SIZE = 240
@@ -452,6 +454,36 @@ def test_searches_beside_updates_see_one_state():
     for thread in threads:
         thread.join()
     assert not problems
+
+
+def test_names_are_read_while_others_are_added():
+    """Threads that take turns all the time: what is decoded is right, and no name gets two numbers."""
+    names, kept = [str(number) for number in range(2000)], np.arange(2000)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(60):
+            column, goes_on, begin = Column("sku", "string", names), threading.Event(), threading.Barrier(2)
+
+            def read(column=column, goes_on=goes_on, begin=begin):
+                begin.wait()
+                found = [column.allows(kept, "7").nonzero()[0].tolist()]
+                while not goes_on.is_set():
+                    found.append(column.decode(kept).tolist())
+                return found
+
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                reader = pool.submit(read)
+                begin.wait()
+                for number in range(50):
+                    column.encode([f"new {number}"])
+                goes_on.set()
+                first, *decoded = reader.result()
+            assert first == [7] and all(one == names for one in decoded)
+            column.encode([f"new {number}" for number in range(50)])
+            assert len(column.names) == len(set(column.names)) == 2050
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_writer_that_waits_too_long_says_so(tmp_path, monkeypatch):
