@@ -17,7 +17,11 @@ def run_python(*code_blocks: str, timeout: float = 300, fresh: bool = False) -> 
     """
     start = _Interpreter if fresh else Fork
     processes = [start(["-c", code], environment={"CUDA_VISIBLE_DEVICES": "-1"}) for code in code_blocks]
-    outputs = [process.ended(timeout) for process in processes]
+    try:
+        outputs = [process.ended(timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     for status, _, errors in outputs:
         if status:
             pytest.fail(f"a process ended with {status}:\n{errors[-4000:]}", pytrace=False)
@@ -35,11 +39,11 @@ class _Interpreter:
         )
 
     def ended(self, timeout):
-        try:
-            printed, errors = self._process.communicate(timeout=timeout)
-        finally:
-            self._process.kill()
+        printed, errors = self._process.communicate(timeout=timeout)
         return self._process.returncode, printed, errors
+
+    def kill(self):
+        self._process.kill()
 
 
 def pytest_collection_modifyitems(items):

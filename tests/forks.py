@@ -37,12 +37,16 @@ class Fork:
         """(exit status, what it printed, what it printed as errors); killed where that takes too long."""
         self._process.join(timeout)
         if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
+            self.kill()
             raise subprocess.TimeoutExpired(self._process.name, timeout)
         printed, errors = (file.read_text(encoding="utf-8") for file in self._files)
         self._aside.cleanup()
         return self._process.exitcode, printed, errors
+
+    def kill(self):
+        """Ends it, if it has not ended."""
+        self._process.kill()
+        self._process.join()
 
 
 def _let_it_import():

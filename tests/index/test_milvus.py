@@ -18,17 +18,7 @@ from hypothesis import strategies as st
 import eet_tf.index
 from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, load_index, milvus_collection, milvus_place
 from eet_tf.index.milvus_filters import expression, literal
-from tests.reference_index import (
-    Oracle,
-    assert_agrees,
-    assert_same_rows,
-    make_rows,
-    needs_milvus,
-    rows_in_milvus,
-    unit_vectors,
-)
-
-pytestmark = needs_milvus
+from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, rows_in_milvus, unit_vectors
 
 pytest.importorskip("pymilvus", reason="the Milvus client does not go with TensorFlow 2.15")
 REPOSITORY = pathlib.Path(eet_tf.index.__file__).parents[2]
