@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from eet_tf import precision
+
 BLOCK_ROWS = 512
 BLOCK_ELEMENTS = 2**21  # 8 MB of float32
 
@@ -93,7 +95,7 @@ def distance_matrix(rows: tf.Tensor, references: tf.Tensor, kind: str) -> tf.Ten
             come out as 0 with gradient 0: that near, a matrix product in float32 knows only noise.
     """
     if kind == "cosine":
-        return 1.0 - tf.matmul(rows, references, transpose_b=True)
+        return 1.0 - precision.matmul(rows, references, transpose_b=True)
     squares = tf.reduce_sum(tf.square(rows), axis=-1)
     squared = tf.nn.relu(squares[:, tf.newaxis] - closeness(rows, extended(references)))
     if kind == "squared":
@@ -122,8 +124,8 @@ def closeness(rows: tf.Tensor, extended_references: tf.Tensor, transposed: bool 
     """
     doubled = tf.concat([2.0 * rows, tf.ones_like(rows[:, :1])], axis=-1)
     if transposed:
-        return tf.matmul(extended_references, doubled, transpose_b=True)
-    return tf.matmul(doubled, extended_references, transpose_b=True)
+        return precision.matmul(extended_references, doubled, transpose_b=True)
+    return precision.matmul(doubled, extended_references, transpose_b=True)
 
 
 def block_rows_against(references: tf.Tensor) -> tf.Tensor:
