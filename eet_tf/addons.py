@@ -11,7 +11,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from eet_tf import compat, pairwise
+from eet_tf import compat, mining, pairwise
 from eet_tf.losses.base import check_choice, make_batch
 
 # Each loss, and the flags of train/main.py that come nearest without Addons
@@ -154,7 +154,7 @@ class AddonsLoss(compat.Loss):
     def call(self, y_true, y_pred) -> tf.Tensor:
         """Labels `[B]` or `[B, 1]`, embeddings `[B, D]` -> `[B]`, the loss of the whole batch again and again."""
         batch = make_batch(y_true, y_pred, from_normalized=True)
-        labels, _ = compat.number_classes(batch.reference_labels)  # Addons compares some labels as float32
+        labels = mining.find_classes(batch.reference_labels).of_row  # Addons compares some labels as float32
         value = {
             "tfa_triplet_semihard": self._triplets,
             "tfa_triplet_hard": self._triplets,

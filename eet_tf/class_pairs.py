@@ -1,7 +1,9 @@
-"""The nearest rows of every two classes of a batch, found along with each anchor's hardest triplet, and their distance.
+"""How far apart the classes of a batch are, in small blocks: the plan of `class_distances` for CPUs.
 
-One matrix product of a block of anchors with all references serves both. Its gradient is one more: nothing of the size
-of anchors x references, nor a vector for each pair of classes, exists at any time.
+It finds the nearest rows of every two classes along with each anchor's hardest triplet. One matrix product of a block
+of anchors with all references serves both. Its gradient is one more: nothing of the size of anchors x references, nor a
+vector for each pair of classes, exists at any time. Some matrices have a row for each class, and how many classes there
+are is known only at run time: XLA must not compile this.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from eet_tf import compat, mining, pairwise, replicas
+from eet_tf import mining, pairwise, precision, replicas
 from eet_tf.mining import Classes, Triplets
 
 _ROUNDING = 1e-5  # how far a squared distance by a matrix product may be from that by differences
@@ -28,6 +30,32 @@ class ClassPairs(NamedTuple):
 
     rows: tf.Tensor
     squared: tf.Tensor
+
+
+def separate(anchors, anchor_rows, references, classes: Classes):
+    """See `class_distances.separate`; triplets, and the fields of what it returns."""
+    classes = without_empty(classes)
+    triplets, pairs = mine(anchors, anchor_rows, references, classes)
+    apart, is_valid = distances(anchors, anchor_rows, references, classes, pairs), exist(classes)
+    decays = tf.reduce_sum(tf.where(is_valid, tf.exp(-apart), 0.0), axis=1)
+    far = tf.where(is_valid, tf.stop_gradient(apart), apart.dtype.max)
+    nearest_class = tf.argmin(far, axis=1, output_type=tf.int32)
+    return triplets, decays, tf.gather(apart, nearest_class, batch_dims=1), nearest_class
+
+
+def without_empty(classes: Classes) -> Classes:
+    """Classes with as many numbers as there are classes, M, in place of as many as rows; what all the rest here needs.
+
+    XLA refuses a table of as many numbers as it learns at run time, so that none of this is compiled unnoticed.
+    """
+    count = tf.reduce_max(classes.of_row) + 1
+    numbers = tf.range(count)
+    return classes._replace(sizes=tf.gather(classes.sizes, numbers), starts=tf.gather(classes.starts, numbers))
+
+
+def _count(classes: Classes) -> tf.Tensor:
+    """M."""
+    return tf.size(classes.sizes)
 
 
 def exist(classes: Classes) -> tf.Tensor:
@@ -54,17 +82,17 @@ def mine(anchors, anchor_rows, references, classes: Classes) -> tuple[Triplets, 
     def one_block(state, block, rows, squares):
         # [B, R], since what is reduced has to be along the slow axis
         nearness = pairwise.closeness(block, extended, transposed=True)
-        of_class = tf.math.unsorted_segment_max(nearness, classes.of_row, classes.count)
+        of_class = tf.math.unsorted_segment_max(nearness, classes.of_row, _count(classes))
         triplets = _hardest(nearness, of_class, rows, classes)
         return _nearer(state, squares[:, tf.newaxis] - tf.transpose(of_class), rows, classes), triplets
 
-    nothing = tf.zeros([classes.count + 1, classes.count])  # the last row is of no class
+    nothing = tf.zeros([_count(classes) + 1, _count(classes)])  # the last row is of no class
     state = ClassPairs(tf.cast(nothing, tf.int32), nothing + tf.float32.max)
     blocks = [anchors, anchor_rows, tf.reduce_sum(tf.square(anchors), axis=1)]
     block_rows = pairwise.block_rows_against(references)
     state, triplets = pairwise.fold_row_blocks(one_block, state, blocks, (tf.int32, tf.int32, tf.bool), block_rows)
     pairs = _over_replicas(ClassPairs(*[field[:-1] for field in state]), anchor_rows, classes)
-    numbers = tf.range(classes.count)
+    numbers = tf.range(_count(classes))
     is_first = numbers[:, tf.newaxis] < numbers[tf.newaxis, :]  # (c', c) may differ from (c, c') in the last bit
     symmetric = tf.where(is_first, pairs.squared, tf.transpose(pairs.squared))
     return Triplets(*triplets), _exact_for_nearest(ClassPairs(pairs.rows, symmetric), references, classes)
@@ -74,7 +102,7 @@ def _exact_for_nearest(pairs: ClassPairs, references, classes: Classes) -> Class
     """Measures each class and the class nearest to it by differences; of the others, what is only noise becomes 0."""
     squared = tf.where(pairs.squared < pairwise.NEARLY_EQUAL, 0.0, pairs.squared)
     nearest = tf.argmin(tf.where(exist(classes), pairs.squared, pairs.squared.dtype.max), axis=1, output_type=tf.int32)
-    numbers = tf.range(classes.count)
+    numbers = tf.range(_count(classes))
     rows, other_rows = [
         tf.maximum(tf.gather(side, nearest, batch_dims=1), 0) for side in (pairs.rows, tf.transpose(pairs.rows))
     ]
@@ -127,9 +155,10 @@ def _nearer(known: ClassPairs, squared, rows, classes: Classes) -> ClassPairs:
 def _classes_of_block(rows, classes: Classes):
     """The C classes that a block has rows of, M where there is none: `[C]`; the place in it of each row; and C."""
     own = tf.gather(classes.of_row, rows)
-    number, count = compat.number_classes(own)
+    distinct, number = tf.unique(own)
+    count = tf.size(distinct)
     own_classes = tf.math.unsorted_segment_max(own, number, count)
-    return tf.where(own_classes < 0, classes.count, own_classes), number, count
+    return tf.where(own_classes < 0, _count(classes), own_classes), number, count
 
 
 def _lowest_where(condition, numbers, count) -> tf.Tensor:
@@ -145,12 +174,12 @@ def _over_replicas(pairs: ClassPairs, anchor_rows, classes: Classes) -> ClassPai
     if replicas.num_replicas() == 1:
         return pairs
     own_classes, _, _ = _classes_of_block(anchor_rows, classes)
-    own_classes = tf.minimum(own_classes, classes.count - 1)
+    own_classes = tf.minimum(own_classes, _count(classes) - 1)
     numbers = replicas.gather(own_classes)
     rows, squared = [replicas.gather(tf.gather(field, own_classes)) for field in pairs]
-    smallest = tf.math.unsorted_segment_min(squared, numbers, classes.count)
+    smallest = tf.math.unsorted_segment_min(squared, numbers, _count(classes))
     is_smallest = tf.equal(squared, tf.gather(smallest, numbers))
-    nearest = tf.math.unsorted_segment_max(tf.where(is_smallest, rows, 0), numbers, classes.count)
+    nearest = tf.math.unsorted_segment_max(tf.where(is_smallest, rows, 0), numbers, _count(classes))
     return ClassPairs(tf.maximum(nearest, 0), smallest)
 
 
@@ -186,13 +215,13 @@ def _pulled(anchor_rows, references, classes: Classes, pairs: ClassPairs, pull) 
     and one for each anchor itself. Filling it and multiplying is faster than gathering so many vectors.
     """
     partners = tf.transpose(pairs.rows)
-    num_rows = classes.num_rows
+    num_rows = tf.size(classes.of_row)
 
     def one_block(rows):
         block = tf.size(rows)
         own_classes, _, _ = _classes_of_block(rows, classes)
-        is_class = (own_classes < classes.count)[:, tf.newaxis]
-        own_classes = tf.minimum(own_classes, classes.count - 1)
+        is_class = (own_classes < _count(classes))[:, tf.newaxis]
+        own_classes = tf.minimum(own_classes, _count(classes) - 1)
         places = tf.gather(pairs.rows, own_classes) - rows[0]  # [C, M]
         is_here = is_class & (places >= 0) & (places < block)
         weights = tf.where(is_here, tf.gather(pull, own_classes), 0.0)
@@ -201,7 +230,7 @@ def _pulled(anchor_rows, references, classes: Classes, pairs: ClassPairs, pull) 
         of_rows = tf.math.unsorted_segment_sum(weights, tf.where(is_here, places, -1), block)
         themselves = tf.range(block) * num_rows + rows
         factors = tf.tensor_scatter_nd_add(factors, themselves[:, tf.newaxis], of_rows)
-        return (tf.matmul(tf.reshape(factors, [block, num_rows]), references),)
+        return (precision.matmul(tf.reshape(factors, [block, num_rows]), references),)
 
     block_rows = pairwise.block_rows_against(references)
     return pairwise.map_row_blocks(one_block, [anchor_rows], (tf.float32,), block_rows)[0]

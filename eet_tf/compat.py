@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import keras
 import tensorflow as tf
 
@@ -24,23 +26,6 @@ class Loss(keras.losses.Loss):
         return {"reduction": config["reduction"], "name": config["name"], "dtype": self._dtype_argument}
 
 
-def number_classes(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Dense class numbers of a batch: (`[B]` int32 in `[0, num_classes)`, the scalar `num_classes`).
-
-    XLA in TensorFlow 2.15 cannot carry a number of classes it learns at run time, so there `num_classes` is the
-    batch size: an upper bound, with the classes past the last one empty.
-    """
-    if not KERAS_2:
-        distinct, numbers = tf.unique(labels)
-        return numbers, tf.size(distinct)
-    order = tf.argsort(labels, stable=True)
-    sorted_labels = tf.gather(labels, order)
-    is_first = tf.concat([[False], tf.not_equal(sorted_labels[1:], sorted_labels[:-1])], axis=0)
-    sorted_numbers = tf.cumsum(tf.cast(is_first, tf.int32))
-    numbers = tf.gather(sorted_numbers, tf.argsort(order))
-    return numbers, tf.shape(labels)[0]
-
-
 def raw_variables(model: keras.Model) -> list[tf.Variable]:
     """The `tf.Variable`s that hold a model's weights (Keras 3 wraps them)."""
     if KERAS_2:
@@ -53,6 +38,44 @@ def raw_state(model: keras.Model) -> list[tf.Variable]:
     if KERAS_2:
         return list(model.non_trainable_variables)
     return [variable.value for variable in model.non_trainable_variables]
+
+
+def weights_as_tensors(model: keras.Model) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """The values of a model's trainable weights and of its state; none with Keras 2, whose model reads them itself."""
+    if KERAS_2:
+        return [], []
+    return [tf.convert_to_tensor(v.value) for v in model.trainable_variables], [
+        tf.convert_to_tensor(v.value) for v in model.non_trainable_variables
+    ]
+
+
+def stateless_training_call(model: keras.Model) -> Callable:
+    """A function `(images, trainable, state) -> (outputs, losses, changed)` of a model in training.
+
+    In Keras 3 it reads and writes no variable: `trainable` and `state` are those of `weights_as_tensors`, `changed` is
+    `{place in the state: new value}`. Keras 2 has no such call: there the model itself reads and writes.
+    """
+
+    def of_keras_2(images, trainable, state):
+        return model(images, training=True), list(model.losses), {}
+
+    def of_keras_3(images, trainable, state):
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+        with keras.StatelessScope(
+            state_mapping=list(zip(variables, [*trainable, *state])), collect_losses=True
+        ) as scope:
+            outputs, losses = model(images, training=True), list(model.losses)
+        after = [scope.get_current_value(variable) for variable in model.non_trainable_variables]
+        return outputs, losses, {str(n): new for n, (new, old) in enumerate(zip(after, state)) if new is not old}
+
+    return of_keras_2 if KERAS_2 else of_keras_3
+
+
+def assign_state(model: keras.Model, changed: Mapping[str, tf.Tensor]) -> None:
+    """Assigns what `stateless_training_call` says has changed."""
+    variables = model.non_trainable_variables
+    for place, value in changed.items():
+        variables[int(place)].assign(value)
 
 
 def add_state(layer: keras.layers.Layer, name: str, shape: list[int], dtype: str):
@@ -87,11 +110,6 @@ def build_optimizer(optimizer, variables) -> None:
 def output_shape(model: keras.Model):
     """The shape of a model's output, or a dict of shapes if its outputs have names (Keras 3 lists them without)."""
     return model.output_shape if KERAS_2 else model.compute_output_shape(model.input_shape)
-
-
-def jit_compile_argument(jit_compile):
-    """What `compile` takes for `jit_compile`: Keras 2 says "decide yourself" with None, not with "auto"."""
-    return None if KERAS_2 and jit_compile == "auto" else jit_compile
 
 
 def scales_loss(optimizer) -> bool:

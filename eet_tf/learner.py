@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import types
+import warnings
 from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 
-from eet_tf import compat, replicas
+from eet_tf import compat, compilation, plans, replicas
 from eet_tf.losses.base import MetricLoss, Remembered, entry_of
 from eet_tf.memory import CrossBatchMemory
 
@@ -88,12 +89,15 @@ class MetricLearner(keras.Model):
                 step takes the activations of one piece, and about 4/3 of the time. Batch normalisation that is not
                 frozen normalises each piece by itself and moves its statistics once for each piece. Under Keras 2
                 dropout draws anew the second time.
-            jit_compile: as in Keras, but never with a memory, which grows: XLA (TensorFlow 2.20) miscounts its rows.
+            jit_compile: whether XLA compiles the step: True, False, or `"auto"`, which is with GPUs but not with CPUs
+                alone. Under a strategy Keras compiles nothing; here the network and the loss are compiled within each
+                replica. The update is the same to rounding. A network that XLA cannot compile is trained without it,
+                and a warning names the layer.
 
         Raises:
             ValueError: if a loss is no Keras loss or does not average over the batch, or if it uses attributes and
                 the embedder has no attribute head, or `microbatch` is not a number of photos, or there is a memory
-                and the loss is not one of this package.
+                and the loss is not one of this package, or `jit_compile` is none of these.
         """
         if microbatch is not None and microbatch < 1:
             raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
@@ -111,16 +115,27 @@ class MetricLearner(keras.Model):
                 f"`loss` must be a loss of this package where `memory_size` is given, e.g. eet_tf.EETLoss(): others "
                 f"know no references but the batch. Received: loss={loss!r}."
             )
-        if self.memory is not None and jit_compile is True:
-            raise ValueError("`jit_compile` must not be True where `memory_size` is given. Received: jit_compile=True.")
-        jit_compile = jit_compile if self.memory is None else False
-        super().compile(optimizer=optimizer, jit_compile=compat.jit_compile_argument(jit_compile))
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}.")
+        compiles = self._can_compile() if jit_compile is True or (jit_compile and plans.has_gpu()) else False
+        has_strategy = tf.distribute.has_strategy()
+        super().compile(optimizer=optimizer, jit_compile=compiles and not has_strategy)
+        self._compiles_parts = compiles and has_strategy
+        if self._compiles_parts and not self.built:
+            self.build(self.embedder.input_shape)  # as a call would
         self._metric_loss = loss
         self._attribute_loss = attribute_loss
         self._attribute_weight = attribute_weight
         self._microbatch = microbatch
         names = [*(loss.term_names if is_ours else ()), *(["attributes"] if attribute_loss else ())]
         self._logged.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def _can_compile(self) -> bool:
+        """Whether XLA takes the network; warns if not."""
+        reason = compilation.refusal(self.embedder)
+        if reason is not None:
+            warnings.warn(f"XLA cannot compile the network, so it is trained without: {reason}.", stacklevel=3)
+        return reason is None
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -160,22 +175,34 @@ class MetricLearner(keras.Model):
         """One update from a batch; returns the running means of the loss and its terms."""
         images, targets = _images_and_targets(data)
         variables = self.embedder.trainable_variables
-        if self._microbatch is None:
-            with tf.GradientTape() as tape:
-                loss = self._training_loss(targets, self(images, training=True))
-                loss = self._scaled(loss + self._regularization())
-            gradients = tape.gradient(loss, variables)
+        if self._compiles_parts:
+            network = compilation.compiled_training_call(self.embedder)
         else:
-            gradients = self._gradients_in_pieces(images, targets, self._microbatch)
+            network = self._training_call
+        with plans.compiling_parts(self._compiles_parts):
+            if self._microbatch is None:
+                gradients = self._gradients(network, images, targets)
+            else:
+                gradients = self._gradients_in_pieces(network, images, targets, self._microbatch)
         compat.apply_gradients(self.optimizer, self._as_of_one_replica(gradients), variables)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _gradients_in_pieces(self, images, targets, microbatch: int) -> list[tf.Tensor | None]:
+    def _training_call(self, images):
+        """The outputs, and the losses of the layers."""
+        return self(images, training=True), list(self.embedder.losses)
+
+    def _gradients(self, network, images, targets) -> list[tf.Tensor | None]:
+        with tf.GradientTape() as tape:
+            outputs, regularization = network(images)
+            loss = self._scaled(self._training_loss(targets, outputs) + _sum(regularization))
+        return tape.gradient(loss, self.embedder.trainable_variables)
+
+    def _gradients_in_pieces(self, network, images, targets, microbatch: int) -> list[tf.Tensor | None]:
         """The gradient of the whole batch's loss, of which only `microbatch` photos at a time are in the network."""
         pieces = _in_pieces(images, microbatch)
         num_pieces = tf.shape(pieces)[0]
         state = [tf.identity(variable) for variable in compat.raw_state(self.embedder)]
-        outputs = self._embedded_in_pieces(pieces)
+        outputs = self._embedded_in_pieces(network, pieces)
         for variable, before in zip(compat.raw_state(self.embedder), state):
             variable.assign(before)  # so that statistics and dropout are as if the photos had gone through once
         with tf.GradientTape() as tape:
@@ -188,10 +215,11 @@ class MetricLearner(keras.Model):
 
         def one_piece(number, sums):
             with tf.GradientTape() as tape:
-                heads = zip(tf.nest.flatten(self(pieces[number], training=True)), slopes)
+                outputs, regularization = network(pieces[number])
+                heads = zip(tf.nest.flatten(outputs), slopes)
                 aims = [tf.cast(head, tf.float32) * slope[number] for head, slope in heads if slope is not None]
                 aim = tf.add_n([tf.reduce_sum(each) for each in aims])
-                aim += self._scaled(self._regularization()) / tf.cast(num_pieces, tf.float32)
+                aim += self._scaled(_sum(regularization)) / tf.cast(num_pieces, tf.float32)
             gradients = tape.gradient(aim, variables)
             for place, gradient in enumerate(gradients):
                 is_reached[place] |= gradient is not None
@@ -201,12 +229,12 @@ class MetricLearner(keras.Model):
         _, sums = tf.while_loop(lambda number, _: number < num_pieces, one_piece, (0, nothing), parallel_iterations=1)
         return [total if reached else None for total, reached in zip(sums, is_reached)]
 
-    def _embedded_in_pieces(self, pieces: tf.Tensor):
+    def _embedded_in_pieces(self, network, pieces: tf.Tensor):
         """All outputs in float32, from `[N, M, ...]`, with nothing kept for a gradient."""
         shapes = compat.output_shape(self.embedder)
         signature = {name: tf.float32 for name in shapes} if isinstance(shapes, Mapping) else tf.float32
         outputs = tf.map_fn(
-            lambda piece: tf.nest.map_structure(lambda out: tf.cast(out, tf.float32), self(piece, training=True)),
+            lambda piece: tf.nest.map_structure(lambda out: tf.cast(out, tf.float32), network(piece)[0]),
             pieces,
             parallel_iterations=1,
             fn_output_signature=signature,
@@ -233,9 +261,6 @@ class MetricLearner(keras.Model):
     def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """This replica's share of the loss, times the loss scale where mixed float16 needs one."""
         return compat.scale_loss(self.optimizer, loss / replicas.num_replicas())
-
-    def _regularization(self) -> tf.Tensor:
-        return tf.add_n([tf.zeros([]), *self.embedder.losses])
 
     def test_step(self, data):
         """The loss and its terms on a batch, without an update."""
@@ -277,6 +302,10 @@ class MetricLearner(keras.Model):
         else:
             terms = self._metric_loss.terms(labels, embeddings, memory)
         return tf.add_n(list(terms.values())), terms
+
+
+def _sum(losses: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.zeros([]), *losses])
 
 
 def _make_memory(size: int, start: int, embedder: keras.Model) -> CrossBatchMemory:

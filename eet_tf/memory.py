@@ -25,7 +25,8 @@ class CrossBatchMemory(keras.layers.Layer):
 
     >>> memory = CrossBatchMemory(size=3, embedding_dim=2, start=0)
     >>> memory.add([[3.0, 4.0], [0.0, 2.0]], [7, 8])
-    >>> memory.rows().labels.numpy()
+    >>> rows = memory.rows()
+    >>> rows.labels[rows.is_filled].numpy()
     array([7, 8])
     >>> memory.add([[1.0, 0.0], [1.0, 0.0]], [9, 9])
     >>> sorted(memory.rows().labels.numpy().tolist())
@@ -50,11 +51,12 @@ class CrossBatchMemory(keras.layers.Layer):
         self.built = True
 
     def rows(self) -> Remembered:
-        """What it shows, at most `size` rows, in no particular order."""
+        """What it shows: always `size` rows, in no particular order, and which of them stand for a photo."""
         has_started = tf.convert_to_tensor(self.num_batches) >= self.start
-        count = tf.where(has_started, tf.minimum(tf.convert_to_tensor(self.num_added), self.size), 0)
+        count = tf.where(has_started, tf.convert_to_tensor(self.num_added), 0)
         fields = (self.embeddings, self.labels, self.attributes)
-        return Remembered(*[tf.convert_to_tensor(field)[:count] for field in fields])
+        is_filled = tf.range(self.size, dtype=tf.int64) < count
+        return Remembered(*[tf.convert_to_tensor(field) for field in fields], is_filled=is_filled)
 
     def add(self, embeddings, labels, attributes=None) -> None:
         """Takes a replica's batch, and those of the others, in place of the oldest rows.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from eet_tf import compat, pairwise
+from eet_tf import pairwise, plans
 
 FAR = 1e9  # the distance of what may not be chosen
 _MEMBERS_AT_ONCE = 32
@@ -22,9 +22,13 @@ class Triplets(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """Who is in which class, of B rows in M classes; some classes at the end may be empty. All int32.
+    """Who is in which class, of B rows. Numbers of classes run from 0; as many are foreseen as rows. All int32.
 
-    `of_row` `[B]`; `sizes` `[M]`; `order` `[B]`, the rows class by class; `starts` `[M]`, where each begins in it.
+    Attributes:
+        of_row: `[B]`, the class of each row; -1 for a row that is not there.
+        sizes: `[B]`, rows of each class; 0 for numbers that no class has.
+        order: `[B]`, the rows class by class; those that are not there come last.
+        starts: `[B]`, where each class begins in it.
     """
 
     of_row: tf.Tensor
@@ -33,21 +37,39 @@ class Classes(NamedTuple):
     starts: tf.Tensor
 
     @property
-    def count(self) -> tf.Tensor:
-        """M."""
-        return tf.size(self.sizes)
-
-    @property
     def num_rows(self) -> tf.Tensor:
-        """B."""
-        return tf.size(self.of_row)
+        """How many rows are there."""
+        return tf.reduce_sum(self.sizes)
 
 
-def find_classes(labels: tf.Tensor) -> Classes:
-    """The classes of a batch, from `[B]` labels of any number type."""
-    of_row, count = compat.number_classes(labels)
-    sizes = tf.math.unsorted_segment_sum(tf.ones_like(of_row), of_row, count)
-    return Classes(of_row, sizes, tf.argsort(of_row, stable=True), tf.cumsum(sizes, exclusive=True))
+def find_classes(labels: tf.Tensor, is_present: tf.Tensor | None = None) -> Classes:
+    """Numbers the classes of a batch in the order of their labels.
+
+    Every shape is that of the batch: XLA refuses, or gets wrong, what is known only at run time, such as the number of
+    classes.
+
+    Args:
+        labels: `[B]` of any number type.
+        is_present: `[B]` bool, or None if all rows are there.
+    """
+    order = tf.argsort(labels, stable=True)
+    if is_present is None:
+        is_present = tf.ones_like(labels, tf.bool)
+    else:
+        is_absent = tf.cast(tf.logical_not(tf.gather(is_present, order)), tf.int32)
+        order = tf.gather(order, tf.argsort(is_absent, stable=True))
+    in_order = tf.gather(labels, order)
+    is_next = tf.cast(tf.not_equal(in_order[1:], in_order[:-1]), tf.int32)
+    numbers = tf.gather(tf.cumsum(tf.concat([tf.zeros_like(order[:1]), is_next], axis=0)), tf.argsort(order))
+    of_row = tf.where(is_present, numbers, -1)
+    sizes = tf.math.unsorted_segment_sum(tf.ones_like(of_row), of_row, tf.size(labels))
+    return Classes(of_row, sizes, order, tf.cumsum(sizes, exclusive=True))
+
+
+def is_negative(numbers: tf.Tensor, classes: Classes) -> tf.Tensor:
+    """Which rows are of another class: `[R]` numbers of classes -> `[R, B]` bool."""
+    of_row = classes.of_row[tf.newaxis, :]
+    return tf.not_equal(numbers[:, tf.newaxis], of_row) & (of_row >= 0)
 
 
 def mine_triplets(
@@ -82,7 +104,7 @@ def mine_triplets(
         1503.03832, section 3.2 (semi-hard); Dodds et al., arXiv 1810.04652 (partner).
     """
     extended = pairwise.extended(tf.stop_gradient(references))
-    num_partners = classes.num_rows if num_partners is None else num_partners
+    num_partners = tf.size(classes.of_row) if num_partners is None else num_partners
 
     def one_block(block, rows):
         nearness = pairwise.closeness(block, extended)  # [R, B]
@@ -90,15 +112,15 @@ def mine_triplets(
         if positives == "partner":
             positive, has_positive = partners(rows, classes, num_partners)
         else:
-            positive = first_of_class(lambda found: -at(nearness, found), own, rows, classes)
+            positive = farthest_positives(-nearness, own, rows, classes)
             has_positive = tf.gather(classes.sizes, own) > 1
-        is_same = tf.equal(own[:, tf.newaxis], classes.of_row[tf.newaxis, :])
+        is_other = is_negative(own, classes)
         if negatives == "semi_hard":
             to_positive = -at(nearness, positive[:, tf.newaxis])[:, 0]
-            farthest = tf.argmin(tf.where(is_same, FAR, nearness), axis=1, output_type=tf.int32)
-            negative = nearest_beyond(tf.where(is_same, FAR, -nearness), to_positive, farthest)
+            farthest = argmin(tf.where(is_other, nearness, FAR))
+            negative = nearest_beyond(tf.where(is_other, -nearness, FAR), to_positive, farthest)
         else:
-            negative = tf.argmax(tf.where(is_same, -FAR, nearness), axis=1, output_type=tf.int32)
+            negative = argmin(tf.where(is_other, -nearness, FAR))
         return positive, negative, has_positive & has_negative(own, classes)
 
     blocks = [tf.stop_gradient(anchors), anchor_rows]
@@ -122,6 +144,37 @@ def at(values: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     """Entries of each row, `[R, B]`, `[R, N]` -> `[R, N]`."""
     shape = tf.shape(values)
     return tf.gather(tf.reshape(values, [-1]), tf.range(shape[0])[:, tf.newaxis] * shape[1] + columns)
+
+
+def argmin(values: tf.Tensor) -> tf.Tensor:
+    """The first column with the smallest value of each row, `[R, B]` -> `[R]` int32; 0 in a row of NaN.
+
+    XLA takes a minimum into the loop that makes the values. It does not so with an argmin, which is ten times slower.
+    """
+    if not plans.uses_masks():
+        return tf.argmin(values, axis=1, output_type=tf.int32)
+    smallest = tf.reduce_min(values, axis=1, keepdims=True)
+    columns = tf.range(tf.shape(values)[1])[tf.newaxis, :]
+    return tf.reduce_min(tf.where(values > smallest, tf.int32.max, columns), axis=1)
+
+
+def farthest_positives(distances: tf.Tensor, numbers, rows, classes: Classes) -> tf.Tensor:
+    """For each of R rows the farthest of its class, itself left out; the first on a tie.
+
+    Args:
+        distances: `[R, B]`, to all rows, in any unit in which more is farther.
+        numbers: `[R]` int32, the class of each.
+        rows: `[R]` int32, which rows they are.
+        classes: those of all rows.
+
+    Returns:
+        `[R]` int32; of no meaning where nobody else is in the class.
+    """
+    if not plans.uses_masks():
+        return first_of_class(lambda found: at(distances, found), numbers, rows, classes)
+    is_same = tf.equal(numbers[:, tf.newaxis], classes.of_row[tf.newaxis, :])
+    is_itself = tf.equal(rows[:, tf.newaxis], tf.range(tf.size(classes.of_row))[tf.newaxis, :])
+    return argmin(tf.where(is_same & tf.logical_not(is_itself), -distances, FAR))
 
 
 def first_of_class(score: Callable, numbers, rows, classes: Classes) -> tf.Tensor:
@@ -157,17 +210,22 @@ def first_of_class(score: Callable, numbers, rows, classes: Classes) -> tf.Tenso
     return best_row
 
 
-def pair_masks(labels, rows, reference_labels) -> tuple[tf.Tensor, tf.Tensor]:
+def pair_masks(labels, rows, reference_labels, is_present=None) -> tuple[tf.Tensor, tf.Tensor]:
     """Which references are positives and which negatives of each row: `[R, B]` bool each.
 
     Args:
         labels: `[R]` labels of the rows.
         rows: `[R]` int32, the reference that each row is itself.
         reference_labels: `[B]`.
+        is_present: `[B]` bool, or None if all references are there.
     """
     columns = tf.range(tf.size(reference_labels))
     is_same = tf.equal(labels[:, tf.newaxis], reference_labels[tf.newaxis, :])
-    return is_same & tf.not_equal(rows[:, tf.newaxis], columns[tf.newaxis, :]), tf.logical_not(is_same)
+    is_positive = is_same & tf.not_equal(rows[:, tf.newaxis], columns[tf.newaxis, :])
+    is_other = tf.logical_not(is_same)
+    if is_present is None:
+        return is_positive, is_other
+    return is_positive & is_present[tf.newaxis, :], is_other & is_present[tf.newaxis, :]
 
 
 def nearest_beyond(to_negatives, to_positive, otherwise) -> tf.Tensor:
@@ -182,5 +240,5 @@ def nearest_beyond(to_negatives, to_positive, otherwise) -> tf.Tensor:
         `[R]` int32.
     """
     beyond = tf.where(to_negatives > to_positive[:, tf.newaxis], to_negatives, FAR)
-    nearest = tf.argmin(beyond, axis=1, output_type=tf.int32)
+    nearest = argmin(beyond)
     return tf.where(at(beyond, nearest[:, tf.newaxis])[:, 0] < FAR, nearest, otherwise)

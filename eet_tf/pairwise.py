@@ -6,10 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from eet_tf import precision
-
-BLOCK_ROWS = 512
-BLOCK_ELEMENTS = 2**21  # 8 MB of float32
+from eet_tf import plans, precision
 
 
 def safe_sqrt(x: tf.Tensor) -> tf.Tensor:
@@ -43,6 +40,8 @@ def triangle_sides(rows: tf.Tensor, references: tf.Tensor, first: tf.Tensor, sec
         u, v = tf.gather(references, first), tf.gather(references, second)
         return block - u, block - v, u - v
 
+    is_compiled = plans.is_compiled()
+
     @tf.custom_gradient
     def measure(rows, references):
         def one_block(*block):
@@ -66,7 +65,8 @@ def triangle_sides(rows: tf.Tensor, references: tf.Tensor, first: tf.Tensor, sec
                 return tf.tensor_scatter_nd_add(of_references, where, moved), (to_first + to_second,)
 
             arrays = [rows, first, second, slopes, tf.range(tf.shape(rows)[0])]
-            of_references, (of_rows,) = fold_row_blocks(one_block, tf.zeros_like(references), arrays, (tf.float32,))
+            with plans.as_in_forward_pass(is_compiled):
+                of_references, (of_rows,) = fold_row_blocks(one_block, tf.zeros_like(references), arrays, (tf.float32,))
             return of_rows, of_references
 
         return sides, gradient
@@ -128,13 +128,22 @@ def closeness(rows: tf.Tensor, extended_references: tf.Tensor, transposed: bool 
     return precision.matmul(doubled, extended_references, transpose_b=True)
 
 
-def block_rows_against(references: tf.Tensor) -> tf.Tensor:
-    """How many rows to take at once where each meets all `references`: 512, or as many as make a block of 8 MB."""
-    return tf.clip_by_value(BLOCK_ELEMENTS // tf.maximum(tf.shape(references)[0], 1), 8, BLOCK_ROWS)
+def block_rows_against(references: tf.Tensor):
+    """How many rows to take at once where each meets all `references`; an int where their number is known."""
+    most_rows, most_numbers = plans.block_limits()
+    count = references.shape[0]
+    if count is not None:
+        return min(max(most_numbers // max(count, 1), 8), most_rows)
+    return tf.clip_by_value(most_numbers // tf.maximum(tf.shape(references)[0], 1), 8, most_rows)
+
+
+def is_one_block(rows: tf.Tensor, block_rows) -> bool:
+    """Whether it is known that all rows make one block, so that no loop is needed."""
+    return isinstance(block_rows, int) and rows.shape[0] is not None and rows.shape[0] <= block_rows
 
 
 def map_row_blocks(
-    fn: Callable, arrays: Sequence[tf.Tensor], out_dtypes: Sequence[tf.DType], block_rows: int = BLOCK_ROWS
+    fn: Callable, arrays: Sequence[tf.Tensor], out_dtypes: Sequence[tf.DType], block_rows=None
 ) -> tuple[tf.Tensor, ...]:
     """Applies `fn` to blocks of rows of `arrays`, so that what it makes of a row never exists for all rows at once.
 
@@ -142,7 +151,7 @@ def map_row_blocks(
         fn: function of one block of each array (`[R, ...]`), returning a tuple of tensors with R rows.
         arrays: tensors with the same number of rows. Blocks are padded with copies of row 0.
         out_dtypes: dtypes of what `fn` returns.
-        block_rows: rows in a block; fewer if the arrays are shorter.
+        block_rows: rows in a block, fewer if the arrays are shorter; those of `plans.block_limits` by default.
 
     Returns:
         A tuple of tensors: the results of all rows, in order.
@@ -150,9 +159,7 @@ def map_row_blocks(
     return fold_row_blocks(lambda state, *block: (state, fn(*block)), (), arrays, out_dtypes, block_rows)[1]
 
 
-def fold_row_blocks(
-    fn: Callable, state, arrays: Sequence[tf.Tensor], out_dtypes: Sequence[tf.DType], block_rows: int = BLOCK_ROWS
-):
+def fold_row_blocks(fn: Callable, state, arrays: Sequence[tf.Tensor], out_dtypes: Sequence[tf.DType], block_rows=None):
     """As `map_row_blocks`, with something that each block hands on to the next.
 
     Args:
@@ -166,6 +173,10 @@ def fold_row_blocks(
     Returns:
         The last state, and the results of all rows, in order.
     """
+    block_rows = plans.block_limits()[0] if block_rows is None else block_rows
+    if is_one_block(arrays[0], block_rows):
+        state, results = fn(state, *arrays)
+        return state, tuple(results)
     num_rows = tf.shape(arrays[0])[0]
     block = tf.maximum(tf.minimum(block_rows, num_rows), 1)
     num_blocks = (num_rows + block - 1) // block
@@ -196,7 +207,8 @@ def reduce_row_blocks(
     """`fn(rows, references, *others)`, worked out and differentiated block by block of rows.
 
     What `fn` makes of a block, e.g. its distances to all references, is thrown away and made again for the gradient,
-    so that a loss over all pairs costs the memory of one block both ways.
+    so that a loss over all pairs costs the memory of one block both ways. Where XLA or a GPU has all rows in one block,
+    it is kept.
 
     Args:
         fn: function of a block of rows `[R, D]`, all `references`, and the same block of each of `others`, returning
@@ -210,7 +222,13 @@ def reduce_row_blocks(
         `[A]` or `[A, C]` float32.
     """
     others = [tf.stop_gradient(other) for other in others]
-    block_rows = block_rows_against(references) if block_rows is None else block_rows
+
+    def rows_at_once():
+        return block_rows_against(references) if block_rows is None else block_rows
+
+    if plans.uses_masks() and is_one_block(rows, rows_at_once()):
+        return fn(rows, references, *others)
+    is_compiled = plans.is_compiled()
 
     @tf.custom_gradient
     def reduce(rows, references):
@@ -219,10 +237,12 @@ def reduce_row_blocks(
 
         # outside a graph a tape would record, and so keep, what is made of every block
         references = tf.stop_gradient(references)
-        (values,) = map_row_blocks(one_block, [tf.stop_gradient(rows), *others], (tf.float32,), block_rows)
+        (values,) = map_row_blocks(one_block, [tf.stop_gradient(rows), *others], (tf.float32,), rows_at_once())
 
         def gradient(upstream):
-            return _row_block_gradients(fn, rows, references, others, upstream, block_rows)
+            with plans.as_in_forward_pass(is_compiled):
+                # asked again: a number that the forward pass hands on is no constant to XLA
+                return _row_block_gradients(fn, rows, references, others, upstream, rows_at_once())
 
         return values, gradient
 

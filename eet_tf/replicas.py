@@ -134,7 +134,7 @@ def gather(tensor: tf.Tensor) -> tf.Tensor:
     """All replicas' rows in replica order, differentiable; on one replica the tensor itself."""
     if num_replicas() == 1:
         return tensor
-    return _dense_gradient(tf.distribute.get_replica_context().all_gather(tensor, axis=0))
+    return dense_gradient(tf.distribute.get_replica_context().all_gather(tensor, axis=0))
 
 
 def sum_over(tensor: tf.Tensor) -> tf.Tensor:
@@ -145,8 +145,9 @@ def sum_over(tensor: tf.Tensor) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _dense_gradient(tensor: tf.Tensor):
-    """Itself; `all_gather` cannot take the sparse gradient that `tf.gather` of its result has."""
+def dense_gradient(tensor: tf.Tensor):
+    """Itself. `tf.gather` of it has a sparse gradient, which `all_gather` cannot take; and `tf.concat` would look for
+    the rows of each part in it, as many as there happen to be."""
     return tf.identity(tensor), tf.convert_to_tensor
 
 

@@ -74,7 +74,7 @@ def test_large_classes_are_searched_some_members_at_a_time(at_once, monkeypatch)
 
 
 def test_classes_describe_the_batch():
-    """Keras 2 may add empty classes; they have size 0."""
+    """Numbers follow the labels; those that no class has are of size 0."""
     labels, _ = make_batch(0)
     classes = mining.find_classes(tf.constant(labels))
     sizes, order = np.asarray(classes.sizes), np.asarray(classes.order)
@@ -83,7 +83,20 @@ def test_classes_describe_the_batch():
         members = order[int(classes.starts[number]) : int(classes.starts[number]) + sizes[number]]
         np.testing.assert_array_equal(members, np.flatnonzero(labels == labels[row]))
     assert sizes.sum() == len(labels) == int(classes.num_rows)
-    assert len(sizes) == int(classes.count)
+    assert len(sizes) == len(labels)
+    np.testing.assert_array_equal(classes.of_row, np.searchsorted(np.unique(labels), labels))
+
+
+def test_rows_that_are_not_there_are_in_no_class():
+    """Their labels are those of classes that are there, and of one that is not."""
+    labels = np.array([5, 9, 5, -3, 9, 5, 7])
+    is_present = np.array([True, True, False, True, True, True, False])
+    classes = mining.find_classes(tf.constant(labels), tf.constant(is_present))
+    np.testing.assert_array_equal(classes.of_row, [1, 2, -1, 0, 2, 1, -1])
+    np.testing.assert_array_equal(classes.sizes, [1, 2, 2, 0, 0, 0, 0])
+    np.testing.assert_array_equal(classes.order, [3, 0, 5, 1, 4, 2, 6])
+    np.testing.assert_array_equal(classes.starts[:3], [0, 1, 3])
+    assert int(classes.num_rows) == 5
 
 
 def test_nothing_flows_back_through_a_choice():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import pairwise
+from eet_tf import pairwise, plans
 
 
 def points(rows, dim=5, seed=0):
@@ -148,7 +148,7 @@ def test_the_default_block_is_smaller_than_a_large_batch():
     x = points(1100, dim=2)
     (same,) = pairwise.map_row_blocks(note, [x], (tf.float32,))
     np.testing.assert_array_equal(same, x)
-    assert max(sizes) == pairwise.BLOCK_ROWS == 512
+    assert max(sizes) == plans.block_limits()[0] == 512
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_step_that_overflows_on_one_replica_is_left_out_on_both(run_python):
 
 def test_every_replica_remembers_the_batches_of_all(trainings):
     """12 of the last 16 photos, in the places that one replica would give them."""
-    (embeddings, labels, _), (other_embeddings, other_labels, _) = (
+    (embeddings, labels, *_), (other_embeddings, other_labels, *_) = (
         t["learner_with_memory"]["memory"] for t in trainings
     )
     np.testing.assert_allclose(other_embeddings, embeddings, rtol=0, atol=2e-6)

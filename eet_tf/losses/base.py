@@ -17,17 +17,20 @@ class Remembered(NamedTuple):
         embeddings: `[N, D]` unit vectors.
         labels: `[N]`.
         attributes: `[N, A]`, or None where the loss uses none.
+        is_filled: `[N]` bool, false in rows that stand for no photo yet, or None if all do.
     """
 
     embeddings: tf.Tensor
     labels: tf.Tensor
     attributes: tf.Tensor | None = None
+    is_filled: tf.Tensor | None = None
 
 
 class Batch(NamedTuple):
     """One replica's rows as anchors, all replicas' rows as references. Float32; labels flat.
 
     `num_anchors` is the number of anchors of all replicas; what is remembered stands behind as many references.
+    `is_present` `[references]` is false for a reference that stands for no photo; None if all do.
     """
 
     anchors: tf.Tensor
@@ -36,6 +39,7 @@ class Batch(NamedTuple):
     references: tf.Tensor
     reference_labels: tf.Tensor
     num_anchors: tf.Tensor
+    is_present: tf.Tensor | None = None
 
 
 def make_batch(labels, embeddings, from_normalized: bool) -> Batch:
@@ -62,9 +66,13 @@ def with_memory(batch: Batch, memory: Remembered | None) -> Batch:
         return batch
     remembered = tf.stop_gradient(tf.cast(memory.embeddings, tf.float32))
     labels = tf.cast(memory.labels, batch.reference_labels.dtype)
+    is_present = None
+    if memory.is_filled is not None:
+        is_present = tf.concat([tf.ones_like(batch.reference_labels, tf.bool), memory.is_filled], axis=0)
     return batch._replace(
-        references=tf.concat([batch.references, remembered], axis=0),
+        references=replicas.dense_gradient(tf.concat([batch.references, remembered], axis=0)),
         reference_labels=tf.concat([batch.reference_labels, labels], axis=0),
+        is_present=is_present,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from eet_tf import mining, pairwise, replicas
+from eet_tf import mining, pairwise, plans, precision, replicas
 from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
 
 TERM_NAMES = ("positive_pairs", "negative_pairs")
@@ -38,10 +38,10 @@ def deviance_terms(
         The two terms by name; exactly 0 with gradient 0 where no pair has a weight.
     """
 
-    def sums_of_rows(anchors, references, labels, rows, *others_of_block):
+    def sums_of_block(anchors, references, labels, rows, *others_of_block):
         positive_weights, negative_weights = weigh(*others_of_block)
-        is_positive, is_negative = mining.pair_masks(labels, rows, batch.reference_labels)
-        excess = alpha * (tf.matmul(anchors, references, transpose_b=True) - beta)
+        is_positive, is_negative = mining.pair_masks(labels, rows, batch.reference_labels, batch.is_present)
+        excess = alpha * (precision.matmul(anchors, references, transpose_b=True) - beta)
         sums = [
             _sum_where(is_positive, positive_weights * tf.nn.softplus(-excess)),
             _sum_where(is_negative, negative_weights * tf.nn.softplus(negative_cost * excess)),
@@ -51,7 +51,10 @@ def deviance_terms(
         return tf.stack(sums, axis=1)
 
     own = [batch.anchor_labels, batch.anchor_rows, *others]
-    sums = pairwise.reduce_row_blocks(sums_of_rows, batch.anchors, batch.references, own)
+    sums_of_rows = plans.part(
+        lambda anchors, references, *own: pairwise.reduce_row_blocks(sums_of_block, anchors, references, own)
+    )
+    sums = sums_of_rows(batch.anchors, batch.references, *own)
     weights = tf.reduce_sum(tf.stop_gradient(sums[:, 2:]), axis=0, keepdims=True)
     total_weights = tf.reduce_sum(replicas.gather(weights), axis=0)
     dealt = tf.math.divide_no_nan(tf.cast(batch.num_anchors, tf.float32) * sums[:, :2], total_weights)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import class_pairs, mining
-from eet_tf.class_pairs import ClassPairs
+from eet_tf import class_distances, mining, plans
+from eet_tf.class_distances import Separation
 from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
 from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
-from eet_tf.mining import Classes
+from eet_tf.mining import Classes, Triplets
 
 
 def eet_terms(
@@ -25,24 +25,34 @@ def eet_terms(
 ) -> dict[str, tf.Tensor]:
     """The weighted terms of EET by name, each `[B]`; see `EETLoss`. A term with weight 0 is left out."""
     batch = make_batch(labels, embeddings, from_normalized)
-    classes = mining.find_classes(batch.reference_labels)
+    classes = plans.part(mining.find_classes)(batch.reference_labels)
     if equidistributed_weight:
-        triplets, pairs = class_pairs.mine(batch.anchors, batch.anchor_rows, batch.references, classes)
+        triplets, separation = class_distances.separate(batch.anchors, batch.anchor_rows, batch.references, classes)
     searched = with_memory(batch, memory)
     if memory is not None or not equidistributed_weight:
-        searched_classes = mining.find_classes(searched.reference_labels)
-        triplets = mining.mine_triplets(searched.anchors, searched.anchor_rows, searched.references, searched_classes)
-    sides = triplet_sides(searched, triplets)
-    terms = {"margin": hinge(sides.anchor_positive, sides.anchor_negative, margin, sides.is_valid)}
-    if symmetric_margin:
-        terms["symmetric"] = hinge(sides.anchor_positive, sides.positive_negative, margin, sides.is_valid)
-    if equidistant_weight:
-        terms["equidistant"] = equidistant_weight * _equidistant(sides)
+        triplets = plans.part(_hardest)(searched)
+
+    def of_anchors(searched, triplets):
+        sides = triplet_sides(searched, triplets)
+        terms = {"margin": hinge(sides.anchor_positive, sides.anchor_negative, margin, sides.is_valid)}
+        if symmetric_margin:
+            terms["symmetric"] = hinge(sides.anchor_positive, sides.positive_negative, margin, sides.is_valid)
+        if equidistant_weight:
+            terms["equidistant"] = equidistant_weight * _equidistant(sides)
+        return terms
+
+    terms = dict(plans.part(of_anchors)(searched, triplets))
     if equidistributed_weight:
-        max_min, equal_minima = _equidistributed(batch, classes, pairs)
+        max_min, equal_minima = plans.part(_equidistributed)(batch, classes, separation)
         terms["max_min"] = equidistributed_weight * max_min
         terms["equal_minima"] = equidistributed_weight * equal_minima
     return terms
+
+
+def _hardest(batch: Batch) -> Triplets:
+    """Each anchor's hardest triplet among all references, those of the memory too."""
+    classes = mining.find_classes(batch.reference_labels, batch.is_present)
+    return mining.mine_triplets(batch.anchors, batch.anchor_rows, batch.references, classes)
 
 
 def eet_loss(
@@ -76,38 +86,21 @@ def _equidistant(sides: TripletSides) -> tf.Tensor:
     return tf.where(sides.is_valid, difference, tf.zeros_like(difference))
 
 
-def _equidistributed(batch: Batch, classes: Classes, pairs: ClassPairs) -> tuple[tf.Tensor, tf.Tensor]:
+def _equidistributed(batch: Batch, classes: Classes, separation: Separation) -> tuple[tf.Tensor, tf.Tensor]:
     """L_M and L_E, which are means over classes, dealt out to the anchors of each class: `[B]` each."""
-    distances = class_pairs.distances(batch.anchors, batch.anchor_rows, batch.references, classes, pairs)
-    max_min = _max_min(distances, class_pairs.exist(classes))
-    equal_minima = _equal_minima(distances, class_pairs.exist(classes))
     class_of_anchor = tf.gather(classes.of_row, batch.anchor_rows)
-    share = _share_of_anchor(classes.sizes, class_of_anchor)
-    return share * tf.gather(max_min, class_of_anchor), share * tf.gather(equal_minima, class_of_anchor)
+    # what turns the mean over anchors into the mean over classes
+    sizes = tf.cast(tf.gather(classes.sizes, class_of_anchor), tf.float32)
+    num_classes = tf.cast(tf.reduce_max(classes.of_row) + 1, tf.float32)
+    share = tf.cast(batch.num_anchors, tf.float32) / (num_classes * sizes)
 
+    def dealt(of_class):
+        values = share * tf.gather(of_class, class_of_anchor)
+        return tf.where(num_classes > 1, values, tf.zeros_like(values))
 
-def _max_min(distances: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
-    """`[M]`: for each class c the mean over c' of `exp(-D(c, c'))`."""
-    count = tf.reduce_sum(tf.cast(is_valid, tf.float32), axis=1)
-    decay = tf.where(is_valid, tf.exp(-distances), tf.zeros_like(distances))
-    return tf.math.divide_no_nan(tf.reduce_sum(decay, axis=1), count)
-
-
-def _equal_minima(distances: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
-    """`[M]`: for each class c `|m_c - m_b(c)|`, m_c its distance to the nearest class b(c)."""
-    far = tf.where(is_valid, distances, distances.dtype.max)
-    nearest_class = tf.argmin(tf.stop_gradient(far), axis=1, output_type=tf.int32)
-    has_other = tf.reduce_any(is_valid, axis=1)
-    minima = tf.gather(distances, nearest_class, batch_dims=1)
-    difference = tf.abs(minima - tf.gather(minima, nearest_class))
-    return tf.where(has_other, difference, tf.zeros_like(difference))
-
-
-def _share_of_anchor(class_sizes: tf.Tensor, class_of_anchor: tf.Tensor) -> tf.Tensor:
-    """What turns the mean over anchors into the mean over classes: `B / (M * size of the anchor's class)`."""
-    sizes = tf.cast(class_sizes, tf.float32)
-    num_classes = tf.reduce_sum(tf.cast(class_sizes > 0, tf.float32))
-    return tf.reduce_sum(sizes) / (num_classes * tf.gather(sizes, class_of_anchor))
+    max_min = tf.math.divide_no_nan(separation.decays, num_classes - 1)
+    equal_minima = tf.abs(separation.nearest - tf.gather(separation.nearest, separation.nearest_class))
+    return dealt(max_min), dealt(equal_minima)
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")

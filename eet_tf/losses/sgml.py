@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import replicas
+from eet_tf import precision, replicas
 from eet_tf.losses.attributes import values_and_known
 from eet_tf.losses.base import Remembered, check_choice, entry_of, make_batch, with_memory
 from eet_tf.losses.binomial import DevianceLoss, deviance_terms
@@ -32,10 +32,10 @@ def semantic_granularity(attributes, reference_attributes) -> tf.Tensor:
     """
     values, known = values_and_known(attributes)
     reference_values, reference_known = values_and_known(reference_attributes)
-    alike = tf.matmul(values, reference_values, transpose_b=True)
+    alike = precision.matmul(values, reference_values, transpose_b=True)
     # squared lengths, each over what the other one knows
-    lengths = tf.matmul(tf.square(values), reference_known, transpose_b=True)
-    reference_lengths = tf.matmul(known, tf.square(reference_values), transpose_b=True)
+    lengths = precision.matmul(tf.square(values), reference_known, transpose_b=True)
+    reference_lengths = precision.matmul(known, tf.square(reference_values), transpose_b=True)
     return tf.minimum(tf.math.divide_no_nan(alike, tf.sqrt(lengths * reference_lengths)), 1.0)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from eet_tf import mining, pairwise, replicas
+from eet_tf import mining, pairwise, plans, replicas
 from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, make_batch, with_memory
 from eet_tf.mining import Classes
 
@@ -60,12 +60,12 @@ def triplet_loss(
 
     if "all" in (positives, negatives):
         return _over_many_triplets(batch, violation, positives, negatives, distance)
-    return _over_one_triplet(batch, violation, positives, negatives, distance)
+    return plans.part(lambda batch: _over_one_triplet(batch, violation, positives, negatives, distance))(batch)
 
 
 def _over_one_triplet(batch: Batch, violation, positives: str, negatives: str, distance: str) -> tf.Tensor:
     """Chooses one triplet per anchor without gradient, then differentiates only what was chosen."""
-    classes = mining.find_classes(batch.reference_labels)
+    classes = mining.find_classes(batch.reference_labels, batch.is_present)
     triplets = mining.mine_triplets(
         batch.anchors, batch.anchor_rows, batch.references, classes, positives, negatives, batch.num_anchors
     )
@@ -82,18 +82,22 @@ def _over_many_triplets(batch: Batch, violation, positives: str, negatives: str,
 
     The loss of an anchor depends on its distances alone, so the slope of each is all that its gradient needs.
     """
-    classes = mining.find_classes(batch.reference_labels)
 
-    def one_block(anchors, references, rows):
-        distances = pairwise.distance_matrix(anchors, references, distance)
-        known = tf.stop_gradient(distances)
-        values, slopes, counts = _go_through_positives(
-            known, rows, classes, violation, positives, negatives, batch.num_anchors
-        )
-        values += tf.reduce_sum(slopes * (distances - known), axis=1)
-        return tf.stack([values, counts], axis=1)
+    def sums_of_rows(batch):
+        classes = mining.find_classes(batch.reference_labels, batch.is_present)
 
-    sums = pairwise.reduce_row_blocks(one_block, batch.anchors, batch.references, [batch.anchor_rows])
+        def one_block(anchors, references, rows):
+            distances = pairwise.distance_matrix(anchors, references, distance)
+            known = tf.stop_gradient(distances)
+            values, slopes, counts = _go_through_positives(
+                known, rows, classes, violation, positives, negatives, batch.num_anchors
+            )
+            values += tf.reduce_sum(slopes * (distances - known), axis=1)
+            return tf.stack([values, counts], axis=1)
+
+        return pairwise.reduce_row_blocks(one_block, batch.anchors, batch.references, [batch.anchor_rows])
+
+    sums = plans.part(sums_of_rows)(batch)
     count = tf.reduce_sum(replicas.gather(tf.reduce_sum(sums[:, 1], keepdims=True)))
     num_anchors = tf.cast(batch.num_anchors, tf.float32)
     return tf.math.divide_no_nan(sums[:, 0] * num_anchors, tf.stop_gradient(count))
@@ -108,15 +112,15 @@ def _go_through_positives(distances, rows, classes: Classes, violation, positive
     """
     own = tf.gather(classes.of_row, rows)
     sizes, starts = tf.gather(classes.sizes, own), tf.gather(classes.starts, own)
-    is_same = tf.equal(own[:, tf.newaxis], classes.of_row[tf.newaxis, :])
-    to_negatives = tf.where(is_same, mining.FAR, distances)
+    is_other = mining.is_negative(own, classes)
+    to_negatives = tf.where(is_other, distances, mining.FAR)
     against = _against_all if negatives == "all" else _against_one
-    nearest = tf.argmin(to_negatives, axis=1, output_type=tf.int32)
-    farthest = tf.argmax(tf.where(is_same, -mining.FAR, distances), axis=1, output_type=tf.int32)
+    nearest = mining.argmin(to_negatives)
+    farthest = mining.argmin(tf.where(is_other, -distances, mining.FAR))
     if positives == "partner":
         single, has_single = mining.partners(rows, classes, num_anchors)
     else:
-        single = mining.first_of_class(lambda found: mining.at(distances, found), own, rows, classes)
+        single = mining.farthest_positives(distances, own, rows, classes)
         has_single = sizes > 1
 
     def one_positive(member, values, slopes, counts):
