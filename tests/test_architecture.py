@@ -23,7 +23,7 @@ MODULES = {
     "embedder": (0, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "files": (0, set()),
     "precision": (0, {"tensorflow"}),
-    "ranking": (0, {"numpy"}),
+    "ranking_on_gpu": (0, {"numpy", "tensorflow"}),
     "replicas": (0, {"tensorflow"}),
     "thumbnails": (0, {"PIL"}),
     "data.augment": (0, {"tensorflow"}),
@@ -37,6 +37,7 @@ MODULES = {
     "index.storage": (0, {"numpy"}),
     # 1
     "pairwise": (1, {".precision", "tensorflow"}),
+    "ranking": (1, {".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
     # 2
     "client.batches": (2, {".client.retries"}),
     "client.refusals": (2, {".client.retries"}),
