@@ -2,6 +2,7 @@
 
     python benchmarks/evaluation.py  # SOP's size: 60,502 photos, 512 dimensions
     python benchmarks/evaluation.py --catalogs=products --peers=  # without faiss
+    python benchmarks/evaluation.py --tensorflow --peers=  # on a GPU
 
 The embeddings are drawn. Each measurement runs in a process of its own, in which `rank_queries`, or faiss's exact index
 asked for 1,000 others, stands next to the bare product: blocks of the same embeddings against all of them, into one
@@ -34,6 +35,7 @@ flags.DEFINE_list("peers", list(PEERS), "What to measure beside ours, on the fir
 flags.DEFINE_integer("photos", 60_502, "Photos.", lower_bound=100)
 flags.DEFINE_integer("dim", 512, "Length of an embedding.", lower_bound=2)
 flags.DEFINE_integer("repeats", 1, "Timings of each; the table holds the shortest.", lower_bound=1)
+flags.DEFINE_bool("tensorflow", False, "Import TensorFlow first, so that a GPU does the work where there is one.")
 flags.DEFINE_string("output_dir", "runs/evaluation", "Where the table goes.")
 flags.DEFINE_string("only", None, "WHAT:CATALOG, for this tool's own use: measures one and prints it.")
 
@@ -92,6 +94,8 @@ def measure(what: str, catalog: str) -> dict:
     """Seconds of one way and of the product, megabytes over the embeddings, and R@1."""
     from memory import PeakMemory
 
+    if FLAGS.tensorflow:
+        importlib.import_module("tensorflow")
     call = {"ours": by_ours, "faiss": by_faiss}[what]
     embeddings, labels = draw(catalog)
     call(embeddings[:2000], labels[:2000] % 99)

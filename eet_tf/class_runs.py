@@ -151,14 +151,6 @@ def _triplets(found: _Found, anchor_rows, classes: Classes) -> Triplets:
     return Triplets(positives, negatives, is_valid)
 
 
-def _block_size(references: tf.Tensor):
-    """Rows in a block: a number where that of the batch is known, so that one block needs no loop."""
-    most, count = pairwise.block_rows_against(references), references.shape[0]
-    if isinstance(most, int) and count is not None:
-        return max(min(most, count), 1)
-    return tf.maximum(tf.minimum(most, tf.shape(references)[0]), 1)
-
-
 def _share(runs: Runs):
     """`(begin, end)`, the rows of the classes that this replica looks after: whole runs, each of one replica."""
     num_rows, count = tf.size(runs.numbers), replicas.num_replicas()
@@ -190,7 +182,8 @@ def _search(runs: Runs, begin, end) -> _Found:
     if isinstance(size, int) and size == runs.embeddings.shape[0] and replicas.num_replicas() == 1:
         block = _make_block(runs, 0, size, nothing_before)
         head = tf.gather(block.along_both, runs.lasts[0])
-        return _Found(*_of_rows(runs, block), nothing_before[tf.newaxis], head[tf.newaxis], block)
+        of_rows = _of_rows(runs, block)
+        return _Found(*of_rows, befores=nothing_before[tf.newaxis], heads=head[tf.newaxis], block=block)
     most = (num_rows + size - 1) // size
     dtypes = [tf.int32, tf.int32, tf.float32, tf.float32]
     shapes = [[None]] * 4 + [[None]] * 2
@@ -217,7 +210,7 @@ def _search(runs: Runs, begin, end) -> _Found:
     # from `begin` on; moved to their places
     places = tf.clip_by_value(tf.range(num_rows) - begin, 0, most * size - 1)
     of_rows = [tf.gather(tf.reshape(each, [-1]), places) for each in of_rows]
-    return _Found(*of_rows, befores, heads, None)
+    return _Found(*of_rows, befores=befores, heads=heads, block=None)
 
 
 def _of_rows(runs: Runs, block: _Block) -> tuple[tf.Tensor, ...]:

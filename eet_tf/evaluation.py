@@ -23,28 +23,34 @@ def embed(embedder: keras.Model, dataset: tf.data.Dataset, verbose: int = 0) -> 
     # every worker embeds all photos; and looking whether to shard them takes a second at each pass
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    dataset, sizes = _in_equal_shares(dataset.with_options(options), embedder.distribute_strategy.num_replicas_in_sync)
+    dataset = dataset.with_options(options)
+    sizes: dict[int, tuple[int, int]] = {}
+    replicas = embedder.distribute_strategy.num_replicas_in_sync
+    if replicas > 1 or embedder.jit_compile:
+        dataset, sizes = _in_equal_batches(dataset, replicas)
     outputs = embedder.predict(dataset, verbose=verbose)
     embeddings = np.asarray(outputs["embedding"] if isinstance(outputs, Mapping) else outputs, np.float32)
     asked_for = [np.arange(padded) < size for _, (size, padded) in sorted(sizes.items())]
     return embeddings[np.concatenate(asked_for)] if asked_for else embeddings
 
 
-def _in_equal_shares(dataset: tf.data.Dataset, replicas: int) -> tuple[tf.data.Dataset, dict[int, tuple[int, int]]]:
-    """Batches filled up with their last image, so that no replica is left without any: convolutions on CPUs fail then.
+def _in_equal_batches(dataset: tf.data.Dataset, replicas: int) -> tuple[tf.data.Dataset, dict[int, tuple[int, int]]]:
+    """Batches filled up with their last image, so that each is as large as the largest before and replicas share it.
+
+    XLA would compile the network anew for a smaller last batch. And convolutions on CPUs fail in a replica that is left
+    without images.
 
     Returns:
-        The dataset, and `{number of the batch: (its own size, its size here)}`, known once the dataset has been read;
-        empty where there is nothing to share.
+        The dataset, and `{number of the batch: (its own size, its size here)}`, known once the dataset has been read.
     """
     sizes: dict[int, tuple[int, int]] = {}
-    if replicas == 1:
-        return dataset, sizes
+    largest = 0
 
     def note(number, size):
-        missing = -int(size) % replicas
-        sizes[int(number)] = int(size), int(size) + missing
-        return np.int32(missing)
+        nonlocal largest
+        largest = max(largest, int(size) + -int(size) % replicas)
+        sizes[int(number)] = int(size), largest
+        return np.int32(largest - size)
 
     def fill_up(number, images):
         missing = tf.ensure_shape(tf.numpy_function(note, [number, tf.shape(images)[0]], tf.int32), [])

@@ -1,4 +1,7 @@
-"""At which places right answers stand: exact, and without sorting the gallery or keeping N x N scores. NumPy only.
+"""At which places right answers stand: exact, and without sorting the gallery or keeping N x N scores.
+
+NumPy only, unless TensorFlow has been imported already and sees a GPU. There all scores are float64, made and counted
+by `ranking_on_gpu`, with the same result. On a CPU that would take twice as long as what follows.
 
 A float32 product depends, in its last digits, on where BLAS finds a row: two copies of one photo score differently.
 So the product of a block of queries with the whole gallery only says which wrong answers come near a right one. These
@@ -9,9 +12,15 @@ has thousands of photos or an embedder maps all photos to nearly one point, all 
 from __future__ import annotations
 
 import dataclasses
+import sys
+import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from eet_tf import ranking_on_gpu
 
 _SCORES_AT_ONCE = 2**24  # 64 MB of float32
 _ROWS = (32, 1024)  # of a block at least, however large the gallery, and at most
@@ -88,6 +97,13 @@ class Answers:
         firsts = np.cumsum(sizes) - sizes
         return places, self.rows[np.arange(len(places)) + (self.starts[queries] - firsts)[places]]
 
+    def of_class_as_table(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`(rows, is_in_class)`, `[B, C]` each: the rows of each query's class, and behind them some that are not."""
+        sizes = self.stops[queries] - self.starts[queries]
+        nth = np.arange(sizes.max())
+        is_in_class = nth < sizes[:, np.newaxis]
+        return self.rows[np.where(is_in_class, self.starts[queries, np.newaxis] + nth, 0)], is_in_class
+
 
 def rank(queries: Vectors, gallery: Vectors, answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Finds the places of right answers by cosine, as far as figures need them.
@@ -105,15 +121,41 @@ def rank(queries: Vectors, gallery: Vectors, answers: Answers) -> tuple[np.ndarr
     """
     first_places = np.zeros(len(queries.lengths), np.int64)
     precisions = np.full([2, len(first_places)], np.nan)
+    for rows, first, figures in _ranked(queries, gallery, answers):
+        first_places[rows], precisions[:, rows] = first, figures
+    return first_places, precisions
+
+
+def _ranked(queries: Vectors, gallery: Vectors, answers: Answers):
+    """Yields `(rows, first places, precisions)` until all queries with a right answer have been ranked."""
+    if _is_gpu_there():
+        from eet_tf import ranking_on_gpu
+
+        try:
+            yield from _rank_on_gpu(queries, ranking_on_gpu.Gallery(gallery.unit64(slice(None))), answers)
+            return
+        except ranking_on_gpu.GpuError as error:  # no reason to end a training; what has been ranked is ranked again
+            warnings.warn(f"Ranking takes longer, on the CPU: {error}", stacklevel=2)
+    yield from _rank_on_cpu(queries, gallery, answers)
+
+
+def _is_gpu_there() -> bool:
+    """Whether TensorFlow sees one; where nobody has imported TensorFlow, looking is not worth the seconds it takes."""
+    if sys.modules.get("tensorflow") is None:
+        return False
+    from eet_tf import ranking_on_gpu
+
+    return ranking_on_gpu.is_there()
+
+
+def _rank_on_cpu(queries: Vectors, gallery: Vectors, answers: Answers):
     counts = answers.counts
     is_few = (counts > 0) & (counts <= len(gallery.lengths) // _CHUNK // 4)
     left = [np.flatnonzero((counts > 0) & ~is_few)]
     for rows, first, figures, is_crowded in _rank_few(queries, gallery, answers, np.flatnonzero(is_few)):
-        first_places[rows], precisions[:, rows] = first, figures
+        yield rows, first, figures
         left.append(rows[is_crowded])
-    for row, first, figures in _rank_all(queries, gallery, answers, np.concatenate(left)):
-        first_places[row], precisions[:, row] = first, figures
-    return first_places, precisions
+    yield from _rank_all(queries, gallery, answers, np.concatenate(left))
 
 
 def _blocks(rows: np.ndarray, num_scores: int, gallery_size: int) -> Iterator[np.ndarray]:
@@ -250,7 +292,26 @@ def _figures_of_row(scores: np.ndarray, row: int, answers: Answers) -> tuple[int
     place = nth + num_right - np.searchsorted(before, right - _TIE)
     is_within = place <= num_right
     first = 1 + int(np.count_nonzero(scores >= right[0] - _TIE))
-    return first, np.array([np.sum(is_within * nth / place), np.sum(is_within)]) / num_right
+    # added up from the best answer on, as everywhere here, so that the last digit is the same
+    return first, np.array([np.cumsum(is_within * nth / place)[-1], np.sum(is_within)]) / num_right
+
+
+# On a GPU
+
+
+def _rank_on_gpu(queries: Vectors, gallery: ranking_on_gpu.Gallery, answers: Answers):
+    """Yields `(rows, first places, precisions)` of blocks, whether right answers are few or many."""
+    counts = answers.counts
+    in_order = np.argsort(counts, kind="stable")  # a block is as wide as its largest class
+    for rows in _blocks(in_order[counts[in_order] > 0], _SCORES_AT_ONCE, len(answers.rows)):
+        columns, is_in_class = answers.of_class_as_table(rows)
+        is_right = is_in_class & (columns != rows[:, np.newaxis]) if answers.leave_out_self else is_in_class
+        num_wrong = gallery.num_wrong_before(queries.unit64(rows), columns, is_in_class, is_right, _TIE)
+        nth = np.arange(1, num_wrong.shape[1] + 1)
+        place = nth + np.cumsum(num_wrong, axis=1)
+        is_within = place <= counts[rows, np.newaxis]
+        sums = np.cumsum(is_within * nth / place, axis=1)[:, -1], np.sum(is_within, axis=1)
+        yield rows, place[:, 0], np.stack(sums) / counts[rows]
 
 
 def reordered(is_right, distances, counts, first_places) -> tuple[np.ndarray, np.ndarray]:

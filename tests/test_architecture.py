@@ -24,7 +24,7 @@ MODULES = {
     "files": (0, set()),
     "plans": (0, {"tensorflow"}),
     "precision": (0, {"tensorflow"}),
-    "ranking": (0, {"numpy"}),
+    "ranking_on_gpu": (0, {"numpy", "tensorflow"}),
     "replicas": (0, {"tensorflow"}),
     "thumbnails": (0, {"PIL"}),
     "data.augment": (0, {"tensorflow"}),
@@ -39,6 +39,7 @@ MODULES = {
     # 1
     "compilation": (1, {".compat", "keras", "tensorflow"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),
+    "ranking": (1, {".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
     # 2
     "client.batches": (2, {".client.retries"}),
     "client.refusals": (2, {".client.retries"}),

@@ -9,6 +9,7 @@ from eet_tf import (
     EETLoss,
     MetricLearner,
     RetrievalEvaluation,
+    compat,
     evaluate_retrieval,
     evaluation,
     metrics,
@@ -53,6 +54,25 @@ def test_embeddings_come_in_the_datasets_order(batch_size):
     embeddings = evaluation.embed(learner.embedder, make_dataset(batch_size))
     assert (embeddings.shape, embeddings.dtype) == ((10, 3), np.float32)
     np.testing.assert_allclose(embeddings, learner.embedder(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_compiled, shapes", [(True, [(4, 6)]), (False, [(4, 6), (None, 6)])])
+def test_a_smaller_last_batch_is_not_compiled_anew(is_compiled, shapes):
+    """10 images in batches of 4; of the last, filled up with its last image, 2 embeddings are kept."""
+    traced = []
+
+    class Watch(keras.layers.Layer):
+        def call(self, inputs):
+            traced.append(tuple(inputs.shape))
+            return inputs
+
+    embedder = keras.Sequential([keras.Input([6]), Watch(), keras.layers.Dense(3)])
+    embedder.compile(jit_compile=is_compiled)
+    traced.clear()
+    embeddings = evaluation.embed(embedder, make_dataset(4))
+    # Keras 2 traces once for batches of any size; XLA then compiles what it is called with
+    assert set(traced) == ({(None, 6)} if compat.KERAS_2 else set(shapes))
+    np.testing.assert_allclose(embeddings, embedder(IMAGES), rtol=1e-5, atol=1e-6)
 
 
 def test_embeddings_of_a_half_precision_model_are_float32(set_policy):
