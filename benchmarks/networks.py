@@ -39,7 +39,8 @@ def batches(size: int, image_size: int):
     """Repeats one batch of noise, four photos of each product."""
     import tensorflow as tf
 
-    images = tf.random.stateless_uniform([size, image_size, image_size, 3], [1, 2], 0.0, 255.0)
+    with tf.device("/cpu:0"):  # where photos come from
+        images = tf.random.stateless_uniform([size, image_size, image_size, 3], [1, 2], 0.0, 255.0)
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread sleeps, and the end of every fit waits for it
     return tf.data.Dataset.from_tensors((images, tf.range(size, dtype=tf.int64) // 4)).repeat().with_options(options)
