@@ -33,20 +33,19 @@ class Network(NamedTuple):
 
 
 def measurements(settings: Settings) -> dict:
-    """All measurements by name: the small net, then ResNet-50, each in the precision it is used in first."""
+    """All measurements by name: both networks in the precision they are used in, way by way, then in the other."""
     ways = settings.ways or tuple(WAYS)
     unknown = [way for way in ways if way not in WAYS]
     if unknown:
         raise CannotMeasureError(f"--ways must be of {', '.join(WAYS)}; there is no {', '.join(unknown)}")
     small, large = ("small_cnn", 64, 64), ("resnet50", 224, 128)
-    networks = [Network("small_cnn", 32, 16, precision) for precision in PRECISIONS]
+    groups = [[("small_cnn", 32, 16, precision)] for precision in PRECISIONS]
     if device.on_gpu():
-        cells = [(*small, "float32"), (*large, "bfloat16"), (*large, "float32"), (*small, "bfloat16")]
-        networks = [Network(*cell) for cell in cells]
+        groups = [[(*small, "float32"), (*large, "bfloat16")], [(*small, "bfloat16"), (*large, "float32")]]
+    cells = [(Network(*network), way) for group in groups for way in ways for network in group]
     return {
         f"{title_of(network)}: {WAYS[way]}": lambda network=network, way=way: measure(network, way)
-        for network in networks
-        for way in ways
+        for network, way in cells
     }
 
 
@@ -127,7 +126,7 @@ def table(rows: list[dict]) -> str:
     numbered = dict(enumerate(rows))
     text = "| network | way | ms a step | photos/s | of the bare compiled network | MB | first step, s |\n"
     text += "|---|---|---|---|---|---|---|\n"
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["batch_size"], row["precision"])):
         share = share_of_bare(row, numbered)
         cells = [title_of(Network(*(row[name] for name in Network._fields))), WAYS[row["way"]]]
         cells += [f"{row['ms']:.1f}", f"{row['photos_per_s']:,.0f}", "" if share is None else f"{share:.2f}"]

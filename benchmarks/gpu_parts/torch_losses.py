@@ -22,7 +22,7 @@ def machine() -> dict:
         "device": torch.cuda.get_device_name(0),
         "driver": device.driver_version(),
         "CUDA": str(torch.version.cuda),
-        "TensorFloat-32 in products": "on" if torch.backends.cuda.matmul.allow_tf32 else "off",
+        "precision of float32 products": torch.get_float32_matmul_precision(),
         "PyTorch": str(torch.__version__),
         "pytorch-metric-learning": pytorch_metric_learning.__version__,
     }

@@ -20,7 +20,7 @@ machine = device.describe
 def measurements(settings: Settings) -> dict:
     """The one training; this process only asks which device there is, so that the training has its memory."""
     if device.on_gpu():
-        return {NAME: lambda: measure(120, 10, 64, ["--epochs=6", "--steps_per_epoch=100"])}
+        return {NAME: lambda: measure(120, 10, 64, ["--epochs=4", "--steps_per_epoch=100"])}
     flags = ["--epochs=1", "--steps_per_epoch=5", "--classes_per_batch=4", "--embedding_dim=32"]
     return {NAME: lambda: measure(24, 6, 32, flags)}
 
