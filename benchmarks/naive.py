@@ -42,3 +42,20 @@ def eet(labels: tf.Tensor, x: tf.Tensor, margin: float = 0.3) -> tf.Tensor:
     minima = tf.reduce_min(far, axis=1)
     nearest = tf.argmin(far, axis=1, output_type=tf.int32)
     return triplets + decay + tf.reduce_mean(tf.abs(minima - tf.gather(minima, nearest)))
+
+
+def binomial_deviance(
+    labels: tf.Tensor, x: tf.Tensor, alpha: float = 2.0, beta: float = 0.5, negative_cost: float = 25
+):
+    """Binomial deviance of all pairs, a scalar."""
+    x = tf.math.l2_normalize(x, axis=-1)
+    excess = alpha * (tf.matmul(x, x, transpose_b=True) - beta)
+    is_same = tf.equal(labels[:, tf.newaxis], labels[tf.newaxis, :])
+    is_positive = tf.linalg.set_diag(is_same, tf.zeros_like(labels, tf.bool))
+    pulled = _mean_where(is_positive, tf.nn.softplus(-excess))
+    return pulled + _mean_where(~is_same, tf.nn.softplus(negative_cost * excess))
+
+
+def _mean_where(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    count = tf.reduce_sum(tf.cast(mask, tf.float32))
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask, values, 0.0)), count)

@@ -9,12 +9,12 @@ each turn's own, so that what else runs on the machine weighs on both sides.
 Then `search` over drawn vectors, three photos a product: what comparing takes, and how large the version is on disk.
 """
 
-import io
 import os
 import tempfile
 import time
 
 from absl import app, flags, logging
+from photos import draw_photos
 from tables import write_table
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,22 +27,6 @@ flags.DEFINE_integer("catalog_size", 100_000, "Photos that are searched.")
 flags.DEFINE_integer("dim", 128, "Length of an embedding.")
 flags.DEFINE_integer("repeats", 40, "Turns; the figures are medians.", lower_bound=5)
 flags.DEFINE_string("output_dir", "runs/serving_cost", "Where the table goes.")
-
-
-def photos(number: int) -> list[bytes]:
-    """JPEGs of 640 x 480, as large as a photo's: soft colours under a little noise."""
-    import numpy as np
-    from PIL import Image
-
-    encoded = []
-    for seed in range(number):
-        rng = np.random.default_rng(seed)
-        blocks = Image.fromarray(rng.integers(0, 256, [12, 16, 3]).astype(np.uint8))
-        pixels = np.asarray(blocks.resize((640, 480), Image.Resampling.BICUBIC)) + rng.integers(-12, 13, [480, 640, 3])
-        buffer = io.BytesIO()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
-        encoded.append(buffer.getvalue())
-    return encoded
 
 
 def milliseconds(*calls) -> list[list[float]]:
@@ -83,7 +67,7 @@ def bytes_table(folder: str) -> str:
         signature = tf.saved_model.load(version).signatures["serving_default"]
         embed = tf.function(lambda batch, embedder=embedder: embedder(batch, training=False))
         for number in map(int, FLAGS.batch_sizes):
-            encoded = tf.constant(photos(number))
+            encoded = tf.constant(draw_photos(number))
             decoded = decode_all(encoded)
             calls = (
                 lambda encoded=encoded: decode_all(encoded),

@@ -12,9 +12,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 from absl import app, flags
+from networks import batches, make_bare, make_learner, seconds_per_step
 from tables import write_table
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,59 +29,13 @@ flags.DEFINE_string("output_dir", "runs/step", "Where the table goes.")
 flags.DEFINE_string("only", None, "PART:SIZE, for this tool's own use: measures one and prints it.")
 
 
-def make_learner(microbatch=None):
-    """An embedder of 512 dimensions with EET around it."""
-    import keras
-
-    import eet_tf
-
-    keras.utils.set_random_seed(0)
-    embedder = eet_tf.build_embedder(FLAGS.backbone, 512, FLAGS.image_size, freeze_batch_norm=True)
-    learner = eet_tf.MetricLearner(embedder)
-    learner.compile("adam", eet_tf.EETLoss(), microbatch=microbatch)
-    return learner
-
-
-def make_bare():
-    """The same network under Keras alone, with the mean of its outputs for a loss."""
-    import keras
-    import tensorflow as tf
-
-    import eet_tf
-
-    class MeanOutput(keras.losses.Loss):
-        def call(self, y_true, y_pred):
-            return tf.reduce_mean(y_pred, axis=-1)
-
-    keras.utils.set_random_seed(0)
-    bare = eet_tf.build_embedder(FLAGS.backbone, 512, FLAGS.image_size, freeze_batch_norm=True)
-    bare.compile("adam", MeanOutput())
-    return bare
-
-
-def batches(size: int):
-    """The same batch of noise again and again, four photos of each product."""
-    import tensorflow as tf
-
-    images = tf.random.stateless_uniform([size, FLAGS.image_size, FLAGS.image_size, 3], [1, 2], 0.0, 255.0)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # its thread sleeps, and the end of every fit waits for it
-    return tf.data.Dataset.from_tensors((images, tf.range(size) // 4)).repeat().with_options(options)
-
-
-def seconds_per_step(model, dataset, steps: int) -> float:
-    """Of one `fit`."""
-    started = time.perf_counter()
-    model.fit(dataset, steps_per_epoch=steps, verbose=0, shuffle=False)
-    return (time.perf_counter() - started) / steps
-
-
 def measure_overhead(size: int) -> dict:
-    """Medians of both, in turns."""
+    """Takes the median seconds of a step of both, in turns."""
     import numpy as np
 
-    models = {"learner": make_learner(), "bare": make_bare()}
-    dataset = batches(size)
+    network = (FLAGS.backbone, FLAGS.image_size)
+    models = {"learner": make_learner(*network), "bare": make_bare(*network)}
+    dataset = batches(size, FLAGS.image_size)
     times = {name: [] for name in models}
     for _ in range(FLAGS.repeats + 1):
         for name, model in models.items():
@@ -94,8 +48,9 @@ def measure_pieces(size: int) -> dict:
     import numpy as np
     from memory import PeakMemory
 
-    learner = make_learner(FLAGS.microbatch if size > FLAGS.microbatch else None)
-    dataset = batches(size)
+    microbatch = FLAGS.microbatch if size > FLAGS.microbatch else None
+    learner = make_learner(FLAGS.backbone, FLAGS.image_size, microbatch)
+    dataset = batches(size, FLAGS.image_size)
     with PeakMemory() as memory:
         times = [seconds_per_step(learner, dataset, steps=1) for _ in range(FLAGS.repeats + 2)]
     images_mb = size * FLAGS.image_size**2 * 3 * 4 / 2**20

@@ -98,23 +98,33 @@ def _run_minima(values: tf.Tensor, numbers: tf.Tensor, axis: int, longest: tf.Te
     return tf.while_loop(lambda reach, _: reach < longest, reach_twice_as_far, start, parallel_iterations=1)[1]
 
 
-class _Found(NamedTuple):
-    """What a pass over some rows found.
+class _OfRows(NamedTuple):
+    """What a pass found for each of some rows, `[N]` each.
 
     Attributes:
-        positives: `[N]` int32, the farthest row of the same class, by its place in the sorted batch.
-        negatives: `[N]` int32, the nearest row of another class.
-        to_negatives: `[N]` float32, its squared distance.
-        decays: `[N]` float32, where a run ends the sum of `exp(-D)` over the other classes.
-        befores: `[blocks, B]`, see `_Block`.
-        heads: `[blocks, B]`, what `along_both` of each block is where the run of its first row ends.
-        block: the block itself where there is one only, else None.
+        positives: int32, the farthest row of the same class, by its place in the sorted batch.
+        negatives: int32, the nearest row of another class.
+        to_negatives: float32, its squared distance.
+        decays: float32, where a run ends the sum of `exp(-D)` over the other classes.
     """
 
     positives: tf.Tensor
     negatives: tf.Tensor
     to_negatives: tf.Tensor
     decays: tf.Tensor
+
+
+class _Found(NamedTuple):
+    """What a pass over some rows found.
+
+    Attributes:
+        rows: what it found for each row.
+        befores: `[blocks, B]`, see `_Block`.
+        heads: `[blocks, B]`, what `along_both` of each block is where the run of its first row ends.
+        block: the block itself where there is one only, else None.
+    """
+
+    rows: _OfRows
     befores: tf.Tensor
     heads: tf.Tensor
     block: _Block | None
@@ -144,7 +154,7 @@ def _triplets(found: _Found, anchor_rows, classes: Classes) -> Triplets:
     """The anchors' triplets, from what was found for the sorted batch, which they are."""
     places = tf.argsort(classes.order)  # where each row stands in it
     positives, negatives = [
-        tf.gather(classes.order, tf.gather(rows, places)) for rows in (found.positives, found.negatives)
+        tf.gather(classes.order, tf.gather(rows, places)) for rows in (found.rows.positives, found.rows.negatives)
     ]
     own = tf.gather(classes.of_row, anchor_rows)
     is_valid = (tf.gather(classes.sizes, own) > 1) & mining.has_negative(own, classes)
@@ -182,15 +192,10 @@ def _search(runs: Runs, begin, end) -> _Found:
     if isinstance(size, int) and size == runs.embeddings.shape[0] and replicas.num_replicas() == 1:
         block = _make_block(runs, 0, size, nothing_before)
         head = tf.gather(block.along_both, runs.lasts[0])
-        of_rows = _of_rows(runs, block)
-        return _Found(*of_rows, befores=nothing_before[tf.newaxis], heads=head[tf.newaxis], block=block)
+        return _Found(_of_rows(runs, block), nothing_before[tf.newaxis], head[tf.newaxis], block)
     most = (num_rows + size - 1) // size
-    dtypes = [tf.int32, tf.int32, tf.float32, tf.float32]
-    shapes = [[None]] * 4 + [[None]] * 2
-    arrays = [
-        tf.TensorArray(dtype, most, element_shape=shape)
-        for dtype, shape in zip([*dtypes, tf.float32, tf.float32], shapes)
-    ]
+    dtypes = [tf.int32, tf.int32, *[tf.float32] * 4]
+    arrays = [tf.TensorArray(dtype, most, element_shape=[None]) for dtype in dtypes]
 
     def one_block(number, before, arrays):
         start = begin + number * size
@@ -209,12 +214,11 @@ def _search(runs: Runs, begin, end) -> _Found:
     *of_rows, befores, heads = [array.stack() for array in arrays]
     # from `begin` on; moved to their places
     places = tf.clip_by_value(tf.range(num_rows) - begin, 0, most * size - 1)
-    of_rows = [tf.gather(tf.reshape(each, [-1]), places) for each in of_rows]
-    return _Found(*of_rows, befores=befores, heads=heads, block=None)
+    of_rows = _OfRows(*[tf.gather(tf.reshape(each, [-1]), places) for each in of_rows])
+    return _Found(of_rows, befores, heads, None)
 
 
-def _of_rows(runs: Runs, block: _Block) -> tuple[tf.Tensor, ...]:
-    """The first four fields of `_Found` of a block's rows."""
+def _of_rows(runs: Runs, block: _Block) -> _OfRows:
     own = tf.gather(runs.numbers, block.rows)[:, tf.newaxis]
     is_same = tf.equal(own, runs.numbers[tf.newaxis, :])
     columns = tf.range(tf.size(runs.numbers))[tf.newaxis, :]
@@ -223,7 +227,8 @@ def _of_rows(runs: Runs, block: _Block) -> tuple[tf.Tensor, ...]:
     to_negatives = tf.where(is_same, mining.FAR, block.squared)
     is_end = tf.equal(runs.lasts, tf.range(tf.size(runs.lasts)))[tf.newaxis, :]
     decays = tf.where(is_end & tf.logical_not(is_same), tf.exp(-_distances(block.along_both)), 0.0)
-    return positives, mining.argmin(to_negatives), tf.reduce_min(to_negatives, axis=1), tf.reduce_sum(decays, axis=1)
+    nearest = tf.reduce_min(to_negatives, axis=1)
+    return _OfRows(positives, mining.argmin(to_negatives), nearest, tf.reduce_sum(decays, axis=1))
 
 
 def _distances(squared: tf.Tensor) -> tf.Tensor:
@@ -256,15 +261,15 @@ def _is_own(runs: Runs, begin, end) -> tf.Tensor:
 def _nearest_pairs(runs: Runs, found: _Found, begin, end) -> _Pairs:
     """Of each class the row that has the nearest negative, and that negative."""
     num_rows, is_own = tf.size(runs.numbers), _is_own(runs, begin, end)
-    to_negatives = tf.where(is_own, found.to_negatives, mining.FAR)
+    to_negatives = tf.where(is_own, found.rows.to_negatives, mining.FAR)
     smallest = tf.math.unsorted_segment_min(to_negatives, runs.numbers, num_rows)
     is_smallest = is_own & tf.equal(to_negatives, tf.gather(smallest, runs.numbers))
     places = tf.where(is_smallest, tf.range(num_rows), num_rows)
     rows = tf.math.unsorted_segment_min(places, runs.numbers, num_rows)
     is_found = rows < num_rows
     rows = tf.where(is_found, rows, 0)
-    other_rows = tf.where(is_found, tf.gather(found.negatives, rows), 0)
-    return _Pairs(rows, other_rows, tf.where(is_found, tf.gather(found.to_negatives, rows), 0.0))
+    other_rows = tf.where(is_found, tf.gather(found.rows.negatives, rows), 0)
+    return _Pairs(rows, other_rows, tf.where(is_found, tf.gather(found.rows.to_negatives, rows), 0.0))
 
 
 def _with_exact_nearest(runs: Runs, classes: Classes, sums, pairs: _Pairs):
@@ -305,7 +310,7 @@ def _sums_of_decays(runs: Runs, classes: Classes, found: _Found, pairs: _Pairs, 
                 return _moved(known, found.block, 0, found.heads[0], slopes, nearest_class, is_own)
             return _moved_in_blocks(known, found, begin, end, slopes, nearest_class, is_own)
 
-        return tf.where(looks_after, tf.gather(found.decays, ends), 0.0), gradient
+        return tf.where(looks_after, tf.gather(found.rows.decays, ends), 0.0), gradient
 
     return sums_of(runs.embeddings)
 

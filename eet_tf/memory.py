@@ -54,8 +54,9 @@ class CrossBatchMemory(keras.layers.Layer):
         """What it shows: always `size` rows, in no particular order, and which of them stand for a photo."""
         has_started = tf.convert_to_tensor(self.num_batches) >= self.start
         count = tf.where(has_started, tf.convert_to_tensor(self.num_added), 0)
-        fields = [tf.convert_to_tensor(field) for field in (self.embeddings, self.labels, self.attributes)]
-        return Remembered(*fields, tf.range(self.size, dtype=tf.int64) < count)
+        fields = (self.embeddings, self.labels, self.attributes)
+        embeddings, labels, attributes = [tf.convert_to_tensor(field) for field in fields]
+        return Remembered(embeddings, labels, attributes, tf.range(self.size, dtype=tf.int64) < count)
 
     def add(self, embeddings, labels, attributes=None) -> None:
         """Takes a replica's batch, and those of the others, in place of the oldest rows.

@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import naive
-from eet_tf import eet_loss, triplet_loss
+from eet_tf import binomial_deviance, eet_loss, triplet_loss
+
+FORMS = [(naive.batch_hard, triplet_loss), (naive.eet, eet_loss), (naive.binomial_deviance, binomial_deviance)]
 
 
 def make_batch():
@@ -15,7 +17,7 @@ def make_batch():
     return tf.constant(labels), tf.constant(rng.normal(size=[12, 5]), tf.float32)
 
 
-@pytest.mark.parametrize("full, ours", [(naive.batch_hard, triplet_loss), (naive.eet, eet_loss)])
+@pytest.mark.parametrize("full, ours", FORMS)
 def test_the_mean_and_its_gradient_are_ours(full, ours):
     labels, x = make_batch()
     found = []
