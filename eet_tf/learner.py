@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -53,6 +55,8 @@ class MetricLearner(keras.Model):
     ['attributes', 'loss', 'negative_pairs', 'positive_pairs']
     """
 
+    train_function: Callable | None  # of keras.Model
+
     def __init__(
         self, embedder: keras.Model, memory_size: int = 0, memory_start: int = 1000, name: str = "metric_learner"
     ):
@@ -63,7 +67,7 @@ class MetricLearner(keras.Model):
         self.memory = _make_memory(memory_size, memory_start, embedder) if memory_size else None
         self._total = keras.metrics.Mean(name="loss")
         # not an attribute of its own, which Keras would lock once the model is built: it may be compiled again
-        self._logged = types.SimpleNamespace(means={})
+        self._logged = types.SimpleNamespace(means={}, images=None)
 
     def compile(
         self,
@@ -146,6 +150,11 @@ class MetricLearner(keras.Model):
         """Images -> embeddings, or the dict of both heads."""
         return self.embedder(images, training=training)
 
+    @property
+    def images_shape(self) -> tf.TensorShape | None:
+        """The shape of the images that a replica got in the last step, as far as it was known; None before it."""
+        return self._logged.images
+
     @contextlib.contextmanager
     def averaged(self):
         """Within this the embedder has the running averages of its weights, if the optimizer has `use_ema=True`.
@@ -171,9 +180,30 @@ class MetricLearner(keras.Model):
             for variable, value in zip(variables, before):
                 variable.assign(value)
 
+    def make_train_function(self, force=False):
+        """As in Keras; a batch that does not fit into the memory of a device is named as such.
+
+        Raises:
+            MemoryError: in the step.
+        """
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = self._with_memory_named(self.train_function)
+        return self.train_function
+
+    def _with_memory_named(self, function):
+        def step(*args):
+            try:
+                return function(*args)
+            except tf.errors.ResourceExhaustedError as error:
+                raise MemoryError(out_of_memory(error, self._logged.images)) from None
+
+        return step
+
     def train_step(self, data):
         """One update from a batch; returns the running means of the loss and its terms."""
         images, targets = _images_and_targets(data)
+        self._logged.images = images.shape
         variables = self.embedder.trainable_variables
         if self._compiles_parts:
             network = compilation.compiled_training_call(self.embedder)
@@ -302,6 +332,36 @@ class MetricLearner(keras.Model):
         else:
             terms = self._metric_loss.terms(labels, embeddings, memory)
         return tf.add_n(list(terms.values())), terms
+
+
+def out_of_memory(error: tf.errors.ResourceExhaustedError, images: tf.TensorShape | None) -> str:
+    """What to say of a step that found too little memory: the batch, the bytes that were missing, and the mend.
+
+    Args:
+        error: what TensorFlow or XLA says.
+        images: the shape of the images of one replica's batch, as far as it is known.
+    """
+    shape = list(images) if images is not None and images.rank else []
+    photos = f" of {shape[0]:,} photos" if shape and shape[0] else ""
+    size = f" of {' x '.join(str(each) for each in shape[1:])}" if shape and None not in shape[1:] else ""
+    needed = _bytes_asked_for(str(error))
+    return (
+        f"A batch{photos}{size} on each device does not fit into its memory"
+        f"{f': {needed:,} bytes more could not be had' if needed else ''}. Let fewer photos pass the network at a time "
+        "with microbatch (train/main.py: --microbatch=N), whose update is the same, or make the batch smaller."
+    )
+
+
+def _bytes_asked_for(text: str) -> int | None:
+    """How much an allocator was asked for: XLA says bytes, TensorFlow the shape and type of a tensor."""
+    found = re.search(r"allocate (\d+) ?bytes", text)
+    if found:
+        return int(found[1])
+    found = re.search(r"allocating tensor with shape\[([\d,]*)\] and type (\w+)", text)
+    if not found:
+        return None
+    kinds = {"float": 4, "half": 2, "bfloat16": 2, "double": 8, "int32": 4, "int64": 8, "uint8": 1, "bool": 1}
+    return math.prod(int(each) for each in found[1].split(",") if each) * kinds.get(found[2], 4)
 
 
 def _sum(losses: list[tf.Tensor]) -> tf.Tensor:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from eet_tf import replicas
 from eet_tf.embedder import load_embedder
-from eet_tf.learner import MetricLearner
+from eet_tf.learner import MetricLearner, out_of_memory
 
 
 def fit(
@@ -48,6 +48,7 @@ def fit(
     Raises:
         ValueError: if it is called within a strategy's scope.
         tf.errors.OpError: if another worker is gone; see `is_loss_of_worker`.
+        MemoryError: if a batch does not fit into the memory of a device.
     """
     if tf.distribute.has_strategy():
         raise ValueError("`workers.fit` must be called outside the scope of the strategy that made the learner.")
@@ -73,7 +74,10 @@ def fit(
         listeners.on_epoch_begin(epoch)
         for number in range(steps_per_epoch):
             listeners.on_train_batch_begin(number)
-            logs = dict(zip(names, step(next(batches)).numpy().tolist()))
+            try:
+                logs = dict(zip(names, step(next(batches)).numpy().tolist()))
+            except tf.errors.ResourceExhaustedError as error:
+                raise MemoryError(out_of_memory(error, learner.images_shape)) from None
             listeners.on_train_batch_end(number, logs)
         _copy_weights(learner, alone)
         listeners.on_epoch_end(epoch, logs)

@@ -14,6 +14,7 @@ from eet_tf import (
     SoftBinomialDevianceLoss,
     TripletLoss,
 )
+from eet_tf.learner import out_of_memory
 
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9] * 2)
 IMAGES = np.random.default_rng(0).normal(size=[16, 6]).astype(np.float32)
@@ -233,6 +234,46 @@ def test_compiled_by_xla_it_takes_the_same_step():
     assert histories[1] == {name: pytest.approx(values, rel=1e-4, abs=1e-5) for name, values in histories[0].items()}
     for weight, expected in zip(compiled.embedder.get_weights(), plain.embedder.get_weights()):
         np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+def make_huge():
+    """A layer that asks for 3.6e15 bytes."""
+
+    class Huge(keras.layers.Layer):
+        def call(self, inputs):
+            many = tf.cast(tf.round(3e7 * tf.reduce_max(tf.ones_like(inputs))), tf.int32)
+            return inputs + tf.reduce_mean(tf.fill([many, many], inputs[0, 0]))
+
+        def compute_output_shape(self, input_shape):
+            return input_shape
+
+    return keras.Sequential([keras.Input([6]), Huge(), keras.layers.Dense(4)])
+
+
+@pytest.mark.parametrize("has_strategy", [False, True])
+def test_a_batch_that_is_too_large_for_the_memory_is_named(has_strategy):
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0") if has_strategy else tf.distribute.get_strategy()
+    with strategy.scope():
+        model = make_learner(EETLoss(), make_huge(), jit_compile=False)
+        dataset = tf.data.Dataset.from_tensors((IMAGES, LABELS))
+        message = r"^A batch of 16 photos of 6 on each device does not fit .*: [\d,]{15,} bytes more .*--microbatch=N"
+        with pytest.raises(MemoryError, match=message):
+            model.fit(dataset, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Out of memory while trying to allocate 8589934592 bytes.", "8,589,934,592 bytes"),
+        ("OOM when allocating tensor with shape[1024,56,56,64] and type bfloat16 on /job", "411,041,792 bytes"),
+        ("something else", "memory. Let fewer"),
+    ],
+)
+def test_the_bytes_are_those_an_allocator_was_asked_for(text, expected):
+    """1024 * 56 * 56 * 64 * 2 = 411,041,792."""
+    error = tf.errors.ResourceExhaustedError(None, None, text)
+    assert expected in out_of_memory(error, tf.TensorShape([None, 224, 224, 3]))
+    assert "A batch of 224 x 224 x 3 on" in out_of_memory(error, tf.TensorShape([None, 224, 224, 3]))
 
 
 def test_the_embedder_is_what_was_trained_and_is_saved_alone(tmp_path):

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 
 from absl import app, flags, logging
 
@@ -47,7 +48,7 @@ _ADDONS_LOSSES = {  # those of tensorflow-addons, and the flags that are their a
 _ADDONS_OPTIMIZERS = ["tfa_adabelief", "tfa_adamw", "tfa_lamb", "tfa_lazyadam", "tfa_novograd", "tfa_radam"]
 _ADDONS_OPTIMIZERS += ["tfa_sgdw", "tfa_yogi"]
 _STRATEGIES = ["default", "one_device", "mirrored", "multi_worker"]
-_MAY_CHANGE = frozenset({"epochs", "strategy", "virtual_devices", "model_dir", "data_dir", "check_photos"})
+_MAY_CHANGE = frozenset({"epochs", "strategy", "jit", "virtual_devices", "model_dir", "data_dir", "check_photos"})
 
 flags.DEFINE_enum("dataset", "synthetic", _DATASETS, "Layout of the photos; synthetic draws its own.")
 flags.DEFINE_string("data_dir", None, "Where the photos are; synthetic: where they are drawn to.")
@@ -132,6 +133,12 @@ flags.DEFINE_enum(
     "none",
     ["none", "bfloat16", "float16"],
     "Layers calculate in this, weights and losses in float32.",
+)
+flags.DEFINE_enum(
+    "jit",
+    "auto",
+    ["auto", "on", "off"],
+    "Whether XLA compiles network and loss, under every strategy; auto: with GPUs, not with CPUs alone.",
 )
 flags.DEFINE_integer("seed", 0, "Of the weights, the batches and what is held out.")
 flags.DEFINE_list("ks", None, "The K of each R@K; by default the data set's own, or 1,10,100.")
@@ -265,13 +272,18 @@ def _learner(num_steps: int, attributes):
         attributes.names if attributes else (),
     )
     learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size, FLAGS.memory_start)
-    learner.compile(
-        optimizer=_optimizer(num_steps),
-        loss=_loss(),
-        attribute_loss=eet_tf.AttributeLoss() if attributes else None,
-        attribute_weight=FLAGS.attribute_weight,
-        microbatch=FLAGS.microbatch,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learner.compile(
+            optimizer=_optimizer(num_steps),
+            loss=_loss(),
+            attribute_loss=eet_tf.AttributeLoss() if attributes else None,
+            attribute_weight=FLAGS.attribute_weight,
+            microbatch=FLAGS.microbatch,
+            jit_compile={"auto": "auto", "on": True, "off": False}[FLAGS.jit],
+        )
+    for warning in caught:
+        _say(str(warning.message))
     return learner
 
 
@@ -502,7 +514,7 @@ def main(argv):
             _train(*prepared)
         if _is_shared():
             workers.agree(strategy, "all is written")  # until then the chief may need the others again
-    except RunError as error:
+    except (RunError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except tf.errors.OpError as error:
         if not (_is_shared() and workers.is_loss_of_worker(error)):
