@@ -59,17 +59,17 @@ class _Block(NamedTuple):
 
     Attributes:
         rows: `[R]` int32.
-        before: `[B]`, what `along_both` was in the row before, where its run goes on here.
+        before: `[B]`, what `along_rows` was in the row before, where its run goes on here.
         squared: `[R, B]` squared distances.
-        along_columns: `[R, B]`, the smallest of them from the beginning of the column's run on.
-        along_both: `[R, B]`, the smallest of those from the beginning of the row's run on, so that the distance of two
-            classes stands where the runs of both end.
+        along_rows: `[R, B]`, the smallest of them from the beginning of the row's run on.
+        along_both: `[R, B]`, the smallest of those from the beginning of the column's run on, so that the distance of
+            two classes stands where the runs of both end.
     """
 
     rows: tf.Tensor
     before: tf.Tensor
     squared: tf.Tensor
-    along_columns: tf.Tensor
+    along_rows: tf.Tensor
     along_both: tf.Tensor
 
 
@@ -78,11 +78,10 @@ def _make_block(runs: Runs, start, size, before) -> _Block:
     embeddings = tf.gather(runs.embeddings, rows)
     squares = tf.reduce_sum(tf.square(embeddings), axis=1)
     squared = squares[:, tf.newaxis] - pairwise.closeness(embeddings, pairwise.extended(runs.embeddings))
-    along_columns = _run_minima(squared, runs.numbers, 1, runs.longest)
     goes_on = (tf.range(size) == 0) & (tf.gather(runs.firsts, rows) < start)
-    with_before = tf.where(goes_on[:, tf.newaxis], tf.minimum(along_columns, before), along_columns)
-    along_both = _run_minima(with_before, tf.gather(runs.numbers, rows), 0, runs.longest)
-    return _Block(rows, before, squared, along_columns, along_both)
+    with_before = tf.where(goes_on[:, tf.newaxis], tf.minimum(squared, before), squared)
+    along_rows = _run_minima(with_before, tf.gather(runs.numbers, rows), 0, runs.longest)
+    return _Block(rows, before, squared, along_rows, _run_minima(along_rows, runs.numbers, 1, runs.longest))
 
 
 def _run_minima(values: tf.Tensor, numbers: tf.Tensor, axis: int, longest: tf.Tensor) -> tf.Tensor:
@@ -90,9 +89,10 @@ def _run_minima(values: tf.Tensor, numbers: tf.Tensor, axis: int, longest: tf.Te
     places = tf.range(tf.size(numbers))
 
     def reach_twice_as_far(reach, values):
-        is_same = (places >= reach) & tf.equal(numbers, tf.roll(numbers, reach, 0))
+        earlier = tf.maximum(places - reach, 0)
+        is_same = tf.equal(numbers, tf.gather(numbers, earlier)) & (places >= reach)
         is_same = is_same[:, tf.newaxis] if axis == 0 else is_same[tf.newaxis, :]
-        return 2 * reach, tf.where(is_same, tf.minimum(values, tf.roll(values, reach, axis)), values)
+        return 2 * reach, tf.where(is_same, tf.minimum(values, tf.gather(values, earlier, axis=axis)), values)
 
     start = (1, values)
     return tf.while_loop(lambda reach, _: reach < longest, reach_twice_as_far, start, parallel_iterations=1)[1]
@@ -120,7 +120,7 @@ class _Found(NamedTuple):
     Attributes:
         rows: what it found for each row.
         befores: `[blocks, B]`, see `_Block`.
-        heads: `[blocks, B]`, what `along_both` of each block is where the run of its first row ends.
+        heads: `[blocks, B]`, what `along_rows` of each block is where the run of its first row ends.
         block: the block itself where there is one only, else None.
     """
 
@@ -191,7 +191,7 @@ def _search(runs: Runs, begin, end) -> _Found:
     nothing_before = tf.fill([num_rows], tf.float32.max)
     if isinstance(size, int) and size == runs.embeddings.shape[0] and replicas.num_replicas() == 1:
         block = _make_block(runs, 0, size, nothing_before)
-        head = tf.gather(block.along_both, runs.lasts[0])
+        head = tf.gather(block.along_rows, runs.lasts[0])
         return _Found(_of_rows(runs, block), nothing_before[tf.newaxis], head[tf.newaxis], block)
     most = (num_rows + size - 1) // size
     dtypes = [tf.int32, tf.int32, *[tf.float32] * 4]
@@ -201,9 +201,9 @@ def _search(runs: Runs, begin, end) -> _Found:
         start = begin + number * size
         block = _make_block(runs, start, size, before)
         stop = tf.minimum(tf.gather(runs.lasts, block.rows[0]), start + size - 1)
-        head = tf.gather(block.along_both, stop - start)
+        head = tf.gather(block.along_rows, stop - start)
         results = [*_of_rows(runs, block), before, head]
-        return number + 1, block.along_both[-1], [array.write(number, each) for array, each in zip(arrays, results)]
+        return number + 1, block.along_rows[-1], [array.write(number, each) for array, each in zip(arrays, results)]
 
     _, _, arrays = tf.while_loop(
         lambda number, *_: begin + number * size < end,
@@ -344,7 +344,7 @@ def _moved(runs: Runs, block: _Block, start, tail, slopes, nearest_class, is_own
         runs: the sorted batch.
         block: some of its rows.
         start: the first of these.
-        tail: `[B]`, the distances of the class whose run goes on behind the block.
+        tail: `[B]`, what `along_rows` is where the run ends that goes on behind the block.
         slopes: `[B]`, what a change of each row's class's sum is worth.
         nearest_class: `[B]`, of the class of each row.
         is_own: `[B]`, which rows are moved.
@@ -352,15 +352,15 @@ def _moved(runs: Runs, block: _Block, start, tail, slopes, nearest_class, is_own
     size = tf.size(block.rows)
     columns = tf.range(tf.size(runs.numbers))
     last = tf.gather(runs.lasts, block.rows) - start
-    of_runs = tf.gather(block.along_both, tf.minimum(last, size - 1))
-    of_runs = tf.where((last < size)[:, tf.newaxis], of_runs, tail[tf.newaxis, :])
-    squared = tf.gather(of_runs, runs.lasts, axis=1)  # of the two classes, for every pair of rows
-    earlier_column = tf.roll(block.along_columns, 1, axis=1)
-    earlier_row = tf.concat([block.before[tf.newaxis, :], block.along_both[:-1]], axis=0)
-    earlier_row = tf.gather(earlier_row, runs.lasts, axis=1)
-    begins_column = tf.equal(runs.firsts, columns)[tf.newaxis, :]
+    tail = _run_minima(tail[tf.newaxis, :], runs.numbers, 1, runs.longest)
+    of_classes = tf.gather(block.along_both, tf.minimum(last, size - 1))
+    of_classes = tf.where((last < size)[:, tf.newaxis], of_classes, tail)
+    squared = tf.gather(of_classes, runs.lasts, axis=1)  # of the two classes, for every pair of rows
+    earlier_row = tf.concat([block.before[tf.newaxis, :], block.along_rows[:-1]], axis=0)
+    earlier_column = tf.gather(of_classes, tf.maximum(columns - 1, 0), axis=1)
     begins_row = tf.equal(tf.gather(runs.firsts, block.rows), block.rows)[:, tf.newaxis]
-    is_first = (begins_column | (earlier_column > squared)) & (begins_row | (earlier_row > squared))
+    begins_column = tf.equal(runs.firsts, columns)[tf.newaxis, :]
+    is_first = (begins_row | (earlier_row > squared)) & (begins_column | (earlier_column > squared))
 
     def side_by_side(values):
         return tf.gather(values, block.rows)[:, tf.newaxis], values[tf.newaxis, :]
@@ -370,9 +370,10 @@ def _moved(runs: Runs, block: _Block, start, tail, slopes, nearest_class, is_own
     counts = tf.not_equal(own, other) & tf.not_equal(nearest_to_own, other) & tf.not_equal(nearest_to_other, own)
     is_here = tf.equal(start + tf.range(size), block.rows) & tf.gather(is_own, block.rows)
     counts &= is_here[:, tf.newaxis] & is_first & tf.equal(block.squared, squared)
-    counts &= squared >= pairwise.NEARLY_EQUAL
-    distances = tf.sqrt(tf.where(counts, squared, 1.0))
+    counts &= block.squared >= pairwise.NEARLY_EQUAL
+    distances = tf.sqrt(tf.where(counts, block.squared, 1.0))  # the same number, and one less to look up
     own_slope, other_slope = side_by_side(slopes)
     pulls = tf.where(counts, -(own_slope + other_slope) * tf.exp(-distances) / distances, 0.0)
-    rows = tf.gather(runs.embeddings, block.rows)
-    return tf.reduce_sum(pulls, axis=1, keepdims=True) * rows - precision.matmul(pulls, runs.embeddings)
+    # with a column of ones for the sum of the pulls: made twice, they would cost more than the product
+    sums = precision.matmul(pulls, tf.pad(runs.embeddings, [[0, 0], [0, 1]], constant_values=1.0))
+    return sums[:, -1:] * tf.gather(runs.embeddings, block.rows) - sums[:, :-1]

@@ -75,5 +75,5 @@ def block_limits() -> tuple[int, int]:
     if has_gpu():
         return 2**15, 2**28  # 1 GB: all pairs of 16,384 rows at once
     if is_compiled():
-        return 2**12, 2**22  # 16 MB: all pairs of 2,048 rows
+        return 2**12, 2**24  # 64 MB: all pairs of 4,096 rows
     return 512, 2**21  # 8 MB, which caches hold

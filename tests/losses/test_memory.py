@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.memory import PeakMemory
-from eet_tf import EETLoss, TripletLoss, compat
+from eet_tf import EETLoss, TripletLoss
 
 # the loss, rows, dimensions, and the megabytes over the inputs it must stay below
 CASES = {
@@ -39,12 +39,7 @@ def report(case):
     print(json.dumps(memory.megabytes))
 
 
-one_class_a_row = pytest.mark.skipif(
-    compat.KERAS_2, reason="in TensorFlow 2.15 EET keeps room for as many classes as photos: compat.number_classes"
-)
-
-
-@pytest.mark.parametrize("case", ["batch_all", pytest.param("eet", marks=one_class_a_row)])
+@pytest.mark.parametrize("case", CASES)
 def test_a_large_batch_takes_little_memory(case, run_python):
     """All triplets of 1,024 photos at once would be 4 GB; one matrix of all pairs of 8,192 would be 268 MB."""
     printed = run_python(f"from tests.losses import test_memory; test_memory.report({case!r})", fresh=True)
