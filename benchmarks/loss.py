@@ -70,19 +70,20 @@ def make(name: str):
 
 
 def measure(name: str, size: int) -> dict:
-    """Milliseconds of the loss and of the product, and megabytes over the inputs."""
+    """Milliseconds of the loss, plain and compiled, and of the product; megabytes over the inputs of the plain one."""
     import numpy as np
     import tensorflow as tf
     from memory import PeakMemory
 
     loss = make(name)
 
-    @tf.function
-    def gradient(labels, x, attributes):
+    def of_batch(labels, x, attributes):
         with tf.GradientTape() as tape:
             tape.watch(x)
             value = loss(labels, x, attributes)
         return tape.gradient(value, x)
+
+    gradient, compiled = tf.function(of_batch), tf.function(of_batch, jit_compile=True)
 
     @tf.function
     def product(x):
@@ -98,20 +99,25 @@ def measure(name: str, size: int) -> dict:
     batch = inputs(size)
     with PeakMemory() as memory:
         gradient(*batch)
-    times = {"loss": [], "product": []}
+    calls = {
+        "product": lambda: product(batch[1]),
+        "loss": lambda: gradient(*batch),
+        "compiled": lambda: compiled(*batch),
+    }
+    times: dict[str, list[float]] = {what: [] for what in calls}
     for _ in range(FLAGS.repeats + 1):
-        for what, call in (("product", lambda: product(batch[1])), ("loss", lambda: gradient(*batch))):
+        for what, call in calls.items():
             started = time.perf_counter()
             result = call()
             result[0, 0].numpy()
             times[what].append(1000 * (time.perf_counter() - started))
             del result
-    of_loss, of_product = (float(np.median(times[what][1:])) for what in ("loss", "product"))
-    return {"name": name, "size": size, "loss_ms": of_loss, "product_ms": of_product, "megabytes": memory.megabytes}
+    medians = {f"{what}_ms": float(np.median(values[1:])) for what, values in times.items()}
+    return {"name": name, "size": size, **medians, "megabytes": memory.megabytes}
 
 
 def write_tables(found: list[dict]) -> None:
-    """`table.csv` with everything, `table.md` with the ratios and the megabytes."""
+    """`table.csv` with everything, `table.md` with both ratios and the megabytes."""
     folder = FLAGS.output_dir
     with open(os.path.join(folder, "table.csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(found[0]))
@@ -124,6 +130,8 @@ def write_tables(found: list[dict]) -> None:
     text = "Time, forward and backward, as a multiple of one B x B x 512 matrix product, at B =\n\n" + head
     text += f"| *the product itself, ms* | {' | '.join(f'*{each:.1f}*' for each in product)} |\n"
     text += _lines(cells, sizes, lambda row: f"{row['loss_ms'] / row['product_ms']:.1f}")
+    text += "\nTime compiled by XLA, as a share of the plain graph, at B =\n\n" + head
+    text += _lines(cells, sizes, lambda row: f"{row['compiled_ms'] / row['loss_ms']:.2f}")
     text += "\nPeak memory over the inputs, in MB, at B =\n\n" + head
     text += _lines(cells, sizes, lambda row: f"{row['megabytes']:,.0f}")
     write_table(folder, text)

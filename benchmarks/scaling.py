@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py --photos_per_gpu=64 --embedding_dim=512 --examples_per_class=4
 
-For the embeddings, labels and class distances that EET sends around, as `eet_tf/replicas.py` and
-`eet_tf/class_pairs.py` do it, against what training costs with any loss: the network's own work and the exchange of its
+For the embeddings, labels and sums of classes that EET sends around, as `eet_tf/replicas.py` and
+`eet_tf/class_runs.py` do it, against what training costs with any loss: the network's own work and the exchange of its
 gradients. Of the loss only matrix products are counted; what stands around them takes longer (docs/performance.md).
 """
 
@@ -30,12 +30,12 @@ flags.DEFINE_float("between_gb", 25, "GB/s from a machine to the next one of the
 flags.DEFINE_float("hop_us", 15, "Microseconds from one GPU of a ring to the next.", lower_bound=0)
 flags.DEFINE_integer("gpus_per_machine", 8, "GPUs of a machine.", lower_bound=1)
 
-_FLOAT, _INT = 4, 4
-_GATHERS = (
-    2 * 6
-)  # embeddings, labels, sizes, class numbers, class pairs (2); TensorFlow gathers the shape of each first
-_WAY_BACK = 2  # the gradient of what was gathered asks for sizes again; what replicas make of class distances
-_SUMS = 2
+_FLOAT = 4
+_GATHERS = 2 * 3  # embeddings, labels, sizes; TensorFlow gathers the shape of each first
+_WAY_BACK = 2  # the gradient of what was gathered asks for sizes again
+_SUMS = 4 + 1  # of classes: the nearest pairs (3) and the decays; the gradient of these
+_PRODUCTS = 4  # triplets, class distances, these again for the gradient, and the gradient
+_MATRICES = 3  # squared distances, and their minima along one axis and along both
 _MEMORY_GATHERS = 2 * 2
 
 
@@ -47,9 +47,9 @@ def step(num_gpus: int) -> dict[str, float]:
     rows = photos * FLAGS.embedding_dim * _FLOAT
     gathered = others * rows * (2 if FLAGS.memory_size else 1)  # the memory takes them a second time
     given_back = 2 * others * rows  # the gradient of what was gathered is summed over all
-    pairs = others * classes**2 * (_FLOAT + _INT) + 2 * others * classes**2 * _FLOAT
+    sums = 2 * others * _SUMS * photos * _FLOAT  # as many numbers as photos, however many classes there are
     weights = 2 * others * FLAGS.parameters * _FLOAT
-    flops = 2 * 2 * FLAGS.photos_per_gpu * photos * FLAGS.embedding_dim  # mining, and the gradient of class pairs
+    flops = _PRODUCTS * 2 * FLAGS.photos_per_gpu * photos * FLAGS.embedding_dim
     if FLAGS.memory_size:  # triplets are looked for once more, in batch and memory
         flops += 2 * FLAGS.photos_per_gpu * (photos + FLAGS.memory_size) * FLAGS.embedding_dim
     speed = 1e9 * (FLAGS.inside_gb if num_gpus <= FLAGS.gpus_per_machine else FLAGS.between_gb)
@@ -60,16 +60,16 @@ def step(num_gpus: int) -> dict[str, float]:
         "products in the batch": classes,
         "embeddings gathered, MB": gathered / 1e6,
         "their gradient, MB": given_back / 1e6,
-        "class pairs, MB": pairs / 1e6,
+        "sums of classes, MB": sums / 1e6,
         "gradients of the network, MB": weights / 1e6,
-        "class distances on each GPU, MB": classes**2 * _FLOAT / 1e6,
-        "mining, GFLOP": flops / 1e9,
+        "matrices on each GPU, MB": _MATRICES * FLAGS.photos_per_gpu * photos * _FLOAT / 1e6,
+        "products of EET, GFLOP": flops / 1e9,
         "network, GFLOP": FLAGS.photos_per_gpu * FLAGS.network_gflops,
         "network, ms": FLAGS.photos_per_gpu * FLAGS.network_gflops / FLAGS.half_tflops,
         "its gradients sent, ms": 1000 * weights / speed,
-        "products of mining, ms": flops / 1e9 / FLAGS.single_tflops,
+        "products of EET, ms": flops / 1e9 / FLAGS.single_tflops,
         "embeddings sent, ms": 1000 * (gathered + given_back) / speed,
-        "class pairs sent, ms": 1000 * pairs / speed,
+        "sums of classes sent, ms": 1000 * sums / speed,
         "hops of EET's messages, ms": hops,
     }
 

@@ -77,8 +77,10 @@ def _served_outputs(embedder: keras.Model, batch: tf.Tensor, whitening) -> dict[
         outputs = {"embedding": outputs}
     served = {"embedding": tf.cast(outputs["embedding"], tf.float32)}
     if whitening:
-        mean, projection = whitening
-        served["embedding"] = tf.math.l2_normalize(tf.matmul(served["embedding"] - mean, projection), axis=1)
+        mean, projection = [tf.cast(each, tf.float64) for each in whitening]
+        # in float64, since a server's GPU may round the factors of a float32 product
+        whitened = tf.matmul(tf.cast(served["embedding"], tf.float64) - mean, projection)
+        served["embedding"] = tf.cast(tf.math.l2_normalize(whitened, axis=1), tf.float32)
     if attribute_names(embedder):
         served["attributes"] = tf.sigmoid(tf.cast(outputs["attributes"], tf.float32))
     return served

@@ -37,6 +37,20 @@ def test_history_has_a_row_for_each_epoch(trained):
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
 
 
+def test_compiled_it_trains_alike(trained, root, tiny, run_script):
+    """The same training with --jit=on: the losses of both epochs to what two epochs make of rounding."""
+    folder = root / "compiled"
+    flags = ["--epochs=2", "--strategy=mirrored", "--virtual_devices=2", "--microbatch=2", "--jit=on"]
+    run_script(
+        "train/main.py", *tiny, "--dataset=csv", f"--data_dir={root / 'photos'}", f"--model_dir={folder}", *flags
+    ).succeeded()
+    plain, compiled = (read_run(str(each)).history for each in (trained[0], folder))
+    assert [row["epoch"] for row in compiled] == [1, 2]
+    for row, expected in zip(compiled, plain):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.02)
+    assert "--jit=on" in (folder / "flags.txt").read_text()
+
+
 def test_figures_are_of_unseen_products_before_and_after(trained):
     """8 test photos of 2 products; one in seven others is a fair guess for R@1 only when all is lost."""
     folder, outcome = trained
