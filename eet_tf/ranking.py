@@ -143,9 +143,9 @@ def _is_gpu_there() -> bool:
     """Whether TensorFlow sees one; where nobody has imported TensorFlow, looking is not worth the seconds it takes."""
     if sys.modules.get("tensorflow") is None:
         return False
-    from eet_tf import ranking_on_gpu
+    from eet_tf import plans
 
-    return ranking_on_gpu.is_there()
+    return plans.has_gpu()
 
 
 def _rank_on_cpu(queries: Vectors, gallery: Vectors, answers: Answers):

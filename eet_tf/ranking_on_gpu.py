@@ -21,11 +21,6 @@ class GpuError(RuntimeError):
     """Says why a GPU cannot do it here; a CPU can."""
 
 
-def is_there() -> bool:
-    """Whether TensorFlow sees a GPU."""
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
 class Gallery:
     """What is searched, kept on the GPU: `N * D * 8` bytes.
 

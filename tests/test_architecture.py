@@ -39,7 +39,7 @@ MODULES = {
     # 1
     "compilation": (1, {".compat", "keras", "tensorflow"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),
-    "ranking": (1, {".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
+    "ranking": (1, {".plans", ".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
     # 2
     "client.batches": (2, {".client.retries"}),
     "client.refusals": (2, {".client.retries"}),

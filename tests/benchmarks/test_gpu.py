@@ -13,7 +13,7 @@ from benchmarks.gpu_parts.record import FAILED, FINISHED, Record
 from eet_tf import compat
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SMALL = ("--losses=binomial_deviance,full_binomial_deviance", "--sizes=32", "--ways=bare_compiled,mirrored")
+SMALL = ("--losses=eet,binomial_deviance,full_binomial_deviance", "--sizes=32", "--ways=bare_compiled,mirrored")
 MACHINE = {"device": "a card"}
 needs_keras_3 = pytest.mark.skipif(compat.KERAS_2, reason="its figures are for the default set of versions")
 
@@ -60,7 +60,7 @@ def test_the_same_command_measures_what_is_missing_and_then_nothing(measured):
 def test_losses_have_times_memory_and_the_cpus_values(measured):
     found = [row for row in rows(measured[0], "losses") if "way" in row]
     assert sorted((row["name"], row["way"]) for row in found) == [
-        (name, way) for name in ("binomial_deviance", "full_binomial_deviance") for way in ("compiled", "graph")
+        (name, way) for name in ("binomial_deviance", "eet", "full_binomial_deviance") for way in ("compiled", "graph")
     ]
     for row in found:
         assert row["size"] == 32 and 0 < row["ms"] < 1000 * row["first_call_s"]
