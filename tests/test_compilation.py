@@ -41,7 +41,11 @@ TRAININGS = {
         "attribute_loss": AttributeLoss,
     },
 }
-STRATEGIES = ["default", "mirrored"]
+STRATEGIES = {  # without one Keras compiles the whole step by itself
+    "default": ["eet", "eet_in_pieces", "eet_with_memory", "two_heads"],
+    "mirrored": list(TRAININGS),
+}
+CASES = [(strategy, name) for strategy, names in STRATEGIES.items() for name in names]
 
 
 def make_embedder(has_two_heads=False):
@@ -88,7 +92,9 @@ def report_trainings(strategy_name):
     if strategy_name == "mirrored":
         replicas.split_cpu(2)
     strategy = make_strategy(strategy_name)
-    print(json.dumps({name: [train(name, strategy, jit) for jit in (False, True)] for name in TRAININGS}))
+    print(
+        json.dumps({name: [train(name, strategy, jit) for jit in (False, True)] for name in STRATEGIES[strategy_name]})
+    )
 
 
 def report_tracing():
@@ -118,9 +124,8 @@ def trainings(run_python):
     }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("name", TRAININGS)
-def test_the_compiled_update_is_the_plain_one(name, strategy, trainings):
+@pytest.mark.parametrize("strategy, name", CASES)
+def test_the_compiled_update_is_the_plain_one(strategy, name, trainings):
     """To 1e-5 of each weight's largest change; half precision, which rounds in other places, to 0.02 of the largest."""
     plain, compiled = trainings[strategy][name]
     tolerance = 0.02 if "half" in name else 1e-5
