@@ -130,8 +130,9 @@ def write_tables(found: list[dict]) -> None:
     text = "Time, forward and backward, as a multiple of one B x B x 512 matrix product, at B =\n\n" + head
     text += f"| *the product itself, ms* | {' | '.join(f'*{each:.1f}*' for each in product)} |\n"
     text += _lines(cells, sizes, lambda row: f"{row['loss_ms'] / row['product_ms']:.1f}")
-    text += "\nTime compiled by XLA, as a share of the plain graph, at B =\n\n" + head
-    text += _lines(cells, sizes, lambda row: f"{row['compiled_ms'] / row['loss_ms']:.2f}")
+    if all("compiled_ms" in row for row in found):  # older measurements have none
+        text += "\nTime compiled by XLA, as a share of the plain graph, at B =\n\n" + head
+        text += _lines(cells, sizes, lambda row: f"{row['compiled_ms'] / row['loss_ms']:.2f}")
     text += "\nPeak memory over the inputs, in MB, at B =\n\n" + head
     text += _lines(cells, sizes, lambda row: f"{row['megabytes']:,.0f}")
     write_table(folder, text)

@@ -15,6 +15,7 @@ from eet_tf import (
     MetricLearner,
     SoftBinomialDevianceLoss,
     TripletLoss,
+    build_embedder,
     compilation,
     make_strategy,
     replicas,
@@ -179,6 +180,12 @@ def test_the_layer_is_named_in_a_model_within_the_model():
 @pytest.mark.parametrize("has_two_heads", [False, True])
 def test_a_network_that_xla_can_compile_is_not_refused(has_two_heads):
     assert compilation.refusal(make_embedder(has_two_heads)) is None
+
+
+@pytest.mark.parametrize("pooling", ["gem", "avg", "grid"])
+def test_no_embedder_of_this_package_is_refused(pooling):
+    embedder = build_embedder("small_cnn", 8, image_size=64, pooling=pooling, attribute_names=["striped"])
+    assert compilation.refusal(embedder) is None
 
 
 def test_without_a_gpu_auto_compiles_nothing():
