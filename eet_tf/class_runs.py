@@ -201,12 +201,13 @@ def _search(runs: Runs, begin, end) -> _Found:
         start = begin + number * size
         block = _make_block(runs, start, size, before)
         stop = tf.minimum(tf.gather(runs.lasts, block.rows[0]), start + size - 1)
-        head = tf.gather(block.along_rows, stop - start)
+        head = tf.gather(block.along_rows, tf.maximum(stop - start, 0))
         results = [*_of_rows(runs, block), before, head]
         return number + 1, block.along_rows[-1], [array.write(number, each) for array, each in zip(arrays, results)]
 
+    # one block at least: what nothing was written into cannot be stacked
     _, _, arrays = tf.while_loop(
-        lambda number, *_: begin + number * size < end,
+        lambda number, *_: (number == 0) | (begin + number * size < end),
         one_block,
         (0, nothing_before, arrays),
         parallel_iterations=1,
@@ -322,15 +323,15 @@ def _moved_in_blocks(runs: Runs, found: _Found, begin, end, slopes, nearest_clas
 
     def one_block(number, moved):
         start = begin + number * size
-        block = _make_block(runs, start, size, found.befores[number])
+        block = _make_block(runs, start, size, tf.gather(found.befores, number))
         # a run that goes on behind this block is the first one of the block it ends in
         ends_in = tf.maximum((tf.gather(runs.lasts, block.rows[-1]) - begin) // size, number)
-        tail = found.heads[tf.minimum(ends_in, most - 1)]
+        tail = tf.gather(found.heads, tf.minimum(ends_in, most - 1))
         of_block = _moved(runs, block, start, tail, slopes, nearest_class, is_own)
         return number + 1, moved.write(number, of_block)
 
     _, moved = tf.while_loop(
-        lambda number, _: begin + number * size < end, one_block, (0, moved), parallel_iterations=1
+        lambda number, _: (number == 0) | (begin + number * size < end), one_block, (0, moved), parallel_iterations=1
     )
     rows = tf.reshape(moved.stack(), [-1, tf.shape(runs.embeddings)[1]])
     places = tf.clip_by_value(tf.range(num_rows) - begin, 0, most * size - 1)
@@ -353,7 +354,7 @@ def _moved(runs: Runs, block: _Block, start, tail, slopes, nearest_class, is_own
     columns = tf.range(tf.size(runs.numbers))
     last = tf.gather(runs.lasts, block.rows) - start
     tail = _run_minima(tail[tf.newaxis, :], runs.numbers, 1, runs.longest)
-    of_classes = tf.gather(block.along_both, tf.minimum(last, size - 1))
+    of_classes = tf.gather(block.along_both, tf.clip_by_value(last, 0, size - 1))
     of_classes = tf.where((last < size)[:, tf.newaxis], of_classes, tail)
     squared = tf.gather(of_classes, runs.lasts, axis=1)  # of the two classes, for every pair of rows
     earlier_row = tf.concat([block.before[tf.newaxis, :], block.along_rows[:-1]], axis=0)

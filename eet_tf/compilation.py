@@ -48,8 +48,8 @@ def refusal(embedder: keras.Model) -> str | None:
     >>> embedder = keras.Sequential([keras.Input([8]), keras.layers.Dense(4)])
     >>> refusal(embedder)
     """
-    shape = embedder.input_shape
-    if not isinstance(shape, tuple) or None in shape[1:]:
+    shape = input_shape(embedder)
+    if shape is None or None in shape[1:]:
         return None
     call = compat.stateless_training_call(embedder)
     weights = compat.weights_as_tensors(embedder)
@@ -65,8 +65,15 @@ def refusal(embedder: keras.Model) -> str | None:
     try:
         tf.function(forward_and_backward, jit_compile=True).experimental_get_compiler_ir(images, *weights)(stage="hlo")
     except (tf.errors.OpError, ValueError, TypeError) as error:
-        return _reason(error, embedder)
+        # the variable of another replica, which Keras 2 reads where no replica is at work: no word on the network
+        return None if "Trying to access resource" in str(error) else _reason(error, embedder)
     return None
+
+
+def input_shape(embedder: keras.Model) -> tuple | None:
+    """The shape of a model's images, or None where it has none before its first call or several inputs."""
+    shape = getattr(embedder, "input_shape", None)
+    return tuple(shape) if isinstance(shape, (tuple, list)) and not isinstance(shape[0], (tuple, list)) else None
 
 
 def _reason(error: Exception, embedder: keras.Model) -> str:

@@ -122,11 +122,13 @@ class MetricLearner(keras.Model):
         if jit_compile not in (True, False, "auto"):
             raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}.")
         compiles = self._can_compile() if jit_compile is True or (jit_compile and plans.has_gpu()) else False
-        has_strategy = tf.distribute.has_strategy()
+        with self.distribute_strategy.scope():  # that of the learner, whoever compiles it
+            has_strategy = tf.distribute.has_strategy()
         super().compile(optimizer=optimizer, jit_compile=compiles and not has_strategy)
         self._compiles_parts = compiles and has_strategy
-        if self._compiles_parts and not self.built:
-            self.build(self.embedder.input_shape)  # as a call would
+        shape = compilation.input_shape(self.embedder)
+        if self._compiles_parts and not self.built and shape is not None:
+            self.build(shape)  # as a call would
         self._metric_loss = loss
         self._attribute_loss = attribute_loss
         self._attribute_weight = attribute_weight
@@ -204,7 +206,6 @@ class MetricLearner(keras.Model):
         """One update from a batch; returns the running means of the loss and its terms."""
         images, targets = _images_and_targets(data)
         self._logged.images = images.shape
-        variables = self.embedder.trainable_variables
         if self._compiles_parts:
             network = compilation.compiled_training_call(self.embedder)
         else:
@@ -214,6 +215,8 @@ class MetricLearner(keras.Model):
                 gradients = self._gradients(network, images, targets)
             else:
                 gradients = self._gradients_in_pieces(network, images, targets, self._microbatch)
+        # only now: a model without a shape of its images has its weights since its first call
+        variables = self.embedder.trainable_variables
         compat.apply_gradients(self.optimizer, self._as_of_one_replica(gradients), variables)
         return {metric.name: metric.result() for metric in self.metrics}
 
@@ -245,9 +248,11 @@ class MetricLearner(keras.Model):
 
         def one_piece(number, sums):
             with tf.GradientTape() as tape:
-                outputs, regularization = network(pieces[number])
+                outputs, regularization = network(tf.gather(pieces, number))
                 heads = zip(tf.nest.flatten(outputs), slopes)
-                aims = [tf.cast(head, tf.float32) * slope[number] for head, slope in heads if slope is not None]
+                aims = [
+                    tf.cast(head, tf.float32) * tf.gather(slope, number) for head, slope in heads if slope is not None
+                ]
                 aim = tf.add_n([tf.reduce_sum(each) for each in aims])
                 aim += self._scaled(_sum(regularization)) / tf.cast(num_pieces, tf.float32)
             gradients = tape.gradient(aim, variables)

@@ -52,6 +52,9 @@ def find_classes(labels: tf.Tensor, is_present: tf.Tensor | None = None) -> Clas
         labels: `[B]` of any number type.
         is_present: `[B]` bool, or None if all rows are there.
     """
+    labels = tf.convert_to_tensor(labels)
+    if labels.dtype.is_integer and labels.dtype.size < 4:
+        labels = tf.cast(labels, tf.int32)  # XLA sorts no uint16
     order = tf.argsort(labels, stable=True)
     if is_present is None:
         is_present = tf.ones_like(labels, tf.bool)

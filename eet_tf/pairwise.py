@@ -10,9 +10,9 @@ from eet_tf import plans, precision
 
 
 def safe_sqrt(x: tf.Tensor) -> tf.Tensor:
-    """Square root with value 0 and gradient 0 at 0, where the plain one has an infinite gradient."""
-    positive = x > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, x, tf.ones_like(x))), tf.zeros_like(x))
+    """Square root with value 0 and gradient 0 at 0, where the plain one has an infinite gradient; NaN of NaN."""
+    is_zero = x <= 0
+    return tf.where(is_zero, tf.zeros_like(x), tf.sqrt(tf.where(is_zero, tf.ones_like(x), x)))
 
 
 def euclidean(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:

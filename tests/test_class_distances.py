@@ -143,13 +143,16 @@ def test_the_nearest_class_is_measured_by_differences(plan, monkeypatch):
     assert float(found.decays[0]) == pytest.approx(np.exp(-1e-4) + np.exp(-np.sqrt(2)), rel=1e-6)
 
 
-def report_two_replicas():
-    """Runs in a process of its own: what each of two replicas finds, and the gradient that both make together."""
-    replicas.split_cpu(2)
+# label -> photos of 20: some classes lie on several replicas, one fills most of one; one class has more than two shares
+SHARED = {2: SIZES, 4: {3: 14, 8: 4, 1: 2}}
+
+
+def report_replicas(count):
+    """Runs in a process of its own: what each of some replicas finds, and the gradient that all make together."""
+    replicas.split_cpu(count)
     plans.uses_masks = lambda: True
     strategy = make_strategy("mirrored")
-    labels, x = make_batch(2)
-    half = len(labels) // 2
+    labels, x = make_batch(2, SHARED[count])
 
     @tf.function
     def step(labels, x):
@@ -164,7 +167,7 @@ def report_two_replicas():
         return total, tape.gradient(total, x), triplets.negatives
 
     def shared(array):
-        parts = array[:half], array[half:]
+        parts = np.split(array, count)
         return strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(parts[context.replica_id_in_sync_group])
         )
@@ -174,12 +177,12 @@ def report_two_replicas():
     print(json.dumps(parts))
 
 
-def test_two_replicas_find_what_one_finds(run_python, monkeypatch):
-    """The 20 rows are shared unevenly among the classes: some lie on both replicas, one fills most of one."""
-    code = "from tests import test_class_distances; test_class_distances.report_two_replicas()"
+@pytest.mark.parametrize("count", SHARED)
+def test_replicas_find_what_one_finds(count, run_python, monkeypatch):
+    code = f"from tests import test_class_distances; test_class_distances.report_replicas({count})"
     totals, gradients, negatives = json.loads(run_python(code)[0].splitlines()[-1])
     use(monkeypatch, "masks")
-    labels, x = make_batch(2)
+    labels, x = make_batch(2, SHARED[count])
     classes = mining.find_classes(tf.constant(labels))
     given = tf.constant(x)
     with tf.GradientTape() as tape:

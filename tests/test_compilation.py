@@ -77,6 +77,8 @@ def train(name, strategy, jit_compile):
         optimizer = keras.optimizers.SGD(0.05, **settings.pop("optimizer", {}))
         losses = {each: settings.pop(each)() for each in ("loss", "attribute_loss") if each in settings}
         learner.compile(optimizer, **losses, jit_compile=jit_compile, **settings)
+        if learner._compiles_parts != (jit_compile and tf.distribute.has_strategy()):
+            raise AssertionError(f"{name} is compiled otherwise than it should be")
         before = learner.embedder.get_weights()
         history = learner.fit(make_dataset(has_two_heads), shuffle=False, verbose=0).history
     keras.mixed_precision.set_global_policy("float32")
@@ -186,6 +188,32 @@ def test_a_network_that_xla_can_compile_is_not_refused(has_two_heads):
 def test_no_embedder_of_this_package_is_refused(pooling):
     embedder = build_embedder("small_cnn", 8, image_size=64, pooling=pooling, attribute_names=["striped"])
     assert compilation.refusal(embedder) is None
+
+
+class Subclassed(keras.Model):
+    """A model that has no shape of its images before its first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(4)
+
+    def call(self, images, training=None):
+        return self.dense(images)
+
+
+def test_a_model_without_a_shape_is_compiled_unchecked():
+    learner = MetricLearner(Subclassed())
+    learner.compile("sgd", EETLoss(), jit_compile=True)
+    images = RNG.normal(size=[20, 6]).astype(np.float32)
+    assert np.isfinite(learner.fit(images, LABELS[:20], batch_size=20, verbose=0).history["loss"]).all()
+
+
+def test_it_may_be_compiled_outside_the_scope_that_made_it():
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        learner = MetricLearner(make_embedder())
+    learner.compile("sgd", EETLoss(), jit_compile=True)
+    assert learner._compiles_parts
 
 
 def test_without_a_gpu_auto_compiles_nothing():

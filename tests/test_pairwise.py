@@ -338,3 +338,13 @@ def test_blocks_are_worked_on_one_at_a_time():
     graph = gradient.get_concrete_function(tf.TensorSpec([7, 5])).graph
     at_once = [loop.get_attr("parallel_iterations") for loop in graph.get_operations() if "While" in loop.type]
     assert at_once == [1, 1]
+
+
+def test_the_square_root_of_nan_is_nan():
+    """A network that has broken must not look like one whose photos are all alike."""
+    x = tf.constant([np.nan, 0.0, 4.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        roots = pairwise.safe_sqrt(x)
+    np.testing.assert_array_equal(roots, [np.nan, 0.0, 2.0])
+    np.testing.assert_array_equal(tape.gradient(roots, x), [np.nan, 0.0, 0.25])

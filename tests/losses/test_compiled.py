@@ -306,11 +306,21 @@ def test_two_replicas_have_the_loops_value_and_gradient(run_python):
         assert gradient_error < 5e-5, name
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.int64, np.float32])
 def test_labels_of_any_number_type(dtype):
     batch, value, gradient = expected_of("eet", 257, "uneven")
-    arguments = [tf.constant(each) for each in (batch[0].astype(dtype), *batch[1:])]
+    labels = batch[0] - min(batch[0].min(), 0)  # some types have no negative numbers
+    arguments = [tf.constant(each) for each in (labels.astype(dtype), *batch[1:])]
     check(tf.function(loss_function(EETLoss()), jit_compile=True)(*arguments), (value, gradient))
+
+
+@pytest.mark.parametrize("mode", [tf.function, tf.function(jit_compile=True)], ids=["graph", "xla"])
+@pytest.mark.parametrize("name", COMPARED)
+def test_of_nan_it_is_nan(name, mode):
+    """A dead network must not report its margin for ever."""
+    labels, embeddings, attributes = make_batch(20)
+    value, _ = mode(loss_function(COMPARED[name][0]))(labels, tf.constant(embeddings * np.nan), attributes)
+    assert np.isnan(value)
 
 
 @pytest.mark.usefixtures("tensor_float_32")
