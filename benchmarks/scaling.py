@@ -33,7 +33,8 @@ flags.DEFINE_integer("gpus_per_machine", 8, "GPUs of a machine.", lower_bound=1)
 _FLOAT = 4
 _GATHERS = 2 * 3  # embeddings, labels, sizes; TensorFlow gathers the shape of each first
 _WAY_BACK = 2  # the gradient of what was gathered asks for sizes again
-_SUMS = 4 + 1  # of classes: the nearest pairs (3) and the decays; the gradient of these
+_SUMS = 3  # the nearest pairs of classes; their decays; the gradient of these
+_NUMBERS = 3 + 1 + 1  # in these, for each photo
 _PRODUCTS = 4  # triplets, class distances, these again for the gradient, and the gradient
 _MATRICES = 3  # squared distances, and their minima along one axis and along both
 _MEMORY_GATHERS = 2 * 2
@@ -47,7 +48,7 @@ def step(num_gpus: int) -> dict[str, float]:
     rows = photos * FLAGS.embedding_dim * _FLOAT
     gathered = others * rows * (2 if FLAGS.memory_size else 1)  # the memory takes them a second time
     given_back = 2 * others * rows  # the gradient of what was gathered is summed over all
-    sums = 2 * others * _SUMS * photos * _FLOAT  # as many numbers as photos, however many classes there are
+    sums = 2 * others * _NUMBERS * photos * _FLOAT  # as many numbers as photos, however many classes there are
     weights = 2 * others * FLAGS.parameters * _FLOAT
     flops = _PRODUCTS * 2 * FLAGS.photos_per_gpu * photos * FLAGS.embedding_dim
     if FLAGS.memory_size:  # triplets are looked for once more, in batch and memory

@@ -2,7 +2,7 @@
 
 In a batch that is sorted by class, each class is a run of rows, and a pair of classes a rectangle of the matrix of all
 squared distances. The smallest of each rectangle is found by minima of runs along both axes, which double what they
-reach in each step. Nothing is scattered and every shape is known from that of the batch.
+reach in each step. No matrix is scattered into, and every shape is known from that of the batch.
 
 Rows are taken in blocks; where the whole matrix fits, there is one.
 """
@@ -145,7 +145,7 @@ def _separate(anchors, anchor_rows, references, classes: Classes):
         triplets = plans.part(mining.mine_triplets)(anchors, anchor_rows, references, classes)
     else:
         triplets = _triplets(found, anchor_rows, classes)
-    pairs = _Pairs(*[replicas.sum_over(each) for each in plans.part(_nearest_pairs)(fixed, found, begin, end)])
+    pairs = _of_all_replicas(plans.part(_nearest_pairs)(fixed, found, begin, end))
     sums = replicas.sum_over(plans.part(_sums_of_decays)(runs, classes, found, pairs, begin, end))
     return triplets, *plans.part(_with_exact_nearest)(runs, classes, sums, pairs)
 
@@ -251,6 +251,14 @@ class _Pairs(NamedTuple):
     rows: tf.Tensor
     other_rows: tf.Tensor
     squared: tf.Tensor
+
+
+def _of_all_replicas(pairs: _Pairs) -> _Pairs:
+    """Their sum, in one message of float32, which counts rows exactly up to 2**24."""
+    if replicas.num_replicas() == 1:
+        return pairs
+    rows, other_rows, squared = tf.unstack(replicas.sum_over(tf.stack([tf.cast(each, tf.float32) for each in pairs])))
+    return _Pairs(tf.cast(rows, tf.int32), tf.cast(other_rows, tf.int32), squared)
 
 
 def _is_own(runs: Runs, begin, end) -> tf.Tensor:

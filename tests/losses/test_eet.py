@@ -283,23 +283,6 @@ def test_arithmetic_is_float32_whatever_comes_in(dtype):
     assert np.all(np.isfinite(tf.cast(gradient, tf.float32)))
 
 
-@pytest.mark.parametrize(
-    "arguments", [{}, {"symmetric_margin": True, "from_normalized": True}], ids=["default", "other"]
-)
-def test_compiled_by_xla_it_is_the_same(arguments):
-    labels, embeddings = make_batch(0)
-
-    def both(y, x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = eet_loss(y, x, **arguments)
-        return loss, tape.gradient(loss, x)
-
-    y, x = tf.constant(labels), tf.constant(embeddings)
-    for compiled, eager in zip(tf.function(both, jit_compile=True)(y, x), both(y, x)):
-        np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-5)
-
-
 def test_sizes_may_be_known_only_at_run_time():
     @tf.function(input_signature=[tf.TensorSpec([None, 1]), tf.TensorSpec([None, None])])
     def loss(labels, embeddings):
