@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -173,6 +174,17 @@ def agree(strategy: tf.distribute.Strategy, *facts: str) -> list[bool]:
 
     everyone = strategy.experimental_local_results(gathered())[0].numpy()
     return (everyone == everyone[:1]).all(axis=0).tolist()
+
+
+def part_ways(strategy: tf.distribute.Strategy) -> None:
+    """Returns once all workers have come here, so that each may end without being taken for lost by another.
+
+    A worker that has the answer of all may end while another still fetches its part of it. So all are asked twice: that
+    the second answer, or its failure, is there means that everyone has the first.
+    """
+    agree(strategy, "all are here")
+    with contextlib.suppress(tf.errors.OpError):
+        agree(strategy, "all know it")
 
 
 def is_loss_of_worker(error: tf.errors.OpError) -> bool:

@@ -513,7 +513,7 @@ def main(argv):
         with contextlib.nullcontext() if _is_shared() else strategy.scope():
             _train(*prepared)
         if _is_shared():
-            workers.agree(strategy, "all is written")  # until then the chief may need the others again
+            workers.part_ways(strategy)  # until all is written the chief may need the others again
     except (RunError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except tf.errors.OpError as error:
