@@ -146,6 +146,7 @@ def _separate(anchors, anchor_rows, references, classes: Classes):
     else:
         triplets = _triplets(found, anchor_rows, classes)
     pairs = _of_all_replicas(plans.part(_nearest_pairs)(fixed, found, begin, end))
+    pairs = _Pairs(*[tf.stop_gradient(each) for each in pairs])  # XLA has no gradient of a loop traced outside of it
     sums = replicas.sum_over(plans.part(_sums_of_decays)(runs, classes, found, pairs, begin, end))
     return triplets, *plans.part(_with_exact_nearest)(runs, classes, sums, pairs)
 
@@ -306,6 +307,7 @@ def _sums_of_decays(runs: Runs, classes: Classes, found: _Found, pairs: _Pairs, 
     """
     num_rows, is_own = tf.size(runs.numbers), _is_own(runs, begin, end)
     nearest_class = tf.gather(tf.gather(runs.numbers, pairs.other_rows), runs.numbers)
+    is_compiled = plans.is_compiled()
 
     @tf.custom_gradient
     def sums_of(embeddings):
@@ -317,7 +319,8 @@ def _sums_of_decays(runs: Runs, classes: Classes, found: _Found, pairs: _Pairs, 
             known = runs._replace(embeddings=embeddings)
             if found.block is not None:
                 return _moved(known, found.block, 0, found.heads[0], slopes, nearest_class, is_own)
-            return _moved_in_blocks(known, found, begin, end, slopes, nearest_class, is_own)
+            with plans.as_in_forward_pass(is_compiled):  # in the same blocks
+                return _moved_in_blocks(known, found, begin, end, slopes, nearest_class, is_own)
 
         return tf.where(looks_after, tf.gather(found.rows.decays, ends), 0.0), gradient
 

@@ -194,3 +194,26 @@ def test_replicas_find_what_one_finds(count, run_python, monkeypatch):
     assert sum(totals) == pytest.approx(float(total), rel=1e-5)
     np.testing.assert_allclose(np.concatenate(gradients), tape.gradient(total, given), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(np.concatenate(negatives), triplets.negatives)
+
+
+@pytest.mark.parametrize("compiled_rows, plain_rows", [(64, 16), (20, 7)])
+def test_the_gradient_of_a_compiled_part_goes_through_the_blocks_of_its_forward_pass(
+    compiled_rows, plain_rows, monkeypatch
+):
+    """It is traced later, in a graph that knows nothing of XLA, where blocks are smaller. 57 rows, traced for any."""
+    labels, x = make_batch(6, {0: 5, 1: 9, 2: 1, 3: 12, 4: 7, 5: 3, 6: 20})
+    use(monkeypatch, "blocks")
+    expected = weighted(labels, tf.constant(x))
+    monkeypatch.undo()
+    limits = {True: (compiled_rows, 2**20), False: (plain_rows, 2**20)}
+    monkeypatch.setattr(plans, "block_limits", lambda: limits[plans.is_compiled()])
+    monkeypatch.setattr(plans, "uses_masks", lambda: True)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5])])
+    def in_parts(x):
+        with plans.compiling_parts(True):
+            return weighted(labels, x)
+
+    found = in_parts(tf.constant(x))
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
+    np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=2e-5)
