@@ -187,10 +187,11 @@ class AddonsLoss(compat.Loss):
         rows = tf.range(tf.size(labels))
         is_pair = rows[:, tf.newaxis] < rows[tf.newaxis, :]
         is_same = tf.equal(labels[:, tf.newaxis], labels[tf.newaxis, :])
-        each = self._losses.contrastive_loss(
-            tf.boolean_mask(is_same, is_pair), tf.boolean_mask(distances, is_pair), self.margin
-        )
-        return tf.reduce_mean(each)
+        # of all, and then those that count: how many a mask picks is known only at run time, which XLA does not take
+        each = self._losses.contrastive_loss(tf.reshape(is_same, [-1]), tf.reshape(distances, [-1]), self.margin)
+        is_pair = tf.reshape(is_pair, [-1])
+        count = tf.reduce_sum(tf.cast(is_pair, tf.float32))
+        return tf.reduce_sum(tf.where(is_pair, each, 0.0)) / count
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -44,6 +44,7 @@ TRAININGS = {
 }
 STRATEGIES = {  # without one Keras compiles the whole step by itself
     "default": ["eet", "eet_in_pieces", "eet_with_memory", "two_heads"],
+    "one_device": ["eet", "eet_in_pieces", "batch_all"],
     "mirrored": list(TRAININGS),
 }
 CASES = [(strategy, name) for strategy, names in STRATEGIES.items() for name in names]
@@ -63,7 +64,8 @@ def make_embedder(has_two_heads=False):
 
 def make_dataset(has_two_heads=False):
     targets = {"label": LABELS, "attributes": ATTRIBUTES} if has_two_heads else LABELS
-    return tf.data.Dataset.from_tensors((IMAGES, targets)).repeat(2)
+    # as from Keras, which leaves open how many photos a batch has
+    return tf.data.Dataset.from_tensor_slices((IMAGES, targets)).batch(ROWS).repeat(2)
 
 
 def train(name, strategy, jit_compile):
