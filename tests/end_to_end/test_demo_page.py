@@ -211,6 +211,30 @@ def test_what_is_no_photo_is_said_so_where_it_is_read_aloud(begun, shop):
 
 
 @needs_browser
+def test_a_refused_file_stays_refused_when_an_earlier_search_is_answered(begun, shop):
+    folder, catalog, _ = shop
+    window = begun(WIDE)
+    search_by_file(window, catalog.files[0])
+    window.run("""
+const atOnce = window.fetch;
+window.fetch = async (...request) => {
+  const answer = await atOnce(...request);
+  while (!document.body.dataset.answered) await new Promise((done) => setTimeout(done, 10));
+  return answer;
+};""")
+    choose(window, "is:category", catalog.categories[0])
+    window.until("return document.getElementById('status').textContent.includes('Searching')")
+    window.type("#file", str(folder / "photos" / "catalog.csv"))
+    refused = "return document.getElementById('error').textContent.includes('This is no photo')"
+    window.until(refused)
+    window.run("document.body.dataset.answered = true")
+    window.until(FOUND)
+    assert window.run(refused)
+    assert window.run("return document.getElementById('error').checkVisibility()")
+    assert window.complaints() == []
+
+
+@needs_browser
 def test_nothing_is_cut_off_or_too_small_for_a_finger_on_a_phone(begun, shop):
     _, catalog, _ = shop
     window = begun(PHONE)

@@ -13,10 +13,13 @@ const queries = new Map(), loaded = Date.now();
 let current = null;
 let waiting = null; // the search that is on its way
 
-function show(error, status) {
+function showError(error) {
   byId("error").textContent = error;
   byId("error").hidden = !error;
   if (error) byId("error").scrollIntoView({ block: "nearest" }); // on a phone it may be far below
+}
+
+function showStatus(status) {
   byId("status").textContent = status;
 }
 
@@ -62,17 +65,20 @@ async function search(query) {
   const own = (waiting = new AbortController());
   results.setAttribute("aria-busy", "true");
   byId("heading").textContent = "What looks like it";
-  show("", "Searching …");
+  showError("");
+  showStatus("Searching …");
   try {
     const found = await ask(form.action, { method: "POST", body: formOf(query), signal: own.signal });
     neighbors.replaceChildren(...found.neighbors.map(tile));
     const count = found.neighbors.length;
     const took = `${Math.max(1, Math.round(1000 * found.seconds))} ms`;
-    show("", count ? `${count} of ${found.searched.toLocaleString("en")} photos, ${took}` : "No photo meets these filters.");
+    // leaves an error as it is: a file may have been refused while this search was on its way
+    showStatus(count ? `${count} of ${found.searched.toLocaleString("en")} photos, ${took}` : "No photo meets these filters.");
   } catch (error) {
     if (own !== waiting) return; // a later search has begun
     neighbors.replaceChildren();
-    show(error.message, "");
+    showError(error.message);
+    showStatus("");
   } finally {
     if (own === waiting) results.removeAttribute("aria-busy");
   }
@@ -102,8 +108,8 @@ function start(query) {
 
 function startWithFile(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) return show("This is no photo: choose a JPEG, PNG, WebP, BMP or GIF.", "");
-  if (file.size > maxBytes) return show(`This photo is larger than ${Math.round(maxBytes / 2 ** 20)} MB. Choose a smaller one.`, "");
+  if (file.type && !file.type.startsWith("image/")) return showError("This is no photo: choose a JPEG, PNG, WebP, BMP or GIF.");
+  if (file.size > maxBytes) return show(`This photo is larger than ${Math.round(maxBytes / 2 ** 20)} MB. Choose a smaller one.`);
   start({ file, url: URL.createObjectURL(file) });
 }
 
@@ -117,12 +123,13 @@ async function begin() {
   byId("query-heading").textContent = "Your photo";
   byId("heading").textContent = "Or begin with one of these";
   results.removeAttribute("aria-busy");
-  show("", "");
+  showError("");
+  showStatus("");
   try {
     const found = await ask("samples");
     if (current === null) neighbors.replaceChildren(...found.neighbors.map(tile));
   } catch (error) {
-    if (current === null) show(error.message, "");
+    if (current === null) showError(error.message);
   }
 }
 
