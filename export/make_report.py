@@ -79,7 +79,9 @@ def main(argv):
     )
     if before and after:
         shares = 100 * before["recall@1"], 100 * after["recall@1"]
-        print(f"R@1 on unseen products: {shares[0]:.1f} % before training, {shares[1]:.1f} % after.")
+        # a run of an older version did not look for copies
+        unseen = "unseen " if run.metrics.get("copies_of_training_photos") == 0 else ""
+        print(f"R@1 on {unseen}products: {shares[0]:.1f} % before training, {shares[1]:.1f} % after.")
     print(f"The page is {FLAGS.output}.")
 
 

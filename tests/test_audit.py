@@ -20,6 +20,7 @@ from eet_tf.audit import audit_catalog, write_page
 from eet_tf.audit.__main__ import main
 from eet_tf.audit.duplicates import near_groups
 from eet_tf.audit.prints import COLOR_SIDE, GREY_SIDE, PhotoPrints, read_prints
+from eet_tf.data import CatalogError, load_csv, parts_of
 from eet_tf.data.catalog import Catalog
 from eet_tf.data.drawing import COLOURS
 from eet_tf.data.synthetic import make_synthetic_catalog
@@ -241,8 +242,54 @@ def test_a_product_in_train_and_test(rows, tmp_path):
     assert kinds(result) == ["shared_products"] and result.blocks
     assert result.finding("shared_products").notes == (f"catalog.csv:2: {rows[0]['sku']}: 2 in test, 3 in train",)
     for row in rows:
-        row["split"] = {"train": "valid"}.get(row["split"], row["split"])
-    assert not audited(rows, tmp_path / "photos").blocks  # all of it is then learned from
+        row["split"] = {"train": "VALID"}.get(row["split"], row["split"])
+    result = audited(rows, tmp_path / "photos")
+    assert kinds(result) == ["few_products", "shared_products"]
+    assert "no photo has the split 'train'" in result.finding("few_products").notes[0]
+
+
+def test_names_that_look_the_same(rows, tmp_path):
+    """Each way once: case, Unicode form, a blank, what is not seen; and one file under two paths."""
+    first, second = rows[0]["sku"], rows[PHOTOS_PER_PRODUCT]["sku"]
+    rows[1]["sku"] = first.upper()
+    rows[2]["sku"] = f"{first}\u200b"
+    rows[PHOTOS_PER_PRODUCT + 1]["sku"] = f"\u00a0{second}"
+    rows.append({**rows[5], "path": f"./{rows[5]['path']}"})
+    result = audited(rows, tmp_path / "photos", examples_per_class=2)
+    notes = result.finding("alike_skus").notes
+    assert len(notes) == 2
+    assert notes[0] == (f"catalog.csv:2: {first!r}, catalog.csv:3: {first.upper()!r}, catalog.csv:4: '{first}\\u200b'")
+    assert result.finding("alike_paths").groups == ((5, len(rows) - 1),)
+    assert not result.finding("alike_skus").blocks
+
+
+def test_skus_that_were_numbers(rows, tmp_path):
+    names = {sku: f"{4711 + number}.0" for number, sku in enumerate(dict.fromkeys(row["sku"] for row in rows))}
+    for row in rows[: 2 * PHOTOS_PER_PRODUCT]:
+        row["sku"] = names[row["sku"]]
+    finding = audited(rows, tmp_path / "photos").finding("float_skus")
+    assert finding.title == "2 skus end in .0"
+    assert finding.notes[0] == "catalog.csv:2: 4711.0"
+    assert not finding.blocks
+
+
+def test_audit_and_training_say_the_same_of_splits(rows, tmp_path):
+    """Whatever the splits are: training refuses what the audit says must be mended, in these respects."""
+    rng = np.random.default_rng(3)
+    for trial in range(12):
+        splits = rng.choice(["train", "test", "Val", ""], 6, p=[0.5, 0.2, 0.2, 0.1])
+        by_sku = dict(zip(dict.fromkeys(row["sku"] for row in rows), np.resize(splits, 99)))
+        for row in rows:
+            row["split"] = by_sku[row["sku"]]
+        if trial % 3 == 0:
+            rows[trial]["split"] = "test"
+        blocks = audited(rows[:30], tmp_path / "photos").blocks
+        try:
+            parts_of(load_csv(save(rows[:30], tmp_path / "photos"))).train.check_trainable()
+            is_refused = False
+        except CatalogError:
+            is_refused = True
+        assert blocks == is_refused, splits
 
 
 def test_odd_photos(rows, tmp_path):

@@ -36,6 +36,7 @@ PUBLIC = {
         "Catalog",
         "CatalogError",
         "PKSampler",
+        "Parts",
         "augmentation",
         "check_photos",
         "decode_and_resize",
@@ -51,6 +52,7 @@ PUBLIC = {
         "load_inshop",
         "load_sop",
         "make_synthetic_catalog",
+        "parts_of",
         "training_dataset",
     ],
     eet_tf.index: [

@@ -55,7 +55,12 @@ flags.DEFINE_string("data_dir", None, "Where the photos are; synthetic: where th
 flags.DEFINE_bool("drop_singles", False, "Leave out products with one photo instead of refusing them.")
 flags.DEFINE_bool("check_photos", True, "Decode every photo once before training.")
 flags.DEFINE_bool("cache", False, "Decode the photos to learn from once and keep them, N x size x size x 3 bytes.")
-flags.DEFINE_float("hold_out", 0.1, "Share of the training products kept aside to choose the best epoch; 0: none.")
+flags.DEFINE_float(
+    "hold_out",
+    0.1,
+    "Share of the training products kept aside to choose the best epoch; 0: none. A validation split of the list comes "
+    "first.",
+)
 flags.DEFINE_string("model_dir", "runs/synthetic", "What training writes: model.keras, history.csv, metrics.json, ...")
 
 flags.DEFINE_enum(
@@ -154,14 +159,11 @@ def _catalogs():
     catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir)
     if FLAGS.category_column:
         catalog = catalog.categorized_by(FLAGS.category_column)
-    splits = set() if catalog.splits is None else set(catalog.splits.tolist())
-    test = catalog.split("test") if "test" in splits else None
-    train = catalog.split("train") if "train" in splits else catalog
+    train, validation, test = data.parts_of(catalog)
     if FLAGS.drop_singles:
         train = train.without_singles()
     train.check_trainable()
-    validation = None
-    if FLAGS.hold_out:
+    if FLAGS.hold_out and validation is None:
         train, validation = train.hold_out(FLAGS.hold_out, FLAGS.seed)
     return train, validation, test
 
@@ -412,6 +414,7 @@ def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     if done:
         _say(f"Going on after epoch {done} of {FLAGS.epochs}.")
     measured_on = test or validation
+    num_copies = _count_copies(train, measured_on) if run.writes and measured_on else 0
     embedder = workers.copy_of_worker(learner).embedder if _is_shared() else learner.embedder
     if run.writes and measured_on and run.read_json("before.json") is None:
         _say(f"Measuring the untrained embedder on {len(measured_on):,} photos.")
@@ -434,10 +437,25 @@ def _train(run, learner, sampler, attributes, train, validation, test) -> None:
     else:
         learner.fit(batches((0, 1)), **how, shuffle=False)
     if run.writes:
-        _write_figures(run, progress.best_epoch(), time.monotonic() - started, validation, test)
+        _write_figures(run, progress.best_epoch(), time.monotonic() - started, validation, test, num_copies)
 
 
-def _write_figures(run, best_epoch: int, seconds: float, validation, test) -> None:
+def _count_copies(train, measured_on) -> int:
+    """How many of the photos that figures come from are copies of photos that are learned from; says so."""
+    from eet_tf.data.splits import copies
+
+    found = copies(train, measured_on)
+    if found:
+        learned, measured = found[0]
+        _say(
+            f"{len(found):,} of the {len(measured_on):,} photos to measure on are copies of photos to learn from, e.g. "
+            f"{measured_on.paths[measured]} of {train.paths[learned]}. Figures will be too good. "
+            "python -m eet_tf.audit names all of them."
+        )
+    return len(found)
+
+
+def _write_figures(run, best_epoch: int, seconds: float, validation, test, num_copies: int) -> None:
     """Measures the best embedder and writes all that is said of the run."""
     import eet_tf
     from eet_tf.comparison import ClassResults
@@ -451,6 +469,7 @@ def _write_figures(run, best_epoch: int, seconds: float, validation, test) -> No
         ClassResults.of(ranking, _ks(), measured_on.label_skus).write(run.path("classes.csv"))
         after = ranking.summary(_ks())
         figures.update(measured_on="test" if test else "validation", before=run.read_json("before.json"), after=after)
+        figures["copies_of_training_photos"] = num_copies
         if measured_on.categories is not None:
             asked_for = is_query(len(measured_on), measured_on.roles)
             figures["by_category"] = ranking.by_group(measured_on.categories[asked_for], _ks())
@@ -458,7 +477,8 @@ def _write_figures(run, best_epoch: int, seconds: float, validation, test) -> No
     plot_curves(run.read_history(), run.path("curves.png"))
     if measured_on:
         shares = [100 * figures[when]["recall@1"] for when in ("before", "after")]
-        _say(f"R@1 on unseen {figures['measured_on']} products: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
+        products = f"{'' if num_copies else 'unseen '}{figures['measured_on']} products"
+        _say(f"R@1 on {products}: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
     _say(f"The embedder is {run.path('model.keras')}.")
 
 

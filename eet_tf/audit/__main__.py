@@ -8,6 +8,7 @@ Ends with 0 if training may start, with 1 if something must be mended first, wit
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -53,9 +54,11 @@ def _loaded(arguments: argparse.Namespace):
         raise _UsageError(f"--output must be a file. Received: {arguments.output}, which is a folder.")
     catalog = load_dataset(arguments.dataset, arguments.data_dir)
     try:
-        return catalog.split(arguments.split)
+        part = catalog.split(arguments.split)
     except CatalogError as error:
         raise _UsageError(str(error)) from error
+    # a part is looked at as what might be learned from
+    return part if part is catalog else dataclasses.replace(part, splits=None)
 
 
 def _show_progress(done: int) -> None:

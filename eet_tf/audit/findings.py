@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from eet_tf.audit.duplicates import LEAST_SPREAD, TOLERANCE, near_groups, spread
 from eet_tf.audit.prints import PhotoPrints, read_prints
+from eet_tf.data import splits, values
 from eet_tf.data.catalog import Catalog
 
 EXAMPLES_PER_CLASS = 4  # as train/main.py has it
 _MOST_PLACES = 6  # of copies, that are told
+_FLOAT_SKU = re.compile(r"\d+\.0")
+_MOST_FLOAT_SKUS = 100  # shown one by one
 LEAST_SIDE = 32  # pixels; no copy of a smaller photo is found either
 MOST_ELONGATED = 4.0  # the longer side over the shorter: squashed to a square, little is left of the latter
 
@@ -84,17 +89,20 @@ def audit_catalog(
 ) -> AuditResult:
     """Decodes every photo of a catalogue once and says what is wrong with photos and labels.
 
-    What is learned from is the split `"train"`, or all of it if there is none. Training must wait for
+    What is learned from is the split `"train"`, or all of it if there are no splits, as in training. Training must wait
+    for
 
     - photos that cannot be read (JPEG, PNG, BMP, GIF and WebP can),
     - products to learn from with a single photo, or fewer than two products,
-    - products that are both in `"train"` and in another split: figures would not be of unseen products.
+    - products that are in two splits: figures would not be of unseen products.
 
     To be looked at, since only a person can say what is right:
 
     - near copies in different splits, of different products, and of one product,
     - products to learn from with fewer than `examples_per_class` photos, which are repeated in every batch,
     - products of other splits with a single photo, which nothing can find,
+    - skus or paths that differ and look the same, in case, Unicode form or characters that are not seen,
+    - skus such as `4711.0`, which a table program made of whole numbers,
     - photos that are tiny, elongated or of one colour.
 
     Args:
@@ -125,12 +133,14 @@ def audit_catalog(
     if not tolerance >= 0:
         raise ValueError(f"`tolerance` must be 0 or more. Received: tolerance={tolerance}.")
     prints = read_prints(catalog.files.tolist(), num_threads, progress)
-    is_training = _is_training(catalog)
+    is_training = splits.is_learned(catalog)
     findings = [
         _unreadable(catalog, prints),
         _few_products(catalog, is_training),
         _single_photos(catalog, is_training),
         _shared_products(catalog),
+        *_alike_names(catalog),
+        _float_skus(catalog),
         *_copies(catalog, near_groups(prints, tolerance)),
         _small_products(catalog, is_training, examples_per_class),
         _cannot_be_found(catalog, is_training),
@@ -139,12 +149,6 @@ def audit_catalog(
     found = sorted(filter(None, findings), key=lambda finding: not finding.blocks)
     training = int(is_training.sum()), len(set(catalog.labels[is_training].tolist()))
     return AuditResult(catalog, tuple(found), _categories(catalog), training)
-
-
-def _is_training(catalog: Catalog) -> np.ndarray:
-    if catalog.splits is None or "train" not in catalog.splits:
-        return np.ones(len(catalog), bool)
-    return catalog.splits == "train"
 
 
 def _finding(
@@ -182,6 +186,9 @@ def _few_products(catalog: Catalog, is_training: np.ndarray) -> Finding | None:
     if len(set(catalog.labels[rows].tolist())) > 1:
         return None
     advice = "Learning needs two products at least, to tell apart."
+    if not len(rows):
+        title, note = "There is no photo to learn from", splits.split_complaints(catalog)[0]
+        return _finding("few_products", title, advice, [np.arange(len(catalog))], [note], blocks=True)
     return _finding("few_products", "There is only one product to learn from", advice, [rows], [""], blocks=True)
 
 
@@ -239,15 +246,10 @@ def _cannot_be_found(catalog: Catalog, is_training: np.ndarray) -> Finding | Non
 
 
 def _shared_products(catalog: Catalog) -> Finding | None:
-    """Products of "train" in another split."""
-    if catalog.splits is None:
-        return None
-    is_training = catalog.splits == "train"
-    shared = np.intersect1d(catalog.labels[is_training], catalog.labels[~is_training])
-    groups = [np.flatnonzero(catalog.labels == label) for label in shared]
+    groups = splits.shared_products(catalog)
     return _finding(
         "shared_products",
-        "{n} product{s} {has} photos in the split 'train' and in another",
+        "{n} product{s} {has} photos in several splits",
         "What is measured on them is not how unseen products are found. Give all photos of a product one split.",
         groups,
         [f"{_place(catalog, rows[0])}: {catalog.skus[rows[0]]}: {_splits(catalog, rows)}" for rows in groups],
@@ -255,10 +257,50 @@ def _shared_products(catalog: Catalog) -> Finding | None:
     )
 
 
+def _alike_names(catalog: Catalog) -> list[Finding | None]:
+    """Names that a person takes for the same: skus, and paths, which may also be one file written in two ways."""
+    return [
+        _alike(
+            catalog,
+            "alike_skus",
+            "{n} group{s} of skus that look the same",
+            "They differ in case, Unicode form, blanks or characters that are not seen, so they are different products "
+            "here. If they are one product, write its sku in one way.",
+            catalog.skus,
+            values.look,
+        ),
+        _alike(
+            catalog,
+            "alike_paths",
+            "{n} group{s} of paths that look the same",
+            "Is one photo listed twice? Each path is a photo of its own here.",
+            catalog.paths,
+            lambda path: values.look(os.path.normpath(path)),
+        ),
+    ]
+
+
+def _alike(catalog: Catalog, kind: str, title: str, advice: str, texts: np.ndarray, look) -> Finding | None:
+    groups = values.look_alike(texts.tolist(), look)
+    notes = [", ".join(f"{_place(catalog, row)}: {ascii(texts[row])}" for row in rows) for rows in groups]
+    return _finding(kind, title, advice, groups, notes)
+
+
+def _float_skus(catalog: Catalog) -> Finding | None:
+    labels = [label for label, sku in enumerate(catalog.label_skus.tolist()) if _FLOAT_SKU.fullmatch(sku)]
+    groups = [np.flatnonzero(catalog.labels == label) for label in labels[:_MOST_FLOAT_SKUS]]
+    return _finding(
+        "float_skus",
+        "{n} sku{s} end in .0" if len(labels) <= _MOST_FLOAT_SKUS else f"{len(labels):,} skus end in .0",
+        "A table program makes floats of whole numbers where a value of the column is missing: then 4711 becomes "
+        "4711.0, which other systems do not know. Save the list with the sku as text.",
+        groups,
+        [f"{_place(catalog, rows[0])}: {catalog.skus[rows[0]]}" for rows in groups],
+    )
+
+
 def _splits(catalog: Catalog, rows: np.ndarray) -> str:
-    splits = np.zeros(len(catalog), "U1") if catalog.splits is None else catalog.splits
-    counts = collections.Counter(splits[rows].tolist())
-    return ", ".join(f"{number} in {name or 'none'}" for name, number in sorted(counts.items()))
+    return ", ".join(f"{number} in {name or 'none'}" for name, number in splits.count_splits(catalog, rows))
 
 
 def _copies(catalog: Catalog, groups: list[np.ndarray]) -> list[Finding | None]:

@@ -6,6 +6,7 @@ _NAMES = {
     "AttributeTable": "eet_tf.data.attributes",
     "Catalog": "eet_tf.data.catalog",
     "CatalogError": "eet_tf.data.catalog",
+    "Parts": "eet_tf.data.splits",
     "PKSampler": "eet_tf.data.sampling",
     "augmentation": "eet_tf.data.augment",
     "check_photos": "eet_tf.data.pipeline",
@@ -22,6 +23,7 @@ _NAMES = {
     "load_inshop": "eet_tf.data.deepfashion",
     "load_sop": "eet_tf.data.benchmarks",
     "make_synthetic_catalog": "eet_tf.data.synthetic",
+    "parts_of": "eet_tf.data.splits",
     "training_dataset": "eet_tf.data.pipeline",
 }
 __all__ = sorted(_NAMES)

@@ -9,6 +9,7 @@ from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.images import decode_and_resize
 from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, training_dataset
 from eet_tf.data.sampling import PKSampler
+from eet_tf.data.splits import Parts, parts_of
 from eet_tf.data.synthetic import make_synthetic_catalog
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Catalog",
     "CatalogError",
     "PKSampler",
+    "Parts",
     "augmentation",
     "check_photos",
     "decode_and_resize",
@@ -31,5 +33,6 @@ __all__ = [
     "load_inshop",
     "load_sop",
     "make_synthetic_catalog",
+    "parts_of",
     "training_dataset",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
 
-_ANSWERS = np.array(["no", "yes", ""])  # found by value: 0, 1, and -1 for the last
+_ANSWERS = np.array(["no", "yes", ""], dtype=object)  # found by value: 0, 1, and -1 for the last
 _VALUES = {"no": 0, "yes": 1, "": -1}
 _MOST_WORDS = 1000
 
@@ -142,7 +142,7 @@ def _distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.array_equal(_ANSWERS[codes], cells):  # hundreds of columns are like that, and sorting each takes long
         return _ANSWERS, codes
     texts, codes = np.unique(cells, return_inverse=True)
-    return np.char.strip(texts), codes.reshape(-1)
+    return np.array([text.strip() for text in texts.tolist()], dtype=object), codes.reshape(-1)
 
 
 def _words(text: str) -> set[str]:

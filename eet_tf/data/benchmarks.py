@@ -10,7 +10,7 @@ import numpy as np
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.fine_grained import load_cars196, load_cub
-from eet_tf.data.lists import check_listed_files, numbered_lines, read_csv, split_fields
+from eet_tf.data.lists import listed, numbered_lines, read_csv, split_fields
 from eet_tf.data.synthetic import make_synthetic_catalog
 
 _PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
@@ -39,9 +39,14 @@ def load_sop(data_dir: str) -> Catalog:
     """
     rows = [row for split in ("train", "test") for row in _sop_rows(os.path.join(data_dir, f"Ebay_{split}.txt"), split)]
     paths, skus, categories, splits, places = zip(*rows) if rows else [()] * 5
-    check_listed_files(data_dir, paths, places)
     attributes = _attributes_by_path(os.path.join(data_dir, "attributes.csv"), paths)
-    return Catalog(paths, skus, categories, attributes, splits, root=data_dir, source=f"{data_dir}/Ebay_*.txt")
+    source = os.path.join(data_dir, "Ebay_*.txt")
+    return listed(
+        data_dir,
+        paths,
+        places,
+        lambda: Catalog(paths, skus, categories, attributes, splits, root=data_dir, source=source, lines=places),
+    )
 
 
 def _sop_rows(file: str, split: str) -> Iterator[tuple[str, ...]]:
@@ -68,7 +73,7 @@ def _attributes_by_path(file: str, paths: Sequence[str]) -> dict[str, np.ndarray
         raise CatalogError(f"{file} has no row for any listed photo. Its paths must be those of the lists.")
     picked = [rows.get(path, -1) for path in paths]  # -1 is the cell that stands behind the last row
     return {
-        name: np.array([*column, ""], dtype=np.str_)[picked]
+        name: np.array([*column, ""], dtype=object)[picked]
         for name, column in columns.items()
         if name not in ("path", "class_id")
     }
@@ -77,25 +82,32 @@ def _attributes_by_path(file: str, paths: Sequence[str]) -> dict[str, np.ndarray
 def load_csv(data_dir: str) -> Catalog:
     """A CSV list with a header: columns `path` and `sku`, optional `category` and `split`, any other is an attribute.
 
+    A photo's split is `train`, `validation` or `test`, see `Catalog`. A column without a name is left out if it is
+    empty or numbers the rows, as pandas and spreadsheets write it; with anything else in it, it is refused.
+
     Args:
         data_dir: the CSV file, or a folder that holds it as `catalog.csv`. Paths in it start from its folder.
 
     Raises:
-        CatalogError: names the file and line of what is wrong.
+        CatalogError: names the file and line of all that is wrong.
     """
     file = os.path.join(data_dir, "catalog.csv") if os.path.isdir(data_dir) else data_dir
     root = os.path.dirname(file)
     numbers, columns = read_csv(file, needed=("path", "sku"))
-    check_listed_files(root, columns["path"], (f"{file}:{number}" for number in numbers))
-    return Catalog(
+    return listed(
+        root,
         columns["path"],
-        columns["sku"],
-        columns.get("category"),
-        {name: column for name, column in columns.items() if name not in _CSV_ROLES},
-        columns.get("split"),
-        root=root,
-        source=file,
-        lines=numbers,
+        (f"{file}:{number}" for number in numbers),
+        lambda: Catalog(
+            columns["path"],
+            columns["sku"],
+            columns.get("category"),
+            {name: column for name, column in columns.items() if name not in _CSV_ROLES},
+            columns.get("split"),
+            root=root,
+            source=file,
+            lines=numbers,
+        ),
     )
 
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from eet_tf.data import values
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _ROLES = ("query", "gallery", "")
+_MOST_COMPLAINTS = 1000  # lines of one message
 
 
 class CatalogError(ValueError):
-    """A catalogue that cannot be used; the message names the file, the line and the mend."""
+    """A catalogue that cannot be used; the message names the file, the line and the mend of all that is wrong."""
+
+
+def one_after_another(complaints: Sequence[str]) -> str:
+    """Complaints as the lines of one message; of very many the first, and how many more there are."""
+    if len(complaints) <= _MOST_COMPLAINTS:
+        return "\n".join(complaints)
+    return "\n".join(
+        [*complaints[:_MOST_COMPLAINTS], f"... and {len(complaints) - _MOST_COMPLAINTS:,} more like these."]
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,23 +39,29 @@ class Catalog:
 
     Args:
         paths: `[N]` photo files, relative to `root` or absolute. A path is also the photo's id.
-        skus: `[N]` product identifiers, any strings. Photos of one product share one.
-        categories: optional `[N]` strings, one category per photo.
-        attributes: optional `{name: [N] strings}`, e.g. `{"colour": [...]}`.
-        splits: optional `[N]` strings, e.g. `"train"` or `"test"`.
+        skus: `[N]` product identifiers, strings or whole numbers, which become strings. Photos of one product share
+            one. A value that is missing (None, NaN, NA, a blank, or their names as text) is refused, and so is a float.
+        categories: optional `[N]` strings or whole numbers, one category per photo; `""` where it has none.
+        attributes: optional `{name: [N] values}`, e.g. `{"colour": [...]}`; a missing value becomes `""`, unknown.
+        splits: optional `[N]` strings: `"train"`, `"validation"` or `"test"`, in any case, or one of their other
+            spellings `training`, `val`, `valid`, `testing`; `""` for a photo in none. Anything else is refused. If
+            all are `""`, there are no splits.
         roles: optional `[N]` strings, what evaluation uses a photo for: `"query"`, `"gallery"`, or `""` for both
             (each photo is searched among all the others). Without roles every photo serves as both.
         root: folder that relative paths start from.
         source: where the rows come from (a list file), for error messages.
-        lines: optional `[N]` line numbers in `source`, for error messages.
+        lines: optional `[N]` line numbers in `source`, or strings `"file:line"` where there are several files, for
+            error messages.
+
+    Strings are kept as `[N]` arrays of Python strings, so that one long text takes no room in the other rows.
 
     Attributes:
         labels: `[N]` int64, the skus numbered densely from 0 in sorted order.
         label_skus: `[C]` strings, the sku of each label.
 
     Raises:
-        CatalogError: if it is empty, a column's length differs, a sku is empty, a role is none of the three or a
-            photo is listed twice.
+        CatalogError: if it is empty, a column's length differs, a sku or path is missing, a split or role is not one of
+            those above, or a photo is listed twice. It names all rows that are wrong.
 
     Example:
 
@@ -78,63 +98,112 @@ class Catalog:
         ): ...
 
     def __post_init__(self):
-        for name in ("paths", "skus", "categories", "splits", "roles"):
-            if getattr(self, name) is not None:
-                self._set(name, np.asarray(getattr(self, name), dtype=np.str_))
-        if self.lines is not None:
-            self._set("lines", np.asarray(self.lines, dtype=np.int64))
-        self._set("attributes", {name: np.asarray(column, dtype=np.str_) for name, column in self.attributes.items()})
+        self._set("attributes", dict(self.attributes))
         self._check_lengths()
-        self._check_rows()
-        label_skus, labels = np.unique(self.skus, return_inverse=True)
-        self._set("label_skus", label_skus)
-        self._set("labels", labels.reshape(-1).astype(np.int64))
+        if self.lines is not None:
+            is_place = any(isinstance(line, str) for line in self.lines[:1])
+            self._set("lines", self.lines if is_place else self.lines.astype(np.int64))
+        self._refuse([*self._read_columns(), *self._wrong_roles(), *self._repeated_photos()])
+        label_skus = sorted(set(self.skus.tolist()))
+        labels = {sku: label for label, sku in enumerate(label_skus)}
+        self._set("label_skus", values.as_objects(label_skus))
+        self._set("labels", np.fromiter(map(labels.__getitem__, self.skus.tolist()), np.int64, len(self)))
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
 
-    def _columns(self) -> dict[str, np.ndarray]:
-        columns = {name: getattr(self, name) for name in ("skus", "categories", "splits", "roles", "lines")}
-        columns.update({f"attributes[{name!r}]": column for name, column in self.attributes.items()})
-        return {name: column for name, column in columns.items() if column is not None}
+    def _refuse(self, complaints: Sequence[str]) -> None:
+        if complaints:
+            raise CatalogError(one_after_another(complaints))
 
     def _check_lengths(self) -> None:
-        if len(self.paths) == 0:
+        """Makes arrays of all columns; refuses those that do not belong together."""
+        given = {name: getattr(self, name) for name in ("paths", "skus", "categories", "splits", "roles", "lines")}
+        columns = {name: values.as_objects(column) for name, column in given.items() if column is not None}
+        attributes = {name: values.as_objects(column) for name, column in self.attributes.items()}
+        for name, column in columns.items():
+            self._set(name, column)
+        self._set("attributes", attributes)
+        if self.paths.shape == (0,):
             raise CatalogError(f"{self.source} lists no photos. Give at least two photos of at least two products.")
-        for name, column in self._columns().items():
-            if column.shape != self.paths.shape:
-                raise CatalogError(
-                    f"`{name}` must have one value per photo. "
-                    f"Received: shape {column.shape} for {len(self.paths)} photos."
+        if self.paths.ndim != 1:
+            raise CatalogError(f"`paths` must be a list of photo files. Received: shape {self.paths.shape}.")
+        named = {**columns, **{f"attributes[{name!r}]": column for name, column in attributes.items()}}
+        self._refuse(
+            [
+                f"`{name}` must have one value per photo. Received: shape {column.shape} for {len(self.paths)} photos."
+                for name, column in named.items()
+                if column.shape != self.paths.shape
+            ]
+        )
+
+    def _read_columns(self) -> Iterable[str]:
+        """Makes strings of all columns; yields what is no string and no number, and what is missing."""
+        refused_rows: set[int] = set()
+        for name, what in (("paths", "path"), ("skus", "sku"), ("categories", "category"), ("splits", "split")):
+            if getattr(self, name) is None:
+                continue
+            texts, refused = values.read_names(getattr(self, name))
+            self._set(name, texts)
+            refused_rows.update(refused)
+            for row, reason in refused.items():
+                yield f"{self._place(row)}: the {what} of a photo: {reason}."
+        if self.roles is not None:
+            self._set("roles", values.read_cells(self.roles))
+        self._set("attributes", {name: values.read_cells(column) for name, column in self.attributes.items()})
+        yield from self._missing_names(refused_rows)
+        if self.splits is not None:
+            yield from self._read_splits()
+
+    def _missing_names(self, refused_rows: set[int]) -> Iterable[str]:
+        for row, (path, sku) in enumerate(zip(self.paths.tolist(), self.skus.tolist())):
+            if row not in refused_rows and (not path.strip() or not sku.strip()):
+                yield f"{self._place(row)}: a row has no path or no sku. Fill it in or delete the row."
+            elif sku in values.MISSING_TEXTS:
+                yield (
+                    f"{self._place(row)}: the sku is {sku!r}, which programs write where a value is missing. Fill it "
+                    "in or delete the row; if a product has that name, give it another."
                 )
 
-    def _check_rows(self) -> None:
-        empty = np.flatnonzero((self.skus == "") | (self.paths == ""))
-        if empty.size:
-            raise CatalogError(f"{self.where(empty[0])}: a row has no path or no sku. Fill it in or delete the row.")
-        self._check_roles()
-        order = np.argsort(self.paths, kind="stable")
-        repeats = np.flatnonzero(self.paths[order][1:] == self.paths[order][:-1])
-        if repeats.size:
-            first, second = order[repeats[0]], order[repeats[0] + 1]
-            raise CatalogError(
-                f"{self.where(second)}: photo {str(self.paths[second])!r} is listed a second time "
-                f"(first at {self.where(first)}). List every photo once."
+    def _read_splits(self) -> Iterable[str]:
+        splits, unknown = values.read_splits(np.asarray(self.splits).tolist())
+        for text, rows in unknown.items():
+            others = len(rows) - 1
+            times = f", and in {others:,} other row{'' if others == 1 else 's'}" if others else ""
+            yield (
+                f"{self._place(rows[0])}: a split must be one of {values.allowed_splits()}, or empty. "
+                f"Received: {text!r}{times}."
             )
+        self._set("splits", splits if (splits != "").any() else None)
 
-    def _check_roles(self) -> None:
-        if self.roles is None:
-            return
-        wrong = np.flatnonzero(~np.isin(self.roles, _ROLES))
-        if wrong.size:
-            raise CatalogError(
-                f"{self.where(wrong[0])}: the role of a photo must be 'query', 'gallery' or '' (both). "
-                f"Received: {str(self.roles[wrong[0]])!r}."
-            )
+    def _wrong_roles(self) -> Iterable[str]:
+        for row, role in enumerate(() if self.roles is None else self.roles.tolist()):
+            if role not in _ROLES:
+                yield (
+                    f"{self._place(row)}: the role of a photo must be 'query', 'gallery' or '' (both). "
+                    f"Received: {role!r}."
+                )
+
+    def _repeated_photos(self) -> Iterable[str]:
+        first: dict[str, int] = {}
+        for row, path in enumerate(self.paths.tolist()):
+            known = first.setdefault(path, row)
+            if known != row and path:
+                yield (
+                    f"{self._place(row)}: photo {path!r} is listed a second time (first at {self._place(known)}). "
+                    "List every photo once."
+                )
+
+    def _place(self, row: int) -> str:
+        """As `where`; with the number of the row where no line is known."""
+        return f"{self.source}, row {row}" if self.lines is None else self.where(row)
 
     def where(self, row: int) -> str:
         """The place a row came from, as `file:line`."""
-        return self.source if self.lines is None else f"{self.source}:{self.lines[row]}"
+        if self.lines is None:
+            return self.source
+        line = self.lines[row]
+        return line if isinstance(line, str) else f"{self.source}:{line}"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -147,7 +216,7 @@ class Catalog:
     @property
     def files(self) -> np.ndarray:
         """`[N]` photo files, joined to `root`."""
-        return np.array([os.path.join(self.root, path) for path in self.paths], dtype=np.str_)
+        return values.as_objects([os.path.join(self.root, path) for path in self.paths.tolist()])
 
     def columns(self) -> dict[str, np.ndarray]:
         """What photos can be filtered by, `{name: [N] strings}`: the attributes, and the category if there is one."""
@@ -204,18 +273,22 @@ class Catalog:
     def split(self, name: str) -> Catalog:
         """The rows of one split; `"all"` means every row.
 
+        Args:
+            name: the split, in any spelling that the splits of a catalogue may have.
+
         Raises:
             CatalogError: if there are no splits or none of that name.
         """
         if name == "all":
             return self
-        known = [] if self.splits is None else sorted(set(self.splits.tolist()))
-        if name not in known:
+        known = [] if self.splits is None else sorted(set(self.splits.tolist()) - {""})
+        split = values.read_split(name)
+        if split not in known:
             raise CatalogError(
                 f"`split` must be 'all' or a split of {self.source}: {known or 'it has none'}. "
                 f"Received: split={name!r}."
             )
-        return self.take(np.asarray(self.splits == name))
+        return self.take(np.asarray(self.splits == split, bool))
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Catalog, Catalog]:
         """Cuts it in two with no product in both: (the rest, about `share` of the products).
@@ -240,13 +313,9 @@ class Catalog:
         return self.take(~mask), self.take(mask)
 
     def check_files(self) -> Catalog:
-        """Raises `CatalogError` for the first listed photo that is missing or empty; returns itself."""
-        for row, file in enumerate(self.files.tolist()):
-            where = self.where(row)
-            if not os.path.isfile(file):
-                raise CatalogError(f"{where}: photo file {file!r} does not exist. Mend the path or delete the row.")
-            if os.path.getsize(file) == 0:
-                raise CatalogError(f"{where}: photo file {file!r} is empty. Replace it or delete the row.")
+        """Raises `CatalogError` for the listed photos that are missing or empty, all of them; returns itself."""
+        places = map(self.where, range(len(self)))
+        self._refuse(missing_photos(self.root, self.paths.tolist(), places))
         return self
 
     def check_trainable(self) -> Catalog:
@@ -270,3 +339,47 @@ class Catalog:
     def without_singles(self) -> Catalog:
         """The catalogue without the products that have only one photo."""
         return self.take(np.bincount(self.labels)[self.labels] >= 2)
+
+
+def missing_photos(root: str, paths: Iterable[str], places: Iterable[str]) -> list[str]:
+    """What is to be said of listed photos that are not there or empty.
+
+    Args:
+        root: folder that relative paths start from.
+        paths: of the photos; `""` is passed over.
+        places: where each is listed.
+    """
+    complaints, names_in = [], functools.lru_cache(64)(_names_in)
+    for path, place in zip(paths, places):
+        if not path:
+            continue
+        file = os.path.join(root, path)
+        size = _size(file)
+        if size is None:
+            hint = _hint(file, names_in)
+            complaints.append(f"{place}: photo file {file!r} does not exist. Mend the path or delete the row.{hint}")
+        elif size == 0:
+            complaints.append(f"{place}: photo file {file!r} is empty. Replace it or delete the row.")
+    return complaints
+
+
+def _size(file: str) -> int | None:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):  # the latter for a path that no file can have
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _names_in(folder: str) -> dict[str, str]:
+    try:
+        return {values.look(name): name for name in os.listdir(folder or ".")}
+    except (OSError, ValueError):
+        return {}
+
+
+def _hint(file: str, names_in: Callable[[str], dict[str, str]]) -> str:
+    """Names the file beside a missing one whose name looks the same, as those of another Unicode form or case do."""
+    folder, name = os.path.split(file)
+    alike = names_in(folder).get(values.look(name))
+    return f" Its folder has {ascii(alike)}, whose name only looks the same as {ascii(name)}." if alike else ""

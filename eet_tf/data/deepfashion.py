@@ -14,7 +14,7 @@ import numpy as np
 
 from eet_tf.data.attributes import answer_columns
 from eet_tf.data.catalog import Catalog, CatalogError
-from eet_tf.data.lists import check_listed_files, find_file, numbered_lines, split_fields
+from eet_tf.data.lists import find_file, listed, numbered_lines, split_fields
 
 _PARTITIONS = (os.path.join("Eval", "list_eval_partition.txt"), "list_eval_partition.txt")
 _INSHOP_HEADER = ["image_name", "item_id", "evaluation_status"]
@@ -130,9 +130,13 @@ def _make_catalog(data_dir: str, file: str, photos: list[_Photo]) -> Catalog:
     is_unpacked_below = os.path.isdir(os.path.join(data_dir, "Img", "img"))
     root = os.path.join(data_dir, "Img") if is_unpacked_below else data_dir
     categories = [_category(place, path) for place, path in zip(places, paths)]
-    check_listed_files(root, paths, places)
     attributes = _item_attributes(data_dir, items)
-    return Catalog(paths, items, categories, attributes, splits, roles, root=root, source=file, lines=numbers)
+    return listed(
+        root,
+        paths,
+        places,
+        lambda: Catalog(paths, items, categories, attributes, splits, roles, root=root, source=file, lines=numbers),
+    )
 
 
 def _category(place: str, path: str) -> str:

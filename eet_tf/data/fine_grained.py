@@ -11,7 +11,7 @@ import numpy as np
 
 from eet_tf.data.attributes import answer_columns
 from eet_tf.data.catalog import Catalog, CatalogError
-from eet_tf.data.lists import check_listed_files, find_file, numbered_lines, split_fields
+from eet_tf.data.lists import find_file, listed, numbered_lines, split_fields
 
 _CUB_TRAIN_CLASSES = 100
 _CUB_ATTRIBUTE_NAMES = [os.path.join(folder, "attributes.txt") for folder in ("attributes", "", os.pardir)]
@@ -52,16 +52,21 @@ def load_cub(data_dir: str) -> Catalog:
     unlabelled = [line for line, image in zip(lines, images) if image not in classes]
     if unlabelled:
         raise CatalogError(f"{file}:{unlabelled[0]}: the photo has no class in image_class_labels.txt. Add its row.")
-    check_listed_files(root, paths, (f"{file}:{line}" for line in lines))
     numbers = [classes[image] for image in images]
-    return Catalog(
+    attributes = _cub_attributes(data_dir, images)
+    return listed(
+        root,
         paths,
-        [names[number] for number in numbers],
-        attributes=_cub_attributes(data_dir, images),
-        splits=_class_splits(numbers, _CUB_TRAIN_CLASSES),
-        root=root,
-        source=file,
-        lines=lines,
+        (f"{file}:{line}" for line in lines),
+        lambda: Catalog(
+            paths,
+            [names[number] for number in numbers],
+            attributes=attributes,
+            splits=_class_splits(numbers, _CUB_TRAIN_CLASSES),
+            root=root,
+            source=file,
+            lines=lines,
+        ),
     )
 
 
@@ -100,13 +105,18 @@ def load_cars196(data_dir: str) -> Catalog:
     for place, number in zip(places, numbers):
         if not 1 <= number <= len(names):
             raise CatalogError(f"{place}: `class` must be one of the {len(names)} classes. Received: {number}.")
-    check_listed_files(data_dir, paths, places)
-    return Catalog(
+    return listed(
+        data_dir,
         paths,
-        [names[number - 1] for number in numbers],
-        splits=_class_splits(numbers, _CARS_TRAIN_CLASSES),
-        root=data_dir,
-        source=file,
+        places,
+        lambda: Catalog(
+            paths,
+            [names[number - 1] for number in numbers],
+            splits=_class_splits(numbers, _CARS_TRAIN_CLASSES),
+            root=data_dir,
+            source=file,
+            lines=places,
+        ),
     )
 
 
@@ -227,7 +237,9 @@ def _read_matlab(file: str, variable: str) -> np.ndarray:
         ) from error
     try:
         return np.atleast_1d(loadmat(file, squeeze_me=True, variable_names=[variable])[variable])
+    except NotImplementedError as error:
+        raise CatalogError(f"{file} is a MATLAB file of version 7.3, which is not read. Save it with -v7.") from error
     except Exception as error:  # SciPy raises many kinds over a damaged file
         raise CatalogError(
-            f"{file} has no variable {variable!r} that SciPy can read: {error!r}. Get it anew."
+            f"{file} is no MATLAB file with a variable {variable!r}, or is damaged. Get it anew."
         ) from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from eet_tf.data.catalog import CatalogError
+from eet_tf.data.catalog import Catalog, CatalogError, missing_photos, one_after_another
+from eet_tf.data.values import shared
+
+_ROWS_AT_ONCE = 10_000
 
 
 def find_file(data_dir: str, *names: str) -> str:
@@ -34,7 +37,7 @@ def numbered_lines(file: str) -> Iterator[tuple[int, str]]:
                 if line := line.strip():
                     yield number, line
         except UnicodeDecodeError as error:
-            raise _wrong_encoding(file, error) from error
+            raise _wrong_encoding(file) from error
 
 
 def split_fields(place: str, line: str, num_fields: int) -> list[str]:
@@ -50,7 +53,10 @@ def split_fields(place: str, line: str, num_fields: int) -> list[str]:
 
 
 def read_csv(file: str, needed: tuple[str, ...]) -> tuple[list[int], dict[str, list[str]]]:
-    """The columns of a CSV file with a header, and the number of the line that each row ends on.
+    """The columns of a CSV file with a header, and the number of the line that each row begins on.
+
+    Cells are stripped. A column without a name is left out if all its cells are empty, or if they count the rows from
+    0 or 1, as pandas writes them.
 
     Args:
         file: the CSV file, in UTF-8.
@@ -60,36 +66,119 @@ def read_csv(file: str, needed: tuple[str, ...]) -> tuple[list[int], dict[str, l
         CatalogError: names the file and line of what is wrong.
     """
     with open(find_file("", file), encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
+        reader = csv.reader(lines, strict=True)
+        begins = 1
         try:
-            names = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(file, header, needed)
+            numbers: list[int] = []
+            columns: list[list[str]] = [[] for _ in header]
+            known: list[dict[str, str]] = [{} for _ in header]
+            begins = reader.line_num + 1
+            rows: list[list[str]] = []
+            for row in reader:
+                if row:
+                    _check_row(f"{file}:{begins}", row, header)
+                    numbers.append(begins)
+                    rows.append(row)
+                    if len(rows) == _ROWS_AT_ONCE:
+                        _append(rows, columns, known)
+                begins = reader.line_num + 1
+            _append(rows, columns, known)
         except csv.Error as error:
-            raise CatalogError(f"{file}:{reader.line_num}: the row is no CSV: {error}. Look at its quotes.") from error
+            raise CatalogError(f"{file}:{begins}: {_csv_reason(error)}") from error
         except UnicodeDecodeError as error:
-            raise _wrong_encoding(file, error) from error
-    _check_header(file, names, needed)
-    for number, row in rows:
-        if None in row or None in row.values():
-            raise CatalogError(f"{file}:{number}: the row has not as many fields as the header, {len(names)}.")
-    return [number for number, _ in rows], {name: [row[name].strip() for _, row in rows] for name in names}
+            raise _wrong_encoding(file) from error
+    return numbers, _named(file, header, columns)
 
 
-def check_listed_files(root: str, paths: Iterable[str], places: Iterable[str]) -> None:
-    """Raises `CatalogError` for the first listed photo that is not there, with the place it is listed at."""
-    for path, place in zip(paths, places):
-        file = os.path.join(root, path)
-        if path and not os.path.isfile(file):
-            raise CatalogError(f"{place}: photo file {file!r} does not exist. Mend the path or delete the row.")
+def _append(rows: list[list[str]], columns: list[list[str]], known: list[dict[str, str]]) -> None:
+    """Moves rows into the columns; equal cells of a column become one object."""
+    for column, texts, cells in zip(columns, known, zip(*rows)):
+        column.extend(shared([cell.strip() for cell in cells], texts))
+    rows.clear()
 
 
-def _check_header(file: str, names: list[str], needed: tuple[str, ...]) -> None:
-    if not set(needed) <= set(names) or len(set(names)) < len(names):
+def _check_row(place: str, row: list[str], header: list[str]) -> None:
+    if len(row) != len(header):
         raise CatalogError(
-            f"{file}:1: the header must name {'columns' if len(needed) > 1 else 'a column'} "
-            f"{' and '.join(map(repr, needed))}, and none twice. Received: {names}."
+            f"{place}: the row has not as many fields as the header, {len(header)}. Received: {len(row)} fields."
         )
 
 
-def _wrong_encoding(file: str, error: UnicodeDecodeError) -> CatalogError:
-    return CatalogError(f"{file} is not encoded as UTF-8: {error}. Save it as UTF-8.")
+def _csv_reason(error: csv.Error) -> str:
+    if "field limit" in str(error):
+        return (
+            f"a cell has more than {csv.field_size_limit():,} characters. Leave the column out: a text or picture of "
+            "that size is no attribute."
+        )
+    if "end of data" in str(error):
+        return "a quote is opened in this row and never closed. Close it, or write a quote inside a cell twice."
+    if "NUL" in str(error):
+        return "the row holds a NUL character. Save the list as text in UTF-8."
+    return "the row is no CSV: text follows a closing quote. Write a quote inside a cell twice."
+
+
+def _named(file: str, header: list[str], columns: list[list[str]]) -> dict[str, list[str]]:
+    """The columns by name, without those that have none."""
+    for place, (name, column) in enumerate(zip(header, columns), start=1):
+        if not name and not _may_have_no_name(column):
+            raise CatalogError(
+                f"{file}:1: column {place} has no name. Name it, or delete it. Its first cell is {column[0]!r}."
+            )
+    return {name: column for name, column in zip(header, columns) if name}
+
+
+def _may_have_no_name(column: list[str]) -> bool:
+    if not any(column):
+        return True
+    count = len(column)
+    return any(column == list(map(str, range(first, first + count))) for first in (0, 1))
+
+
+def listed(root: str, paths: Sequence[str], places: Iterable[str], make: Callable[[], Catalog]) -> Catalog:
+    """The catalogue of a list; one message names all that is wrong with its rows and with the files they name.
+
+    Args:
+        root: folder that relative paths start from.
+        paths: of the photos.
+        places: where each is listed.
+        make: makes the catalogue.
+
+    Raises:
+        CatalogError: if something is wrong.
+    """
+    missing = missing_photos(root, paths, places)
+    try:
+        catalog = make()
+    except CatalogError as error:
+        raise CatalogError(one_after_another([str(error), *missing])) from error
+    if missing:
+        raise CatalogError(one_after_another(missing))
+    return catalog
+
+
+def _check_header(file: str, names: list[str], needed: tuple[str, ...]) -> None:
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if set(needed) <= set(names) and not twice:
+        return
+    what = f"{'columns' if len(needed) > 1 else 'a column'} {' and '.join(map(repr, needed))}, and none twice"
+    received = f"{len(names)} columns" if len(names) > 50 else str(names)
+    found = f" These stand there twice: {', '.join(map(repr, twice))}." if twice else ""
+    other = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+    hint = f" Its cells are parted by {other!r}: save it with commas." if other else ""
+    raise CatalogError(f"{file}:1: the header must name {what}. Received: {received}.{found}{hint}")
+
+
+def _wrong_encoding(file: str) -> CatalogError:
+    with open(file, "rb") as opened:
+        content = opened.read()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return CatalogError(f"{file} is not encoded as UTF-8 but as UTF-16. Save it as UTF-8.")
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            shown = ascii(line[max(error.start - 20, 0) : error.start + 1])[2:-1]
+            return CatalogError(f"{file}:{number}: the file is not encoded as UTF-8: ...{shown}. Save it as UTF-8.")
+    return CatalogError(f"{file} is not encoded as UTF-8. Save it as UTF-8.")

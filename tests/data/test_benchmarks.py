@@ -1,6 +1,7 @@
 """The readers of lists on disk: what each layout means, and every malformed list refused with its file and line."""
 
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -141,7 +142,26 @@ def test_sop_attributes_of_other_photos(sop):
 
 def test_sop_in_another_encoding(sop):
     (sop / "Ebay_test.txt").write_bytes((SOP_HEADER + "3 12 2 chair/caf\u00e9.JPG\n").encode("latin-1"))
-    with pytest.raises(CatalogError, match=r"Ebay_test\.txt is not encoded as UTF-8"):
+    with pytest.raises(CatalogError, match=r"Ebay_test\.txt:2: the file is not encoded as UTF-8"):
+        load_sop(str(sop))
+
+
+def test_sop_photos_that_are_listed_twice_are_named_with_both_files(sop):
+    with open(sop / "Ebay_test.txt", "a") as file:
+        file.write("\n2 11 1 bicycle_final/2.JPG\n6 9 2 chair/5.JPG\n")
+    with pytest.raises(CatalogError) as caught:
+        load_sop(str(sop))
+    first, second = str(caught.value).splitlines()
+    assert "Ebay_test.txt:5: photo 'bicycle_final/2.JPG' is listed a second time" in first
+    assert "Ebay_train.txt:4)" in first
+    assert "Ebay_test.txt:6: photo 'chair/5.JPG'" in second
+    assert "Ebay_test.txt:4)" in second
+
+
+def test_sop_in_utf_16(sop):
+    content = (sop / "Ebay_test.txt").read_text()
+    (sop / "Ebay_test.txt").write_text(content, encoding="utf-16")
+    with pytest.raises(CatalogError, match=r"Ebay_test\.txt is not encoded as UTF-8 but as UTF-16"):
         load_sop(str(sop))
 
 
@@ -245,6 +265,70 @@ def test_csv_with_a_quote_that_is_never_closed(tmp_path):
 def test_csv_that_names_a_column_twice(tmp_path):
     with pytest.raises(CatalogError, match=r"catalog\.csv:1: .*'sku'"):
         load_csv(write_csv(tmp_path, "path,sku,sku\n1.jpg,mug,cup\n"))
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        ('"2.jpg"x,cup,b', "text follows a closing quote"),
+        ('2.jpg,cup,"12 inches', "never closed"),
+        ("2.jpg,cup," + "x" * 200_000, "more than 131,072 characters"),
+        ("2.jpg,cup", "not as many fields"),
+        ('2.jpg,"a\nb\nc"', "not as many fields"),
+        ("2.jpg,,b", "no path or no sku"),
+        ("nowhere.jpg,cup,b", "does not exist"),
+        ('nowhere.jpg,cup,"b\nc"', "does not exist"),
+        ("1.jpg,cup,b", "a second time"),
+    ],
+)
+def test_csv_rows_are_named_by_the_line_they_begin_on(tmp_path, row, reason):
+    """Lines 2 to 4 are a row whose cell has three lines."""
+    text = f'path,sku,text\n1.jpg,mug,"one\ntwo\nthree"\n{row}\n3.jpg,mug,x\n'
+    with pytest.raises(CatalogError, match=rf"catalog\.csv:5: .*{reason}"):
+        load_csv(write_csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("header, row", [(",path,sku", "{0},"), ("path,sku,", ",")], ids=["of pandas", "empty"])
+def test_csv_column_without_a_name_that_says_nothing(tmp_path, header, row):
+    rows = ["1.jpg,mug", "2.jpg,cup"]
+    text = "\n".join([header, *(f"{n},{r}" if header[0] == "," else f"{r}," for n, r in enumerate(rows))])
+    catalog = load_csv(write_csv(tmp_path, text))
+    assert catalog.skus.tolist() == ["mug", "cup"]
+    assert catalog.attributes == {}
+
+
+@pytest.mark.parametrize("cells", [("red", ""), ("3", "4"), ("1", "1")])
+def test_csv_column_without_a_name_that_says_something(tmp_path, cells):
+    text = f"path,,sku\n1.jpg,{cells[0]},mug\n2.jpg,{cells[1]},cup\n"
+    with pytest.raises(CatalogError, match=rf"catalog\.csv:1: column 2 has no name\..*first cell is '{cells[0]}'"):
+        load_csv(write_csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_csv_with_another_mark_between_cells(tmp_path, mark):
+    with pytest.raises(CatalogError, match=r"catalog\.csv:1: .*save it with commas"):
+        load_csv(write_csv(tmp_path, f"path{mark}sku\n1.jpg{mark}mug\n"))
+
+
+def test_csv_all_missing_photos_and_all_wrong_rows_are_named_at_once(tmp_path):
+    text = "path,sku,split\n1.jpg,mug,train\n4.jpg,mug,train\n2.jpg,,tset\n5.jpg,cup,test\n"
+    with pytest.raises(CatalogError) as caught:
+        load_csv(write_csv(tmp_path, text))
+    lines = [line.partition("catalog.csv:")[2][:1] for line in str(caught.value).splitlines()]
+    assert sorted(lines) == ["3", "4", "4", "5"]
+
+
+def test_csv_of_a_table_with_one_long_cell_takes_room_for_its_content_only(tmp_path):
+    """A table of 0.7 MB."""
+    photos = [f"{row}.jpg" for row in range(3000)]
+    rows = [f"{name},sku{row % 100},{'x' * 100_000 if row == 5 else 'short'}" for row, name in enumerate(photos)]
+    folder = write_csv(tmp_path, "\n".join(["path,sku,text", *rows]), photos)
+    tracemalloc.start()
+    catalog = load_csv(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(catalog) == 3000
+    assert peak < 10e6
 
 
 def test_csv_missing(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -221,6 +222,107 @@ def test_without_lines_the_source_alone_is_named():
     assert Catalog(["a"], ["x"], source="somewhere").where(0) == "somewhere"
 
 
+class NAType:
+    """As pandas' NA."""
+
+    def __ne__(self, other):
+        return self
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.nan, NAType()], ids=["None", "nan", "numpy", "NA"])
+@pytest.mark.parametrize("name", ["paths", "skus", "categories", "splits"])
+def test_a_missing_value_is_refused_with_its_row(name, missing):
+    columns = {"paths": ["1.jpg", "2.jpg", "3.jpg"], "skus": ["a", "b", "b"], "categories": ["x"] * 3}
+    columns = {**columns, "splits": ["train", "train", "test"]}
+    columns[name] = [columns[name][0], missing, missing]
+    with pytest.raises(CatalogError) as caught:
+        Catalog(**columns, source="list.csv", lines=[2, 5, 9])
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("list.csv:5: the ") and second.startswith("list.csv:9: the ")
+    assert "is missing (its value is N" in first
+
+
+def test_without_lines_a_missing_value_is_refused_with_the_number_of_its_row():
+    with pytest.raises(CatalogError, match="^the catalogue, row 2: the sku of a photo: it is missing"):
+        Catalog(["1.jpg", "2.jpg", "3.jpg"], ["a", "b", None])
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "None", "NULL", "NA", "<NA>", "NaT", "#N/A"])
+def test_what_programs_write_for_a_missing_sku_is_no_sku(text):
+    with pytest.raises(CatalogError, match=f"list.csv:3: the sku is '{text}', which programs write"):
+        catalog_of(["a", text, "b"])
+
+
+@pytest.mark.parametrize("sku", ["nano", "None of these", "Null", "NAN-1", "0", "nat", "-", "na"])
+def test_a_name_that_only_resembles_a_missing_value_is_one(sku):
+    assert catalog_of(["a", sku, "b"]).skus[1] == sku
+
+
+def test_whole_numbers_that_pandas_made_floats_are_named_as_such():
+    with pytest.raises(CatalogError) as caught:
+        catalog_of([4711.0, 4711.0, float("nan")])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("list.csv:2: the sku of a photo: it must be text or a whole number. Received: 4711.0")
+    assert "dtype=str" in lines[0]
+    assert "missing" in lines[2]
+
+
+def test_a_missing_attribute_is_unknown():
+    catalog = catalog_of(["a", "b", "b"], attributes={"colour": ["red", None, float("nan")], "price": [1.5, 2, 3.0]})
+    assert catalog.attributes["colour"].tolist() == ["red", "", ""]
+    assert catalog.attributes["price"].tolist() == ["1.5", "2", "3.0"]
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u00a0"])
+def test_a_sku_of_blanks_is_none(blank):
+    with pytest.raises(CatalogError, match="list.csv:3: a row has no path or no sku"):
+        catalog_of(["a", blank, "b"])
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(CatalogError) as caught:
+        Catalog(
+            ["1.jpg", "2.jpg", "1.jpg", "", "5.jpg"],
+            ["a", None, "b", "c", ""],
+            splits=["train", "trian", "test", "test", "test"],
+            roles=["", "", "asked", "", ""],
+            source="list.csv",
+            lines=[2, 3, 4, 5, 6],
+        )
+    found = [line.split(":")[1] for line in str(caught.value).splitlines()]
+    assert sorted(found) == ["3", "3", "4", "4", "5", "6"]
+
+
+def test_of_very_many_complaints_the_first_are_said_and_how_many_more_there_are():
+    with pytest.raises(CatalogError) as caught:
+        Catalog([f"{row}.jpg" for row in range(1500)], [None] * 1500)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1001
+    assert lines[-1] == "... and 500 more like these."
+
+
+def test_one_long_cell_takes_no_room_in_the_other_rows():
+    """An array of NumPy's strings would take 4 x 50,000 x 20,000 bytes, 4 GB."""
+    texts = ["short"] * 20_000
+    texts[7] = "x" * 50_000
+    paths = [f"{row}.jpg" for row in range(20_000)]
+    tracemalloc.start()
+    catalog = Catalog(paths, ["a", "b"] * 10_000, attributes={"text": texts})
+    part = catalog.take(np.arange(0, 20_000, 2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+    assert part.attributes["text"][0] == "short"
+    assert catalog.attributes["text"][7] == "x" * 50_000
+
+
+def test_places_of_several_files_may_be_told_row_by_row():
+    catalog = Catalog(["1.jpg", "2.jpg"], ["a", "b"], lines=["train.txt:3", "test.txt:2"])
+    assert [catalog.where(row) for row in range(2)] == ["train.txt:3", "test.txt:2"]
+    assert catalog.take([1]).where(0) == "test.txt:2"
+
+
 # Files and products
 
 
@@ -240,6 +342,34 @@ def test_check_files_names_a_missing_photo(on_disk):
     os.remove(on_disk.files[1])
     with pytest.raises(CatalogError, match=f"list.csv:3: photo file '{on_disk.root}/1.jpg' does not exist"):
         on_disk.check_files()
+
+
+def test_check_files_names_all_that_are_missing(on_disk):
+    os.remove(on_disk.files[0])
+    os.remove(on_disk.files[2])
+    with pytest.raises(CatalogError) as caught:
+        on_disk.check_files()
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == ["list.csv:2", "list.csv:4"]
+
+
+@pytest.mark.parametrize(
+    "listed, there",
+    [("caf\u00e9.jpg", "cafe\u0301.jpg"), ("Mug.JPG", "mug.jpg"), ("a b.jpg", "a\u00a0b.jpg"), ("a.jpg", "a.jpg ")],
+)
+def test_a_missing_photo_is_told_of_the_file_that_looks_like_it(tmp_path, listed, there):
+    os.makedirs(tmp_path / "photos")
+    (tmp_path / "photos" / there).write_bytes(b"x")
+    catalog = Catalog([f"photos/{listed}", "photos/other.jpg"], ["a", "b"], root=str(tmp_path))
+    with pytest.raises(CatalogError) as caught:
+        catalog.check_files()
+    first, second = str(caught.value).splitlines()
+    assert first.endswith(f" Its folder has {ascii(there)}, whose name only looks the same as {ascii(listed)}.")
+    assert second.endswith("Mend the path or delete the row.")
+
+
+def test_a_path_that_no_file_can_have_is_missing(tmp_path):
+    with pytest.raises(CatalogError, match="does not exist"):
+        Catalog(["a\0b.jpg"], ["a"], root=str(tmp_path)).check_files()
 
 
 def test_check_files_names_an_empty_photo(on_disk):

@@ -129,13 +129,13 @@ def test_a_finished_run_is_left_as_it_is(trained, run_script):
 
 
 def listed(folder, root, rows):
-    """A list of (path, sku) over copies of photos of the catalogue; returns the photos' folder."""
+    """A list of (path, sku) or (path, sku, split) over copies of drawn photos; returns the photos' folder."""
     photos = sorted((root / "photos" / "photos").glob("*.jpg"))
     folder.mkdir()
-    for number, (path, _) in enumerate(rows):
+    for number, (path, *_) in enumerate(rows):
         shutil.copy(photos[number], folder / path)
     with open(folder / "catalog.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("path", "sku"), *rows])
+        csv.writer(file).writerows([("path", "sku", "split")[: len(rows[0])], *rows])
     return folder
 
 
@@ -157,6 +157,12 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
     (missing / "4-1.jpg").unlink()
     single = listed(folder / "single", root, [*pairs(8), ("lonely.jpg", "lonely")])
     one = listed(folder / "one", root, [("a.jpg", "mug"), ("b.jpg", "mug")])
+    marks = ["TRAIN", "training"] * 5 + ["Val"] * 2 + ["Testing"] * 4
+    split = listed(folder / "split", root, [(*row, mark) for row, mark in zip(pairs(8), marks)])
+    shutil.copy(split / "0-1.jpg", split / "7-0.jpg")
+    marked = [(*row, "test" if row[1] == "sku7" else "") for row in pairs(8)]
+    mistyped = [(*row, "test" if row[1] == "sku7" else "trian") for row in pairs(8)]
+    shared = [(*row, "test" if row[0] in ("6-1.jpg", "7-0.jpg") else "train") for row in pairs(8)]
     good = root / "photos"
     weights = folder / "weights.h5"
     weights.write_bytes(b"no weights")
@@ -166,6 +172,10 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "missing": (missing,),
         "single": (single,),
         "one product": (one,),
+        "marked": (listed(folder / "marked", root, marked), "--hold_out=0"),
+        "mistyped": (listed(folder / "mistyped", root, mistyped), "--hold_out=0"),
+        "shared": (listed(folder / "shared", root, shared), "--hold_out=0"),
+        "split": (split, "--epochs=1"),
         "no folder": (folder / "none",),
         "replicas": (good, "--strategy=mirrored", "--virtual_devices=3"),
         "pieces": (good, "--microbatch=3"),
@@ -207,6 +217,9 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "missing": (r"catalog\.csv:11: photo file '.*/4-1\.jpg' does not exist",),
         "single": (r"catalog\.csv:18: product 'lonely' has one photo", "--drop_singles"),
         "one product": (r"catalog\.csv has only one product, 'mug'",),
+        "marked": (r"catalog\.csv: no photo has the split 'train'", "14 of '', 2 of 'test'"),
+        "mistyped": (r"catalog\.csv:2: a split must be one of train", "Received: 'trian', and in 13 other rows"),
+        "shared": (r"catalog\.csv:14: product 'sku6' .*1 in test, 1 in train", r"catalog\.csv:16: product 'sku7'"),
         "no folder": (r"bad\d*/none' does not exist",),
         "replicas": ("multiple of the 3 replicas", "batch_size=8"),
         "classes": ("`classes_per_batch` must be at most the number of classes, 4", "classes_per_batch=9"),
@@ -231,7 +244,7 @@ def test_refused_in_one_line_that_names_the_culprit(refusals, name, patterns):
 
 def test_refusals_come_before_training(refusals):
     for name, (_, model_dir) in refusals.items():
-        if name not in ("nan", "mended"):
+        if name not in ("nan", "mended", "split"):
             assert not (model_dir / "checkpoints").exists(), name
             assert not (model_dir / "history.csv").exists(), name
             assert not (model_dir / "model.keras").exists(), name
@@ -249,3 +262,24 @@ def test_dropping_singles_mends_it(refusals):
     outcome.succeeded()
     assert (model_dir / "model.keras").is_file()
     assert read_run(str(model_dir)).metrics["measured_on"] == "validation"
+
+
+def test_a_list_with_all_splits_is_learned_and_measured_as_it_says(refusals):
+    """10 photos to learn from; the 2 products to test on have 4, of which one is a copy of one of the 10."""
+    outcome, model_dir = refusals["split"]
+    outcome.succeeded()
+    assert "Training on 10 photos of 5 products" in outcome.printed
+    assert (
+        "1 of the 4 photos to measure on are copies of photos to learn from, e.g. 7-0.jpg of 0-1.jpg."
+        in outcome.printed
+    )
+    assert "R@1 on test products: " in outcome.printed
+    assert "unseen" not in outcome.printed
+    metrics = read_run(str(model_dir)).metrics
+    assert (metrics["measured_on"], metrics["copies_of_training_photos"]) == ("test", 1)
+    assert metrics["after"]["num_queries"] == 4
+
+
+def test_figures_of_unseen_products_are_called_so_where_nothing_was_learned_of_them(trained):
+    assert "R@1 on unseen test products: " in trained[1].printed
+    assert read_run(str(trained[0])).metrics["copies_of_training_photos"] == 0
