@@ -65,31 +65,43 @@ def read_csv(file: str, needed: tuple[str, ...]) -> tuple[list[int], dict[str, l
     Raises:
         CatalogError: names the file and line of what is wrong.
     """
+    numbers: list[int] = []
+    complaints: list[str] = []
+    rows: list[list[str]] = []
     with open(find_file("", file), encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, strict=True)
-        begins = 1
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(file, header, needed)
-            numbers: list[int] = []
-            columns: list[list[str]] = [[] for _ in header]
-            known: list[dict[str, str]] = [{} for _ in header]
-            begins = reader.line_num + 1
-            rows: list[list[str]] = []
-            for row in reader:
-                if row:
-                    _check_row(f"{file}:{begins}", row, header)
-                    numbers.append(begins)
-                    rows.append(row)
-                    if len(rows) == _ROWS_AT_ONCE:
-                        _append(rows, columns, known)
-                begins = reader.line_num + 1
-            _append(rows, columns, known)
-        except csv.Error as error:
-            raise CatalogError(f"{file}:{begins}: {_csv_reason(error)}") from error
-        except UnicodeDecodeError as error:
-            raise _wrong_encoding(file) from error
+        numbered = _numbered_rows(file, csv.reader(lines, strict=True))
+        header = [name.strip() for name in next(numbered, (1, []))[1]]
+        _check_header(file, header, needed)
+        columns: list[list[str]] = [[] for _ in header]
+        known: list[dict[str, str]] = [{} for _ in header]
+        for number, row in numbered:
+            if row and len(row) != len(header):
+                complaints.append(
+                    f"{file}:{number}: the row has not as many fields as the header, {len(header)}. "
+                    f"Received: {len(row)} fields."
+                )
+            elif row:
+                numbers.append(number)
+                rows.append(row)
+            if len(rows) == _ROWS_AT_ONCE:
+                _append(rows, columns, known)
+    _append(rows, columns, known)
+    if complaints:
+        raise CatalogError(one_after_another(complaints))
     return numbers, _named(file, header, columns)
+
+
+def _numbered_rows(file: str, reader) -> Iterator[tuple[int, list[str]]]:
+    """The rows that a CSV reader gives, each with the number of the line that it begins on."""
+    begins = 1
+    try:
+        for row in reader:
+            yield begins, row
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise CatalogError(f"{file}:{begins}: {_csv_reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(file) from error
 
 
 def _append(rows: list[list[str]], columns: list[list[str]], known: list[dict[str, str]]) -> None:
@@ -97,13 +109,6 @@ def _append(rows: list[list[str]], columns: list[list[str]], known: list[dict[st
     for column, texts, cells in zip(columns, known, zip(*rows)):
         column.extend(shared([cell.strip() for cell in cells], texts))
     rows.clear()
-
-
-def _check_row(place: str, row: list[str], header: list[str]) -> None:
-    if len(row) != len(header):
-        raise CatalogError(
-            f"{place}: the row has not as many fields as the header, {len(header)}. Received: {len(row)} fields."
-        )
 
 
 def _csv_reason(error: csv.Error) -> str:

@@ -226,6 +226,14 @@ def test_csv_row_of_another_length(tmp_path, row):
         load_csv(write_csv(tmp_path, f"path,sku\n1.jpg,mug\n{row}\n"))
 
 
+def test_csv_all_rows_of_another_length_are_named(tmp_path):
+    with pytest.raises(CatalogError) as caught:
+        load_csv(write_csv(tmp_path, "path,sku\n1.jpg\n2.jpg,cup\n3.jpg,mug,x,y\n"))
+    lines = str(caught.value).splitlines()
+    assert [line.partition("catalog.csv:")[2][:1] for line in lines] == ["2", "4"]
+    assert lines[1].endswith("Received: 4 fields.")
+
+
 @pytest.mark.parametrize("header", ["path,product", "file,sku", ""])
 def test_csv_without_the_columns_it_needs(tmp_path, header):
     with pytest.raises(CatalogError, match=r"catalog\.csv:1: the header must name columns 'path' and 'sku'"):
