@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from eet_tf.index import attribute_values, count_values
+from eet_tf.index.numerals import read_bound
 
 _MOST_CHOICES = 1000  # more are no help to a person; the page lists up to 50, and takes one of more as text
 
@@ -88,11 +89,8 @@ def read_form(fields: Mapping[str, str], kinds: Mapping[str, str]) -> dict | Non
     return where or None
 
 
-def _number(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be a number. Received: {text!r:.40}.")
+def _number(name: str, text: str) -> float | int:
+    value = read_bound(text.strip())
+    if value is None:
+        raise ValueError(f"{name} must be a number such as 12 or 19.90. Received: {text!r:.40}.")
     return value

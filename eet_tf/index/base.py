@@ -22,6 +22,15 @@ class CatalogIndex(abc.ABC):
     def build(cls, embeddings, skus, photos=None, attributes=None, fingerprint=None, metadata=None) -> CatalogIndex:
         """Builds an index over a catalogue, one row per photo; the kind's own docstring lists the arguments."""
 
+    @classmethod
+    @abc.abstractmethod
+    def check_catalog(cls, skus, photos=None, attributes=None) -> None:
+        """Refuses what `build` would refuse of these, before the long work of embedding.
+
+        Raises:
+            CatalogIndexError: as `build`.
+        """
+
     @abc.abstractmethod
     def search(
         self, queries, k: int = 10, where: dict | None = None, group_by_sku: bool = False, fingerprint=None

@@ -8,6 +8,7 @@ import json
 import numpy as np
 
 UNIT_LENGTH_TOLERANCE = 1e-3  # float16 embeddings are within 5e-4; an embedder without its normalisation is far outside
+_LONGEST_SHOWN = 200  # characters of a value in a message
 
 
 class CatalogIndexError(ValueError):
@@ -74,7 +75,9 @@ def check_queries(queries, dim: int) -> np.ndarray:
 def check_k(k) -> int:
     """Returns `k`, or refuses what is not a count of neighbours."""
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
-        raise CatalogIndexError(f"`k` must be a positive integer. Received: k={k!r}. Ask for at least one neighbour.")
+        raise CatalogIndexError(
+            f"`k` must be a positive integer. Received: k={shown(k)}. Ask for at least one neighbour."
+        )
     return int(k)
 
 
@@ -82,7 +85,7 @@ def check_fingerprint(fingerprint) -> str | None:
     """Returns the embedder's fingerprint, or refuses what could never match one."""
     if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
         raise CatalogIndexError(
-            f"`fingerprint` must be a non-empty string or None. Received: fingerprint={fingerprint!r}. "
+            f"`fingerprint` must be a non-empty string or None. Received: fingerprint={shown(fingerprint)}. "
             "Pass the embedder's fingerprint, or leave it out."
         )
     return fingerprint
@@ -121,7 +124,7 @@ def check_strings(argument: str, values, num_rows: int) -> np.ndarray:
 
 def _strings_message(argument: str, row: int, value) -> str:
     return (
-        f"`{argument}` must be non-empty strings or integers. Received: {argument}[{row}]={value!r}. "
+        f"`{argument}` must be non-empty strings or integers. Received: {argument}[{row}]={shown(value)}. "
         "Name that photo's value in the catalogue, or leave the photo out."
     )
 
@@ -150,7 +153,7 @@ def checked_deletion(photos, skus) -> tuple[list[str] | None, list[str] | None]:
     """Checks what `delete` was given: exactly one of the two."""
     if (photos is None) == (skus is None):
         raise CatalogIndexError(
-            f"`photos` or `skus` must be given, and not both. Received: photos={photos!r}, skus={skus!r}."
+            f"`photos` or `skus` must be given, and not both. Received: photos={shown(photos)}, skus={shown(skus)}."
         )
     return (
         None if photos is None else check_names("photos", photos),
@@ -181,7 +184,7 @@ def check_metadata(metadata) -> dict:
 
 def _metadata_message(metadata) -> str:
     return (
-        f"`metadata` must be a dict that JSON can hold. Received: metadata={metadata!r}. "
+        f"`metadata` must be a dict that JSON can hold. Received: metadata={shown(metadata)}. "
         "Turn paths and NumPy values into plain strings and numbers."
     )
 
@@ -189,3 +192,21 @@ def _metadata_message(metadata) -> str:
 def describe(array: np.ndarray) -> str:
     """An array in a message."""
     return f"array of shape {array.shape} and dtype {array.dtype}"
+
+
+def plain(value):
+    """A value of NumPy as Python has it: its scalars, and arrays of no dimension; others as they are."""
+    is_scalar = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    return value.item() if is_scalar else value
+
+
+def shown(value) -> str:
+    """A value in a message, without NumPy's names of types, and short."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        value = [plain(one) for one in value]
+    if isinstance(value, dict):
+        value = {plain(name): plain(one) for name, one in value.items()}
+    text = repr(plain(value))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

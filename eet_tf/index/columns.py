@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError, check_photos, check_strings, check_unit_vectors, describe
+from eet_tf.index.checks import (
+    CatalogIndexError,
+    check_photos,
+    check_strings,
+    check_unit_vectors,
+    describe,
+    plain,
+    shown,
+)
+from eet_tf.index.numerals import as_float, largest_float, least_float
 
 _KINDS = {"string": np.int32, "number": np.float64, "bool": np.bool_}
 
@@ -16,7 +25,8 @@ _KINDS = {"string": np.int32, "number": np.float64, "bool": np.bool_}
 class Column:
     """One attribute. Strings are kept as the numbers of their names, numbers as float64, truths as bool.
 
-    A missing string is `""`, a missing number NaN; a missing truth is refused.
+    A missing string is `""`, a missing number NaN; a missing truth is refused, and so is an integer that float64 does
+    not hold exactly (above 2**53): it is a name, and names are strings.
 
     Args:
         name: of the attribute, for messages.
@@ -42,14 +52,14 @@ class Column:
     @classmethod
     def like(cls, name: str, values) -> Column:
         """A column whose kind is that of the values: all bool, all numbers (or None), or strings (or None)."""
-        array = np.asarray(values)
-        if array.dtype.kind == "O":
-            known = [value for value in array.reshape(-1) if value is not None]
-            array = np.asarray(known) if known else np.asarray([""])
-            array = array if all(isinstance(value, type(known[0])) for value in known[1:]) else np.asarray(known, "O")
-        kinds = {"b": "bool", "i": "number", "u": "number", "f": "number", "U": "string"}
+        kinds = {"b": "bool", "i": "number", "u": "number", "f": "number"}
+        if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+            return cls(name, kinds.get(values.dtype.kind, "string"))
+        known = [plain(value) for value in values if value is not None]
+        if known and all(isinstance(value, bool) for value in known):
+            return cls(name, "bool")
         # what is mixed is refused, value by value, as no string
-        return cls(name, kinds.get(array.dtype.kind, "string"))
+        return cls(name, "number" if known and all(map(_is_number, known)) else "string")
 
     @property
     def names(self) -> list[str]:
@@ -77,19 +87,27 @@ class Column:
             raise self._refusal("be one value per photo", describe(array))
         if self.kind == "string":
             return self._encode_strings(array)
-        values = array.tolist()
+        values = [plain(value) for value in array.tolist()]
         if self.kind == "bool":
-            if not all(isinstance(value, bool) for value in values):
-                raise self._refusal("hold True or False, as its other values do", _first_not(array, bool))
-            return array.astype(np.bool_)
-        if any(isinstance(value, bool) or not isinstance(value, (int, float, type(None))) for value in values):
-            raise self._refusal("hold numbers, as its other values do", _first_not(array, (int, float)))
-        return array.astype(np.float64)
+            self._refuse_others(values, lambda value: isinstance(value, bool), "hold True or False")
+            return np.asarray(values, np.bool_)
+        self._refuse_others(values, lambda value: value is None or _is_number(value), "hold numbers")
+        for row, value in enumerate(values):
+            if isinstance(value, int) and as_float(value) is None:
+                raise CatalogIndexError(
+                    f"`attributes['{self.name}']` must hold numbers that float64 holds exactly. Received: {value} in "
+                    f"row {row}. Give numbers that are names, such as ids, as strings: all of the column's."
+                )
+        return np.asarray(values, np.float64)
+
+    def _refuse_others(self, values: list, fits, what: str) -> None:
+        for row, value in enumerate(values):
+            if not fits(value):
+                raise self._refusal(f"{what}, as its other values do", f"{shown(value)} in row {row}")
 
     def _encode_strings(self, array: np.ndarray) -> np.ndarray:
-        for row, value in enumerate(array if array.dtype.kind == "O" else ()):
-            if value is not None and not isinstance(value, str):
-                raise self._refusal("hold strings, as its other values do", f"{value!r} in row {row}")
+        if array.dtype.kind != "U":
+            self._refuse_others(array.tolist(), lambda value: value is None or isinstance(value, str), "hold strings")
         if array.dtype.kind == "O":
             array = np.asarray(["" if value is None else value for value in array], np.str_)
         known, places = np.unique(array, return_inverse=True)
@@ -116,6 +134,7 @@ class Column:
         """`[N]` bool: which rows meet a condition of `where`; see `allowed_rows`."""
         if isinstance(condition, Mapping):
             return self._within(kept, condition)
+        condition = plain(condition)
         if isinstance(condition, (list, tuple, set, frozenset, np.ndarray)):
             if not len(condition):
                 raise self._condition_refusal(condition, "is an empty choice")
@@ -132,16 +151,24 @@ class Column:
     def _within(self, kept: np.ndarray, condition: Mapping) -> np.ndarray:
         if self.kind != "number" or not condition or not set(condition) <= {"min", "max"}:
             raise self._condition_refusal(condition, 'is no range; a number takes {"min": ..., "max": ...}, or one')
-        low, high = (self._value(condition.get(end, default), condition) for end, default in _UNBOUNDED)
-        return (kept >= low) & (kept <= high)  # never NaN
+        low, high = (self._number(condition.get(end, default), condition) for end, default in _UNBOUNDED)
+        return (kept >= least_float(low)) & (kept <= largest_float(high))  # never NaN
 
     def _value(self, value, condition):
-        value = value.item() if isinstance(value, np.generic) else value
-        types: dict[str, type | tuple[type, ...]] = {"string": str, "bool": bool, "number": (int, float)}
-        fits = types[self.kind]
-        if not isinstance(value, fits) or (self.kind == "number" and (isinstance(value, bool) or value != value)):
-            raise self._condition_refusal(condition, f"holds {value!r}, which is not a {self.kind}")
-        return self.number_of(str(value)) if self.kind == "string" else value
+        """What is kept of a value that is asked for; -1 or NaN, which no row has, for one that no row can have."""
+        value = plain(value)
+        if self.kind == "number":
+            exact = as_float(self._number(value, condition))
+            return np.nan if exact is None else exact
+        if not isinstance(value, str if self.kind == "string" else bool):
+            raise self._condition_refusal(condition, f"holds {shown(value)}, which is not a {self.kind}")
+        return self.number_of(value) if isinstance(value, str) else value
+
+    def _number(self, value, condition):
+        value = plain(value)
+        if not _is_number(value) or value != value:
+            raise self._condition_refusal(condition, f"holds {shown(value)}, which is not a number")
+        return value
 
     def _refusal(self, what: str, received: str) -> CatalogIndexError:
         return CatalogIndexError(
@@ -150,19 +177,16 @@ class Column:
 
     def _condition_refusal(self, condition, problem: str) -> CatalogIndexError:
         return CatalogIndexError(
-            f"`where['{self.name}']` must be a {self.kind} or a list of such. Received: {condition!r}, which {problem}."
-            f" The column '{self.name}' holds {self.kind}s."
+            f"`where['{self.name}']` must be a {self.kind} or a list of such. Received: {shown(condition)}, which "
+            f"{problem}. The column '{self.name}' holds {self.kind}s."
         )
 
 
 _UNBOUNDED = (("min", -np.inf), ("max", np.inf))
 
 
-def _first_not(array: np.ndarray, kinds) -> str:
-    for row, value in enumerate(array.tolist()):
-        if not isinstance(value, kinds):
-            return f"{value!r} in row {row}"
-    return describe(array)
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def allowed_rows(columns: Mapping[str, Column], kept: Mapping[str, np.ndarray], where: Mapping) -> np.ndarray:
@@ -185,7 +209,7 @@ def allowed_rows(columns: Mapping[str, Column], kept: Mapping[str, np.ndarray], 
     """
     if not isinstance(where, Mapping) or not where:
         raise CatalogIndexError(
-            f"`where` must be a dict from attributes to conditions. Received: where={where!r}. "
+            f"`where` must be a dict from attributes to conditions. Received: where={shown(where)}. "
             'For example where={"category": "shoes"}; leave it out to search all photos.'
         )
     unknown = [name for name in where if name not in columns]

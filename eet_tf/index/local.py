@@ -81,6 +81,11 @@ class LocalIndex(CatalogIndex):
         self._lock = threading.RLock()
         self._row_of: dict[str, int] | None = None  # of each photo; made at the first update
 
+    @classmethod
+    def check_catalog(cls, skus, photos=None, attributes=None) -> None:  # noqa: D102
+        unit_vectors = np.ones((len(skus), 1), np.float32)
+        checked_snapshot(unit_vectors, skus, photos, attributes, None, None, "float32")
+
     # --- searching
 
     def search(self, queries, k=10, where=None, group_by_sku=False, fingerprint=None) -> Neighbors:  # noqa: D102

@@ -94,6 +94,13 @@ class MilvusIndex(CatalogIndex):
         check_server(uri)
 
     @classmethod
+    def check_catalog(cls, skus, photos=None, attributes=None) -> None:  # noqa: D102
+        unit_vectors = np.ones((len(skus), 1), np.float32)
+        rows = checked_snapshot(unit_vectors, skus, photos, attributes, None, None, "float32").rows
+        skus = rows.sku_column.decode(rows.base.skus)
+        checked_records(rows.base.photos, skus, rows.columns, rows.base.attributes, unit_vectors)
+
+    @classmethod
     def build(
         cls,
         embeddings,

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from eet_tf.index.checks import plain
+from eet_tf.index.numerals import as_float, largest_float, least_float
+
 # All that cannot stand for itself between double quotes, in milvus-lite and in the grammar of the cluster.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _LARGEST = sys.float_info.max
@@ -33,10 +36,7 @@ def literal(value) -> str:
 
 def finite(value: float) -> float:
     """The number that is kept for one: Milvus takes no infinity, so that the largest number stands for it."""
-    try:
-        return min(max(float(value), -_LARGEST), _LARGEST)
-    except OverflowError:  # an int of more than 308 digits
-        return _LARGEST if value > 0 else -_LARGEST
+    return min(max(float(value), -_LARGEST), _LARGEST)
 
 
 def is_one_of(field: str, values: Iterable) -> str:
@@ -69,10 +69,20 @@ def expression(where: Mapping, fields: Mapping[str, str]) -> str:
 
 def _condition(field: str, condition) -> str:
     if isinstance(condition, Mapping):
-        ends = {"min": ">=", "max": "<="}
-        return " and ".join(f"{field} {ends[end]} {literal(value)}" for end, value in condition.items())
+        ends = {"min": (">=", least_float), "max": ("<=", largest_float)}
+        return " and ".join(
+            f"{field} {ends[end][0]} {literal(ends[end][1](plain(value)))}" for end, value in condition.items()
+        )
+    condition = plain(condition)
     if not isinstance(condition, _LISTS):
-        return is_one_of(field, [condition])
+        return _is_any_of(field, [condition])
     if any(isinstance(one, (Mapping, *_LISTS)) for one in condition):
         return " or ".join(f"({_condition(field, one)})" for one in condition)
-    return is_one_of(field, condition)
+    return _is_any_of(field, condition)
+
+
+def _is_any_of(field: str, values: Iterable) -> str:
+    """Numbers that no float64 is exactly are kept nowhere; of those alone, the condition is one that nothing meets."""
+    values = [plain(value) for value in values]
+    kept = [value for value in values if isinstance(value, (str, bool)) or as_float(value) is not None]
+    return is_one_of(field, kept) if kept else f"{field} > 0.0 and {field} < 0.0"

@@ -183,7 +183,10 @@ def checked_place(uri, collection) -> str:
                 f"`collection` must come with `uri`. Received: collection={collection!r}, uri=None."
             )
         return LOCAL_COLLECTION
-    parts = urllib.parse.urlsplit(uri if isinstance(uri, str) else "")
+    try:
+        parts = urllib.parse.urlsplit(uri if isinstance(uri, str) else "")
+    except ValueError:  # brackets that hold no address
+        parts = urllib.parse.urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
         shown = parts.hostname if parts.username or parts.password else uri
         raise CatalogIndexError(

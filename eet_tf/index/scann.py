@@ -197,6 +197,14 @@ class ScannIndex(LocalIndex):
         return cls(dataclasses.replace(snapshot, engine=engine, settings=settings))
 
     @classmethod
+    def check_catalog(cls, skus, photos=None, attributes=None) -> None:  # noqa: D102
+        super().check_catalog(skus, photos, attributes)
+        try:
+            _import_scann()
+        except ImportError as error:
+            raise CatalogIndexError(str(error)) from error
+
+    @classmethod
     def _make_engine(cls, rows: Rows, settings: dict, tuning_queries=None) -> tuple[ScannEngine, dict]:
         asked, vectors = settings["asked"], rows.base.vectors
         configuration = ScannConfiguration.for_size(len(vectors))
@@ -324,7 +332,7 @@ def _reordering(storage: str) -> dict:
 def _read_searcher(folder: Path):
     """Opens ScaNN's files where they lie now; ScaNN's own `load_searcher` would also unpickle a file of that name."""
     library = _import_scann()
-    place = os.path.abspath(folder).replace("\\", "\\\\").replace('"', '\\"')
+    place = os.path.abspath(folder).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     assets = (folder / _ASSETS).read_text(encoding="utf-8").replace('asset_path: "', f'asset_path: "{place}/')
     try:
         return library.ScannSearcher(library.scann_pybind.ScannNumpy(str(folder), assets))

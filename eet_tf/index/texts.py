@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 
 from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.numerals import are_numbers, read_bound, read_number
 
 _TRUTHS = {"true": True, "false": False}
 _CONDITION = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign><=|>=|=)\s*(?P<value>.*?)\s*", re.S)
@@ -15,8 +15,9 @@ _CONDITION = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign><=|>=|=)\s*(?P<value>.*?)\
 def typed_columns(texts: Mapping[str, Sequence[str]], kinds: Mapping[str, str] | None = None) -> dict[str, list]:
     """Turns columns of text into what they hold.
 
-    A column in which each text is `true` or `false` holds bools; one in which each is a number or empty, and at least
-    one is a number, holds numbers. A text like `007` is no number: it would not come back as it was. All others stay.
+    A column in which each text is `true` or `false` holds bools. One in which each is a number or empty holds numbers,
+    if all are written in one way, such as prices with two decimals: then no two texts are one number. All others stay
+    texts: `007`, `12E3`, `nan`, ids above 2**53, the versions `1.1` and `1.10`.
 
     Args:
         texts: `{name: [N] texts}`.
@@ -33,7 +34,7 @@ def typed_columns(texts: Mapping[str, Sequence[str]], kinds: Mapping[str, str] |
     if kinds is None:
         kinds = {name: _kind_of(column) for name, column in texts.items()}
     return {
-        name: [_value(name, str(text), kinds.get(name, "string")) for text in column] for name, column in texts.items()
+        name: [_cell(name, str(text), kinds.get(name, "string")) for text in column] for name, column in texts.items()
     }
 
 
@@ -41,27 +42,27 @@ def _kind_of(texts: Sequence[str]) -> str:
     texts = {str(text).strip() for text in texts}
     if texts and all(text.lower() in _TRUTHS for text in texts):
         return "bool"
-    numbers = [text for text in texts if text]
-    return "number" if numbers and all(_is_number(text) for text in numbers) else "string"
+    return "number" if are_numbers(texts - {""}) else "string"
 
 
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", text) is not None and math.isfinite(float(text))
+def _cell(name: str, text: str, kind: str):
+    """What stands in a cell of a column; an empty one of numbers is None."""
+    is_missing = kind == "number" and not text.strip()
+    return None if is_missing else _value(f"attributes['{name}']", name, text, kind)
 
 
-def _value(name: str, text: str, kind: str):
+def _value(argument: str, name: str, text: str, kind: str, read=read_number):
     if kind == "string":
         return text
     text = text.strip()
-    if kind == "number" and not text:
-        return None
-    try:
-        return _TRUTHS[text.lower()] if kind == "bool" else float(text)
-    except (KeyError, ValueError) as error:
+    value = _TRUTHS.get(text.lower()) if kind == "bool" else read(text)
+    if value is None:
+        what = "true or false" if kind == "bool" else "numbers such as 12 or 19.90"
         raise CatalogIndexError(
-            f"`attributes['{name}']` must hold {'true or false' if kind == 'bool' else 'numbers'}. Received: '{text}'. "
-            f"The index keeps '{name}' as {kind}s."
-        ) from error
+            f"`{argument}` must hold {what}. Received: '{text}'. The index keeps '{name}' as {kind}s; where they are "
+            "names, build it anew with all of them."
+        )
+    return value
 
 
 def read_where(conditions: Sequence[str], kinds: Mapping[str, str]) -> dict | None:
@@ -99,7 +100,7 @@ def read_where(conditions: Sequence[str], kinds: Mapping[str, str]) -> dict | No
         if (end is None) != isinstance(known, list) or (end in known):
             raise CatalogIndexError(f"`where` must be one range or one choice for '{name}'. Received: '{text}' too.")
         if end is None:
-            known.append(_value(name, value, kinds[name]))
+            known.append(_value("where", name, value, kinds[name]))
         else:
-            known[end] = _value(name, value, kinds[name])
+            known[end] = _value("where", name, value, kinds[name], read_bound)
     return where or None

@@ -1,16 +1,43 @@
 """Attributes and conditions that were written as text."""
 
+import re
+
 import pytest
 
 from eet_tf.index import CatalogIndexError, read_where, typed_columns
 
 KINDS = {"colour": "string", "price": "number", "in_stock": "bool", "a b": "string"}
+CODES = ["007", "12E3", "1_000", "nan", "inf", "0x10", "+5", "\u0663"]  # float() reads all but one
 
 
 @pytest.mark.parametrize(
     "texts, expected",
     [
-        (["1", "-2.5", "1e3", ""], [1.0, -2.5, 1000.0, None]),
+        (["1", "-2.5", "1000", ""], [1.0, -2.5, 1000.0, None]),
+        (["19.90", "5.00"], [19.9, 5.0]),
+        (["19.90", "5"], [19.9, 5.0]),
+        (["5.0", "12.25"], [5.0, 12.25]),
+        (["0.30000000000000004"], [0.30000000000000004]),
+        (["9007199254740992"], [2.0**53]),
+        (["4006381333931", "4006381333932"], [4006381333931.0, 4006381333932.0]),
+        (["9007199254740992", "9007199254740993"], ["9007199254740992", "9007199254740993"]),
+        (["18446744073709551616"], [2.0**64]),
+        (["0.12345678901234567891"], ["0.12345678901234567891"]),
+        (["1.10", "1.1"], ["1.10", "1.1"]),
+        (["1.10", "1.2"], ["1.10", "1.2"]),
+        (["2", "2.0"], ["2", "2.0"]),
+        (["0", "-0"], ["0", "-0"]),
+        (["-0"], ["-0"]),
+        (["12E3", "12000"], ["12E3", "12000"]),
+        (["1e3"], ["1e3"]),
+        (["+5"], ["+5"]),
+        (["0x10"], ["0x10"]),
+        (["1_000"], ["1_000"]),
+        ([".5"], [".5"]),
+        (["5."], ["5."]),
+        (["inf"], ["inf"]),
+        (["\u0663"], ["\u0663"]),
+        (["9" * 400], ["9" * 400]),
         (["0", "0.5"], [0.0, 0.5]),
         (["1", "two"], ["1", "two"]),
         (["01", "2"], ["01", "2"]),
@@ -31,10 +58,12 @@ def test_a_column_is_what_all_its_texts_are(texts, expected):
 
 
 def test_texts_for_an_index_are_of_its_kinds():
-    texts = {"colour": ["7"], "price": ["007"], "in_stock": ["TRUE"]}
+    texts = {"colour": ["7"], "price": ["7"], "in_stock": ["TRUE"]}
     assert typed_columns(texts, KINDS) == {"colour": ["7"], "price": [7.0], "in_stock": [True]}
-    for name, text in {"price": "cheap", "in_stock": "yes"}.items():
-        with pytest.raises(CatalogIndexError, match=rf"`attributes\['{name}'\]` must hold .* Received: '{text}'"):
+    for name, text in [("price", "cheap"), ("in_stock", "yes"), *(("price", text) for text in CODES)]:
+        with pytest.raises(
+            CatalogIndexError, match=rf"`attributes\['{name}'\]` must hold .* Received: '{re.escape(text)}'"
+        ):
             typed_columns({name: [text]}, KINDS)
 
 
@@ -48,6 +77,7 @@ def test_texts_for_an_index_are_of_its_kinds():
         (["a b = c d"], {"a b": ["c d"]}),
         (["price>=10", "price <= 50.5", "in_stock=true"], {"price": {"min": 10, "max": 50.5}, "in_stock": [True]}),
         (["price=3"], {"price": [3.0]}),
+        (["price>=1e3", "price<=-2.5E+2"], {"price": {"min": 1000.0, "max": -250.0}}),
     ],
     ids=str,
 )
@@ -63,7 +93,11 @@ def test_conditions(conditions, expected):
         (["size=XL"], "must name attributes of the index. Received: 'size=XL'; it has 'colour', 'price'"),
         (["price>=10", "price>=20"], "one range or one choice for 'price'"),
         (["price>=10", "price=20"], "one range or one choice for 'price'"),
-        (["price>=cheap"], "must hold numbers. Received: 'cheap'"),
+        (["price>=cheap"], "`where` must hold numbers .* Received: 'cheap'"),
+        (["price<=nan"], "`where` must hold numbers .* Received: 'nan'"),
+        (["price<=1e999"], "`where` must hold numbers"),
+        (["price="], "`where` must hold numbers .* Received: ''"),
+        *(([f"price={text}"], "`where` must hold numbers") for text in CODES),
     ],
     ids=str,
 )
