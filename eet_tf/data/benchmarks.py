@@ -10,10 +10,10 @@ import numpy as np
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.fine_grained import load_cars196, load_cub
+from eet_tf.data.folders import scan_folder
 from eet_tf.data.lists import listed, numbered_lines, read_csv, split_fields
 from eet_tf.data.synthetic import make_synthetic_catalog
 
-_PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _CSV_ROLES = ("path", "sku", "category", "split")
 _SOP_HEADER = ["image_id", "class_id", "super_class_id", "path"]
 
@@ -112,18 +112,18 @@ def load_csv(data_dir: str) -> Catalog:
 
 
 def load_folder(data_dir: str) -> Catalog:
-    """One folder per sku: `data_dir/<sku>/<photo>`. Files that are no photos by their ending are passed over.
+    """One folder per sku: `data_dir/<sku>/<photo>`, or deeper in it.
+
+    What is no photo of a product is passed over: other files, those beside the products' folders, hidden folders and
+    those of tools. `train/main.py`, `export/build_index.py` and the audit name it.
 
     Raises:
-        CatalogError: if there is no such folder or no photo in it.
+        CatalogError: if there is no such folder or no photo in it, or something in it cannot be read.
     """
-    if not os.path.isdir(data_dir):
-        raise CatalogError(f"`data_dir` must be a folder with one folder per sku. Received: data_dir={data_dir!r}.")
-    skus = sorted(entry.name for entry in os.scandir(data_dir) if entry.is_dir())
-    rows = [(f"{sku}/{name}", sku) for sku in skus for name in sorted(os.listdir(os.path.join(data_dir, sku)))]
-    rows = [row for row in rows if row[0].lower().endswith(_PHOTO_ENDINGS)]
-    paths, skus = zip(*rows) if rows else ((), ())
-    return Catalog(paths, skus, root=data_dir, source=data_dir).check_files()
+    found = scan_folder(data_dir)
+    if not found.paths:
+        raise CatalogError(f"{data_dir} lists no photos in folders of products. {found.note()}".rstrip())
+    return Catalog(found.paths, found.skus, root=data_dir, source=data_dir).check_files()
 
 
 LOADERS: dict[str, Callable[[str], Catalog]] = {
