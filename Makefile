@@ -1,5 +1,5 @@
-# make demo | make test | make test-addons | make typecheck | make coverage | make docs | make bench | make bench-gpu |
-# make venv.
+# make demo | make test | make test-compiled | make test-addons | make typecheck | make coverage | make docs | make bench |
+# make bench-gpu | make venv.
 # Each builds the environment it needs, once.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ PHOTOS ?= runs/synthetic_photos
 # keep the order of tests/conftest.py
 TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: bench bench-gpu coverage demo docs test test-addons typecheck venv venv-addons venv-docs
+.PHONY: bench bench-gpu coverage demo docs test test-addons test-compiled typecheck venv venv-addons venv-docs
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
@@ -53,10 +53,15 @@ demo: venv
 		--query=$(PHOTOS)/$$(awk -F, '$$4 == "test" { print $$1; exit }' $(PHOTOS)/catalog.csv)
 	$(PY) export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
 
+# all tests but those of test-compiled, which would make it too long to be run before each commit
 test: typecheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python -m pytest $(TWO_AT_ONCE)
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not compiled'
+
+# what XLA makes of every loss in every setting: to be run after a change of a loss
+test-compiled: venv
+	.venv/bin/python -m pytest --numprocesses=2 --dist=load -m compiled tests/losses
 
 typecheck: venv
 	.venv/bin/python -m mypy
