@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 
 import keras
@@ -123,7 +124,13 @@ def load_embedder(path: str) -> keras.Model:
         raise ValueError(
             f"`path` must be a .keras file or a training run's folder with model.keras in it. Received: path={path!r}."
         )
-    return keras.models.load_model(file, compile=False)
+    try:
+        return keras.models.load_model(file, compile=False)
+    except (OSError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`path` must be an embedder that `model.save` wrote. Received: path={path!r}, which Keras cannot read: "
+            f"{str(error).partition(chr(10))[0]:.200}. Train or save it again."
+        ) from error
 
 
 def attribute_head(embedder: keras.Model) -> AttributeHead | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 
 
@@ -45,3 +46,52 @@ def flush(path: str | os.PathLike) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def why_no_file(path: str) -> str | None:
+    """Why `replaced(path)` would fail, to be known before the work whose result goes there; None if it would not.
+
+    Example:
+
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     why_no_file(os.path.join(file.name, "report.html")) == f"where {file.name!r} is a file, not a folder"
+    True
+    """
+    if not path:
+        return "which names no file"
+    if os.path.isdir(path):
+        return "which is a folder"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "which is a device or a pipe"
+    folder, name = os.path.split(path)
+    return why_no_folder(folder or ".", f".{'0' * 12}.{name}")
+
+
+def why_no_folder(path: str, name: str = "") -> str | None:
+    """Why no file could be written into a folder, which is made if it is missing; None if it could.
+
+    Args:
+        path: of the folder.
+        name: of the file, if it is known.
+    """
+    if not path:
+        return "which names no folder"
+    try:
+        os.lstat(os.path.join(path, name))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        return f"which the system refuses: {error.strerror}"
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there) or "."
+    if not os.path.isdir(there):
+        is_itself = os.path.abspath(there) == os.path.abspath(path)
+        what = "leads nowhere" if os.path.islink(there) and not os.path.exists(there) else "is a file, not a folder"
+        return f"which {what}" if is_itself and not name else f"where {there!r} {what}"
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+    except OSError as error:
+        return f"where {there!r} cannot be written to: {error.strerror}"
+    return None

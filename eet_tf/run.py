@@ -8,6 +8,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from eet_tf import compat, files
+from eet_tf.terminal import escaped, is_utf8
+
+_CHECKPOINT = re.compile(r"ckpt-([0-9]+)\.(?:index|data-[0-9]+-of-[0-9]+)")
 
 
 class RunError(RuntimeError):
@@ -41,7 +45,8 @@ class RunFolder:
         writes: whether this process keeps the folder. Otherwise it reads what another one keeps there.
 
     Raises:
-        RunError: if the folder is in use by another process or holds a run with other settings.
+        RunError: if the folder is in use by another process or holds a run with other settings, or a setting is more
+            than one line.
     """
 
     def __init__(
@@ -53,9 +58,10 @@ class RunFolder:
     ):
         self.folder = folder
         self.writes = writes
+        _check_lines(settings)
         if not writes:
             return
-        os.makedirs(folder, exist_ok=True)
+        _make(folder)
         self._lock = _locked(os.path.join(folder, ".lock"))
         if os.path.isdir(self.path("checkpoints")):
             try:
@@ -158,6 +164,20 @@ def _locked(path: str):
     return lock
 
 
+def _check_lines(settings: Mapping[str, str]) -> None:
+    """Refuses a setting that `flags.txt` would not give back."""
+    for name, text in settings.items():
+        if text.splitlines() not in ([], [text]) or not is_utf8(text):
+            raise RunError(f"--{name} must be one line of UTF-8. Received: --{name}={escaped(text)!r}. Rename it.")
+
+
+def _make(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder!r} cannot be made a folder: {error.strerror}. Give another --model_dir.") from error
+
+
 def _check_same(folder: str, known: dict[str, str], settings: dict[str, str], may_change: frozenset[str]) -> None:
     names = (known.keys() | settings.keys()) - may_change
     differing = sorted(name for name in names if known.get(name) != settings.get(name))
@@ -188,7 +208,8 @@ class Progress(keras.callbacks.Callback):
         parts = {"embedder": learner.embedder, "optimizer": learner.optimizer, "memory": learner.memory}
         kept = {name: part for name, part in parts.items() if part is not None}
         state = tf.train.Checkpoint(**kept, epoch=self._epoch)
-        self._manager = tf.train.CheckpointManager(state, run.path("checkpoints"), max_to_keep=2)
+        # it would delete by a pattern, and the folder's name may hold a `*`
+        self._manager = tf.train.CheckpointManager(state, run.path("checkpoints"), max_to_keep=None)
         self._history: list[dict[str, float]] = []
 
     def restore(self) -> int:
@@ -221,6 +242,7 @@ class Progress(keras.callbacks.Callback):
         self._history.append(row)
         self._run.write_history(self._history)
         self._manager.save(checkpoint_number=epoch + 1)
+        _remove_checkpoints(self._run.path("checkpoints"), before=epoch)
 
     def _write_for_nobody(self) -> None:
         """Weights that are means over the replicas can be saved only if every worker takes part."""
@@ -240,6 +262,14 @@ class Progress(keras.callbacks.Callback):
         if monitor is None:
             return int(self._history[-1]["epoch"])
         return int(max(self._history, key=lambda row: row[monitor])["epoch"])
+
+
+def _remove_checkpoints(folder: str, before: int) -> None:
+    """Removes the checkpoints of epochs before one."""
+    for name in os.listdir(folder):
+        checkpoint = _CHECKPOINT.fullmatch(name)
+        if checkpoint and int(checkpoint[1]) < before:
+            os.remove(os.path.join(folder, name))
 
 
 class StopOnNaN(keras.callbacks.Callback):

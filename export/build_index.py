@@ -11,6 +11,8 @@ import sys
 
 from absl import app, flags
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -30,20 +32,25 @@ flags.DEFINE_string("output_dir", None, "The index folder; an index in it is rep
 flags.DEFINE_integer("batch_size", 64, "Photos embedded at once.", lower_bound=1)
 
 
-def _embeddings(catalog):
-    """The catalogue's embeddings, their fingerprint and the SavedModel's folder; from files, or embedded here."""
+def _source():
+    """What gives the embeddings: the files that embed_beam.py wrote, or a SavedModel."""
     if FLAGS.embeddings_dir is not None:
         from eet_tf.embedding_files import open_folder
 
-        files = open_folder(FLAGS.embeddings_dir)
-        return files.read(catalog.paths), files.fingerprint, os.path.join(files.folder, files.saved_model)
-    import keras
-
+        return open_folder(FLAGS.embeddings_dir)
     from eet_tf.serving import ServedEmbedder
 
-    embedder = ServedEmbedder(FLAGS.saved_model)
+    return ServedEmbedder(FLAGS.saved_model)
+
+
+def _embeddings(source, catalog):
+    """The catalogue's embeddings, their fingerprint and the SavedModel's folder; from files, or embedded here."""
+    if FLAGS.embeddings_dir is not None:
+        return source.read(catalog.paths), source.fingerprint, os.path.join(source.folder, source.saved_model)
+    import keras
+
     bar = keras.utils.Progbar(len(catalog.files), unit_name="photo")
-    return embedder.embed_catalog(catalog, FLAGS.batch_size, bar.update), embedder.fingerprint, embedder.folder
+    return source.embed_catalog(catalog, FLAGS.batch_size, bar.update), source.fingerprint, source.folder
 
 
 def _options() -> dict:
@@ -64,23 +71,58 @@ def _options() -> dict:
     return {"storage": FLAGS.storage, **({"target_recall": FLAGS.target_recall} if FLAGS.index == "scann" else {})}
 
 
+def _catalog():
+    from eet_tf import data
+
+    return data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
+
+
+def _checked() -> tuple:
+    """The catalogue, its attributes, what embeds, and the kind's options; refuses in one go what cannot work."""
+    from eet_tf import index
+    from eet_tf.data.folders import note_of_dataset
+
+    complaints = commands.Complaints()
+    complaints.folder("output_dir", FLAGS.output_dir)
+    complaints.check(index.check_replaceable, FLAGS.output_dir)
+    if FLAGS.target_recall is not None and not 0 < FLAGS.target_recall <= 1:
+        complaints.add(f"--target_recall must be above 0, at most 1. Received: --target_recall={FLAGS.target_recall}.")
+    options, source, catalog = complaints.check(_options), complaints.check(_source), complaints.check(_catalog)
+    attributes = None if catalog is None else complaints.check(_attributes, catalog)
+    complaints.end()
+    note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)
+    if note:
+        print(note, flush=True)
+    return catalog, attributes, source, options
+
+
+def _attributes(catalog) -> dict:
+    """What photos can be filtered by, checked as the index will check it."""
+    from eet_tf import index
+
+    attributes = index.typed_columns(catalog.columns())
+    _kind().check_catalog(catalog.skus, catalog.paths, attributes)
+    return attributes
+
+
+def _kind():
+    from eet_tf import index
+
+    return {"scann": index.ScannIndex, "exact": index.ExactIndex, "milvus": index.MilvusIndex}[FLAGS.index]
+
+
 def main(argv):
     """Checks everything that can be checked early, then embeds and builds."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
-    from eet_tf import data, index
-
     try:
-        index.check_replaceable(FLAGS.output_dir)
-        options = _options()
-        catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
-        embeddings, fingerprint, saved_model = _embeddings(catalog)
-        kind = {"scann": index.ScannIndex, "exact": index.ExactIndex, "milvus": index.MilvusIndex}[FLAGS.index]
-        built = kind.build(
+        catalog, columns, source, options = _checked()
+        embeddings, fingerprint, saved_model = _embeddings(source, catalog)
+        built = _kind().build(
             embeddings,
             catalog.skus,
             catalog.paths,
-            index.typed_columns(catalog.columns()),
+            columns,
             fingerprint=fingerprint,
             metadata={
                 "saved_model": os.path.relpath(saved_model, FLAGS.output_dir),
@@ -99,4 +141,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

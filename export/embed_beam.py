@@ -17,7 +17,9 @@ import sys
 import threading
 import time
 
-from absl import app, flags, logging
+from absl import flags, logging
+
+from eet_tf import commands
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
@@ -130,16 +132,35 @@ def _refuse_unreadable(files, catalog) -> None:
         )
 
 
+def _catalog():
+    from eet_tf import data
+
+    return data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
+
+
+def _checked(beam, flags_of_beam: list[str]) -> tuple:
+    """Beam's options, the photos and what embeds them; refuses in one go what cannot work."""
+    from eet_tf import embedding_files
+    from eet_tf.data.folders import note_of_dataset
+    from eet_tf.serving import ServedEmbedder
+
+    complaints = commands.Complaints()
+    complaints.folder("output_dir", FLAGS.output_dir)
+    complaints.check(embedding_files.find_folder, FLAGS.output_dir)
+    options = complaints.check(beam.pipeline_options, flags_of_beam)
+    catalog, embedder = complaints.check(_catalog), complaints.check(ServedEmbedder, FLAGS.saved_model)
+    complaints.end()
+    note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)
+    if note:
+        print(note, flush=True)
+    return options, catalog, embedder
+
+
 def main(argv):
     """Checks everything that can be checked early, then embeds what is not done."""
     beam = _library()
-    from eet_tf import data
-    from eet_tf.serving import ServedEmbedder
-
     try:
-        options = beam.pipeline_options(argv[1:])
-        catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
-        embedder = ServedEmbedder(FLAGS.saved_model)
+        options, catalog, embedder = _checked(beam, argv[1:])
         files = _prepare(embedder, len(catalog))
         shards = _undone(files, catalog.paths.tolist())
         embed = beam.EmbedShard(
@@ -161,4 +182,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    commands.run(main, flags_parser=_parse)

@@ -17,6 +17,8 @@ import sys
 
 from absl import app, flags
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -33,18 +35,8 @@ flags.DEFINE_multi_string("sku", [], "delete: a product, with all its photos; ma
 def _upsert(index):
     import keras
 
-    from eet_tf.data import load_dataset
-    from eet_tf.index import typed_columns
-    from eet_tf.serving import ServedEmbedder
-
-    catalog = load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
-    columns = catalog.columns()
-    missing = sorted(set(index.attributes) - set(columns))
-    if missing:
-        raise ValueError(f"{catalog.source} must have the index's attributes. It lacks {', '.join(missing)}.")
     beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
-    attributes = typed_columns({name: columns[name] for name in index.attributes}, index.attributes)
-    embedder = ServedEmbedder(FLAGS.saved_model or beside.get("saved_model", ""))
+    catalog, attributes, embedder = _checked(index, beside.get("saved_model", ""))
     bar = keras.utils.Progbar(len(catalog.files), unit_name="photo")
     embeddings = embedder.embed_catalog(catalog, FLAGS.batch_size, bar.update)
     photos = catalog.paths
@@ -54,6 +46,50 @@ def _upsert(index):
     index.upsert(embeddings, catalog.skus, photos, attributes, fingerprint=embedder.fingerprint)
     added = index.size - before
     print(f"{added} photos added, {len(photos) - added} replaced: {index.size} photos.")
+
+
+def _checked(index, saved_model: str) -> tuple:
+    """The photos, their attributes and what embeds them; refuses in one go what cannot work."""
+    from eet_tf.data.folders import note_of_dataset
+
+    complaints = commands.Complaints()
+    complaints.folder("index_dir", FLAGS.index_dir)
+    catalog = complaints.check(_catalog)
+    attributes = None if catalog is None else complaints.check(_attributes, catalog, index)
+    embedder = complaints.check(_embedder, index, FLAGS.saved_model or saved_model)
+    complaints.end()
+    note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)
+    if note:
+        print(note, flush=True)
+    return catalog, attributes, embedder
+
+
+def _catalog():
+    from eet_tf.data import load_dataset
+
+    return load_dataset(FLAGS.dataset, FLAGS.data_dir).split(FLAGS.split).check_files()
+
+
+def _attributes(catalog, index) -> dict:
+    """What the index keeps of each photo, checked as the index will check it."""
+    from eet_tf.index import typed_columns
+
+    columns = catalog.columns()
+    missing = sorted(set(index.attributes) - set(columns))
+    if missing:
+        raise ValueError(f"{catalog.source} must have the index's attributes. It lacks {', '.join(missing)}.")
+    attributes = typed_columns({name: columns[name] for name in index.attributes}, index.attributes)
+    index.check_catalog(catalog.skus, catalog.paths, attributes)
+    return attributes
+
+
+def _embedder(index, saved_model: str):
+    from eet_tf.index.checks import check_same_embedder
+    from eet_tf.serving import ServedEmbedder
+
+    embedder = ServedEmbedder(saved_model)
+    check_same_embedder(embedder.fingerprint, index.fingerprint)
+    return embedder
 
 
 def _is_same(folder: str, other: str) -> bool:
@@ -100,7 +136,7 @@ def _stats(index):
                 "kind": f"{index.kind}, {'exact' if index.is_exact else 'approximate'}",
                 "photos": index.size,
                 "dimensions": index.dim,
-                "attributes": _attributes(index),
+                "attributes": _described(index),
                 "rows": f"{index.collection} at {index.uri}" if index.uri else "milvus-lite, in the folder",
                 "on disk": f"{bytes_on_disk(FLAGS.index_dir) / 2**20:.1f} MB",
                 "embedder": index.fingerprint or "unknown",
@@ -113,7 +149,7 @@ def _stats(index):
         "photos": index.size,
         "products": index.num_skus,
         "dimensions": f"{index.dim}, {index.storage}",
-        "attributes": _attributes(index),
+        "attributes": _described(index),
         "added since it was built": index.num_recent,
         "deleted since it was built": index.num_deleted,
         "on disk": f"{bytes_on_disk(FLAGS.index_dir) / 2**20:.1f} MB",
@@ -125,7 +161,7 @@ def _stats(index):
         print("More than a tenth has changed since it was built: `compact` makes it fast again.")
 
 
-def _attributes(index) -> str:
+def _described(index) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in index.attributes.items()) or "none"
 
 
@@ -151,4 +187,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

@@ -23,6 +23,8 @@ import sys
 
 from absl import app, flags, logging
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -62,13 +64,11 @@ def main(argv):
     import tensorflow as tf
 
     import eet_tf
-    from eet_tf.postprocessing import Whitening
 
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     try:
-        whitening = Whitening.read(FLAGS.whitening) if FLAGS.whitening else None
-        embedder = eet_tf.load_embedder(FLAGS.model)
+        whitening, embedder, batch_sizes = checked()
         write_model = functools.partial(
             eet_tf.export_embedder,
             embedder,
@@ -79,10 +79,42 @@ def main(argv):
             catalog_storage=FLAGS.catalog_storage,
             scann_in_graph=FLAGS.scann_in_graph,
         )
-        folder = bundled(write_model, embedder, whitening) if FLAGS.bundle else write_model(FLAGS.output_dir)
+        folder = (
+            bundled(write_model, embedder, whitening, batch_sizes) if FLAGS.bundle else write_model(FLAGS.output_dir)
+        )
     except (ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(f"The SavedModel is {folder}.")
+
+
+def checked():
+    """The whitening, the embedder and the sizes of batches; refuses in one go what cannot work."""
+    import eet_tf
+    from eet_tf.index import load_index
+    from eet_tf.postprocessing import Whitening
+
+    complaints = commands.Complaints()
+    complaints.folder("output_dir", FLAGS.output_dir)
+    whitening = None if FLAGS.whitening is None else complaints.check(Whitening.read, FLAGS.whitening)
+    embedder = complaints.check(eet_tf.load_embedder, FLAGS.model)
+    if FLAGS.index_dir is not None:
+        complaints.check(load_index, FLAGS.index_dir, True)
+    batch_sizes = complaints.whole_numbers("allowed_batch_sizes", FLAGS.allowed_batch_sizes)
+    for path in FLAGS.op_library:
+        complaints.existing("op_library", path)
+    if FLAGS.bundle:
+        complaints.check(check_bundle, batch_sizes)
+    complaints.end()
+    return whitening, embedder, batch_sizes
+
+
+def check_bundle(batch_sizes):
+    """Refuses what `write_bundle` would refuse, and that its package is missing."""
+    try:
+        from eet_tf.serving.bundle import check_bundle_arguments
+    except ImportError as error:
+        raise ValueError(f"--bundle needs tensorflow-serving-api: pip install 'eet-tf[serving]'. {error}") from error
+    check_bundle_arguments(FLAGS.output_dir, FLAGS.name, batch_sizes, FLAGS.keep_versions)
 
 
 def training_facts():
@@ -98,14 +130,10 @@ def training_facts():
     return {**facts, "training": {"flags": dict(record.settings), "metrics": dict(record.metrics)}}
 
 
-def bundled(write_model, embedder, whitening):
+def bundled(write_model, embedder, whitening, batch_sizes):
     """Writes the bundle; returns the version's folder."""
     from eet_tf.serving.bundle import training_vectors, write_bundle
 
-    try:
-        batch_sizes = [int(size) for size in FLAGS.allowed_batch_sizes]
-    except ValueError:
-        raise ValueError(f"`allowed_batch_sizes` must be numbers. Received: {FLAGS.allowed_batch_sizes}.") from None
     folder = write_bundle(
         write_model,
         FLAGS.output_dir,
@@ -125,7 +153,8 @@ def verify(folder):
     """Runs export/verify.py in a process of its own, and shows what it found."""
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "verify.py")
     libraries = [f"--op_library={path}" for path in FLAGS.op_library]
-    result = subprocess.run([sys.executable, script, folder, *libraries], capture_output=True, text=True, check=False)
+    command = [sys.executable, script, *libraries, os.path.abspath(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         found = result.stdout + result.stderr
         raise ValueError(f"The bundle is not fit to be served and was thrown away:\n{found}")
@@ -133,4 +162,4 @@ def verify(folder):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

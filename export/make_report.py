@@ -10,6 +10,8 @@ import sys
 
 from absl import app, flags
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -51,20 +53,42 @@ def _facts(settings: dict, metrics: dict, index) -> dict[str, str]:
     }
 
 
+def _read_run():
+    from eet_tf.run import RunError, read_run
+
+    try:
+        return read_run(FLAGS.model_dir)
+    except RunError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_index():
+    from eet_tf.index import load_index
+
+    index = load_index(FLAGS.index_dir, read_only=True)
+    if index.kind == "milvus":
+        raise ValueError("--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.")
+    return index
+
+
+def _checked() -> tuple:
+    """The run and the index; refuses in one go what cannot work."""
+    complaints = commands.Complaints()
+    complaints.file("output", FLAGS.output)
+    run, index = complaints.check(_read_run), complaints.check(_read_index)
+    complaints.end()
+    return run, index
+
+
 def main(argv):
     """Gathers what training and indexing left, and writes the page."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
-    from eet_tf.index import load_index
     from eet_tf.report import write_report
-    from eet_tf.run import RunError, read_run
 
     try:
-        run = read_run(FLAGS.model_dir)
-        index = load_index(FLAGS.index_dir, read_only=True)
-        if index.kind == "milvus":
-            raise ValueError("--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.")
-    except (ValueError, RunError) as error:
+        run, index = _checked()
+    except ValueError as error:
         sys.exit(f"error: {error}")
     photo_root = os.path.join(FLAGS.index_dir, index.metadata.get("photo_root", ""))
     before, after = run.metrics.get("before"), run.metrics.get("after")
@@ -77,13 +101,13 @@ def main(argv):
         after=after,
         facts=_facts(run.settings, run.metrics, index),
     )
-    if before and after:
-        shares = 100 * before["recall@1"], 100 * after["recall@1"]
-        # a run of an older version did not look for copies
-        unseen = "unseen " if run.metrics.get("copies_of_training_photos") == 0 else ""
-        print(f"R@1 on {unseen}products: {shares[0]:.1f} % before training, {shares[1]:.1f} % after.")
+    # a run of an older version did not look for copies
+    unseen = "unseen " if run.metrics.get("copies_of_training_photos") == 0 else ""
+    for name in [name for name in before or () if name.startswith("recall@") and name in (after or ())][:1]:
+        shares, k = (100 * before[name], 100 * after[name]), name.partition("@")[2]
+        print(f"R@{k} on {unseen}products: {shares[0]:.1f} % before training, {shares[1]:.1f} % after.")
     print(f"The page is {FLAGS.output}.")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

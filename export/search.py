@@ -17,6 +17,8 @@ import sys
 
 from absl import app, flags
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -40,17 +42,34 @@ flags.DEFINE_string("report", None, "Also write what was found as an HTML page."
 
 def _read(file: str) -> bytes:
     if not os.path.isfile(file):
-        raise ValueError(f"`query` must be a photo. Received: query={file!r}, which does not exist.")
+        what = "is a folder" if os.path.isdir(file) else "is no file" if os.path.exists(file) else "does not exist"
+        raise ValueError(f"--query must be a photo. Received: --query={file}, which {what}.")
     with open(file, "rb") as photo:
         return photo.read()
 
 
 def _embed(embedder, photos: list[bytes]):
     embeddings, is_image = embedder.embed(photos)
+    complaints = commands.Complaints()
     for file, fine in zip(FLAGS.query, is_image):
         if not fine:
-            raise ValueError(f"`query` must be a JPEG, PNG, WebP, BMP or GIF. Received: query={file!r}, which is none.")
+            complaints.add(f"--query must be a JPEG, PNG, WebP, BMP or GIF. Received: --query={file}, which is none.")
+    complaints.end()
     return embeddings
+
+
+def _checked() -> tuple:
+    """The index, the conditions and the photos; refuses in one go what cannot work."""
+    from eet_tf.index import load_index, read_where
+
+    complaints = commands.Complaints()
+    complaints.file("report", FLAGS.report)
+    complaints.existing("photo_root", FLAGS.photo_root)
+    index = complaints.check(lambda: load_index(FLAGS.index_dir, read_only=True))
+    where = None if index is None else complaints.check(read_where, FLAGS.where, index.attributes)
+    queries = [complaints.check(_read, file) for file in FLAGS.query]
+    complaints.end()
+    return index, where, queries
 
 
 def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
@@ -92,13 +111,10 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
     from eet_tf.client import ServingError
-    from eet_tf.index import load_index, read_where
 
     try:
-        index = load_index(FLAGS.index_dir, read_only=True)
-        where = read_where(FLAGS.where, index.attributes)
+        index, where, queries = _checked()
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
-        queries = [_read(file) for file in FLAGS.query]
         with _embedder(beside.get("saved_model", "")) as embedder:
             fingerprint = embedder.fingerprint
             neighbors = index.search(_embed(embedder, queries), FLAGS.k, where, FLAGS.group_by_sku, fingerprint)
@@ -116,4 +132,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

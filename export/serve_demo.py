@@ -15,6 +15,8 @@ import sys
 
 from absl import app, flags
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -83,7 +85,10 @@ def main(argv):
     from eet_tf.index import load_index
 
     try:
-        index = load_index(FLAGS.index_dir, read_only=True)
+        complaints = commands.Complaints()
+        complaints.existing("photo_root", FLAGS.photo_root)
+        index = complaints.check(lambda: load_index(FLAGS.index_dir, read_only=True))
+        complaints.end()
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
         photo_root = FLAGS.photo_root or beside.get("photo_root", "")
         with _listening() as listening, _embedder(beside.get("saved_model", "")) as embedder:
@@ -94,4 +99,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

@@ -79,6 +79,16 @@ def report(outcomes, details) -> int:
     return failed
 
 
+def open_door() -> None:
+    """As `eet_tf.terminal.open_door`, which is barred here: output in any encoding, and arguments that are text."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    for argument in sys.argv[1:]:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            shown = os.fsencode(argument).decode("utf-8", "backslashreplace")
+            sys.exit(f"error: arguments must be UTF-8. Received: {shown}. Rename what they name.")
+
+
 def main(argv):
     """Checks, reports, ends with 0 or 1."""
     if len(argv) != 2:
@@ -143,4 +153,5 @@ def details_of(bundle) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    open_door()
     app.run(main)

@@ -26,6 +26,7 @@ MODULES = {
     "precision": (0, {"tensorflow"}),
     "ranking_on_gpu": (0, {"numpy", "tensorflow"}),
     "replicas": (0, {"tensorflow"}),
+    "terminal": (0, set()),
     "thumbnails": (0, {"PIL"}),
     "data.augment": (0, {"tensorflow"}),
     "data.drawing": (0, {"PIL", "numpy"}),
@@ -34,9 +35,11 @@ MODULES = {
     "data.sampling": (0, {"numpy"}),
     "data.values": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
-    "index.milvus_filters": (0, {"numpy"}),
+    "index.milvus_filters": (0, {".index.checks", ".index.numerals", "numpy"}),
+    "index.numerals": (0, set()),
     "index.storage": (0, {"numpy"}),
     # 1
+    "commands": (1, {".files", ".terminal", "absl"}),
     "data.catalog": (1, {".data.values", "numpy"}),
     "compilation": (1, {".compat", "keras", "tensorflow"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),
@@ -48,10 +51,15 @@ MODULES = {
     "data.attributes": (2, {".data.catalog", "numpy"}),
     "data.benchmarks": (
         2,
-        {".data.catalog", ".data.deepfashion", ".data.fine_grained", ".data.lists", ".data.synthetic", "numpy"},
+        {
+            *(".data.catalog", ".data.deepfashion", ".data.fine_grained", ".data.folders", ".data.lists"),
+            *(".data.synthetic", "numpy"),
+        },
     ),
     "data.deepfashion": (2, {".data.attributes", ".data.catalog", ".data.lists", "numpy"}),
     "data.fine_grained": (2, {".data.attributes", ".data.catalog", ".data.lists", "numpy", "scipy"}),
+    "data.answers": (2, {".data.catalog", "numpy"}),
+    "data.folders": (2, {".data.catalog", ".terminal"}),
     "data.lists": (2, {".data.catalog", ".data.values"}),
     "data.pipeline": (2, {".data.catalog", ".data.images", ".data.sampling", "numpy", "tensorflow"}),
     "data.splits": (2, {".data.catalog", ".data.values", "numpy"}),
@@ -59,10 +67,10 @@ MODULES = {
     "demo.photos": (2, {".thumbnails", "PIL"}),
     "embedding_files": (2, {".files", "numpy"}),
     "index.base": (2, {".index.checks"}),
-    "index.columns": (2, {".index.checks", "numpy"}),
+    "index.columns": (2, {".index.checks", ".index.numerals", "numpy"}),
     "index.folder": (2, {".files", ".index.checks"}),
     "index.log": (2, {".files"}),
-    "index.texts": (2, {".index.checks"}),
+    "index.texts": (2, {".index.checks", ".index.numerals"}),
     "metrics": (2, {".ranking", "numpy"}),
     "mining": (2, {".pairwise", ".plans", "tensorflow"}),
     "postprocessing": (2, {".files", "numpy"}),
@@ -117,12 +125,18 @@ MODULES = {
     "audit": (6, {"._lazy"}),
     "audit.__main__": (
         6,
-        {".audit.duplicates", ".audit.findings", ".audit.page", ".data.benchmarks", ".data.catalog"},
+        {
+            *(".audit.duplicates", ".audit.findings", ".audit.page", ".commands", ".data.benchmarks"),
+            *(".data.catalog", ".data.folders", ".terminal"),
+        },
     ),
     "audit.duplicates": (6, {".audit.prints", "numpy"}),
     "audit.findings": (
         6,
-        {".audit.duplicates", ".audit.prints", ".data.catalog", ".data.splits", ".data.values", "numpy"},
+        {
+            *(".audit.duplicates", ".audit.prints", ".data.answers", ".data.catalog", ".data.splits"),
+            *(".data.values", "numpy"),
+        },
     ),
     "audit.page": (6, {".audit.findings", ".data.catalog", ".files", ".thumbnails"}),
     "audit.prints": (6, {"PIL", "numpy"}),
@@ -137,7 +151,7 @@ MODULES = {
     "index.tuning": (6, {".index.checks", ".index.search", ".index.storage", "numpy"}),
     "memory": (6, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
     "report": (6, {".files", ".thumbnails", "matplotlib"}),
-    "run": (6, {".compat", ".files", "keras", "numpy", "tensorflow"}),
+    "run": (6, {".compat", ".files", ".terminal", "keras", "numpy", "tensorflow"}),
     # 7
     "index.exact": (7, {".index.local"}),
     "index.milvus": (
@@ -175,7 +189,7 @@ MODULES = {
     # 9
     "demo": (9, {".demo.app", ".demo.photos"}),
     "demo.app": (9, {".client", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"}),
-    "demo.filters": (9, {".index", "numpy"}),
+    "demo.filters": (9, {".index", ".index.numerals", "numpy"}),
     "serving": (9, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
     "serving.catalog": (9, {".index", ".index.storage", "numpy"}),
     "serving.fingerprint": (9, {".data.images", ".embedder", "keras", "numpy"}),
@@ -211,7 +225,7 @@ MODULES = {
     "": (9, {"._lazy"}),
     # 10: looks at the package from outside, and must run where nothing else is installed
     "doctor": (12, set()),
-    "doctor.__main__": (12, {".doctor.diagnosis", ".doctor.facts"}),
+    "doctor.__main__": (12, {".doctor.diagnosis", ".doctor.facts", ".terminal"}),
     "doctor.diagnosis": (12, set()),
     "doctor.facts": (12, {".", ".doctor.diagnosis"}),
 }
@@ -222,10 +236,14 @@ WITHOUT_TENSORFLOW = [
     "comparison",
     "embedding_files",
     "files",
+    "terminal",
+    "commands",
     "_lazy",
     "report",
     "thumbnails",
     "data.catalog",
+    "data.answers",
+    "data.folders",
     "data.sampling",
     "data.drawing",
 ]

@@ -504,8 +504,8 @@ def test_the_command_takes_folders(drawn, tmp_path):
         (["--dataset=csv"], "`data_dir` must say"),
         (["--data_dir=/no/such/place"], "does not exist"),
         (["--data_dir={photos}", "--split=none"], "`split` must be"),
-        (["--data_dir={photos}", "--examples_per_class=1"], "`examples_per_class` must be"),
-        (["--data_dir={photos}", "--near=-1"], "`tolerance` must be"),
+        (["--data_dir={photos}", "--examples_per_class=1"], "--examples_per_class must be"),
+        (["--data_dir={photos}", "--near=-1"], "--near must be from 0 to 255"),
         (["--data_dir={photos}", "--output={photos}"], "must be a file"),
     ],
 )

@@ -9,7 +9,9 @@ Each side is the folder of a training or a classes.csv, or several with commas b
 import os
 import sys
 
-from absl import app, flags
+from absl import flags
+
+from eet_tf import commands
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("metric", "recall@1", "The figure to compare: a column of classes.csv.")
@@ -54,4 +56,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

@@ -16,6 +16,8 @@ import sys
 
 from absl import app, flags
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -47,31 +49,64 @@ def _whitening(embedder, catalog):
     """What embeddings go through, or None."""
     from eet_tf.postprocessing import Whitening, fit_whitening
 
-    if FLAGS.whitening:
+    if FLAGS.whitening is not None:
         return Whitening.read(FLAGS.whitening)
-    if not FLAGS.fit_whitening:
+    if FLAGS.fit_whitening is None:
         return None
     whitening = fit_whitening(_embeddings(embedder, catalog.split("train")), FLAGS.whitening_dim)
     whitening.write(FLAGS.fit_whitening)
     return whitening
 
 
-def _figures() -> dict:
-    """All that is written."""
+def _output() -> str:
+    return os.path.join(FLAGS.model_dir, "evaluation.json") if FLAGS.output is None else FLAGS.output
+
+
+def _measured(catalog):
+    from eet_tf.data.answers import check_answers
+
+    return check_answers(catalog.split(FLAGS.split), f"the split {FLAGS.split!r}")
+
+
+def _checked() -> tuple:
+    """The embedder, the catalogue, what is measured of it and the K; refuses in one go what cannot work."""
     import eet_tf
     from eet_tf import data
+    from eet_tf.data.folders import note_of_dataset
+    from eet_tf.postprocessing import Whitening
+
+    complaints = commands.Complaints()
+    ks = complaints.whole_numbers("ks", FLAGS.ks)
+    complaints.file("output", _output())
+    complaints.file("fit_whitening", FLAGS.fit_whitening)
+    complaints.number("whitening_dim", FLAGS.whitening_dim, 1)
+    if FLAGS.query_expansion and FLAGS.rerank:
+        complaints.add("--query_expansion must be 0 with --rerank, which searches with the queries as they are.")
+    if FLAGS.whitening is not None:
+        complaints.check(Whitening.read, FLAGS.whitening)
+    embedder = complaints.check(eet_tf.load_embedder, FLAGS.model_dir)
+    catalog = complaints.check(data.load_dataset, FLAGS.dataset, FLAGS.data_dir)
+    measured = None if catalog is None else complaints.check(_measured, catalog)
+    if catalog is not None and FLAGS.fit_whitening is not None:
+        complaints.check(catalog.split, "train")
+    complaints.end()
+    note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)
+    if note:
+        print(note, flush=True)
+    return embedder, catalog, measured, ks
+
+
+def _figures() -> dict:
+    """All that is written."""
     from eet_tf.evaluation import is_query, rank_catalog
 
-    embedder = eet_tf.load_embedder(FLAGS.model_dir)
-    catalog = data.load_dataset(FLAGS.dataset, FLAGS.data_dir)
-    measured = catalog.split(FLAGS.split)
+    embedder, catalog, measured, ks = _checked()
     whitening = _whitening(embedder, catalog)
     embeddings = _embeddings(embedder, measured)
     if whitening:
         embeddings = whitening.apply(embeddings)
     how = {"query_expansion": FLAGS.query_expansion, "alpha": FLAGS.alpha, "rerank": FLAGS.rerank}
     result = rank_catalog(embeddings, measured.labels, measured.roles, **how)
-    ks = [int(k) for k in FLAGS.ks]
     figures = {
         "measured_on": FLAGS.split,
         **how,
@@ -95,7 +130,7 @@ def main(argv):
     tf.get_logger().setLevel("ERROR")
     try:
         figures = _figures()
-        output = FLAGS.output or os.path.join(FLAGS.model_dir, "evaluation.json")
+        output = _output()
         with replaced(output) as aside, open(aside, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=2)
             file.write("\n")
@@ -107,4 +142,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

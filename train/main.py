@@ -18,6 +18,8 @@ import warnings
 
 from absl import app, flags, logging
 
+from eet_tf import commands
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all that matters
 
 FLAGS = flags.FLAGS
@@ -47,6 +49,24 @@ _ADDONS_LOSSES = {  # those of tensorflow-addons, and the flags that are their a
 }
 _ADDONS_OPTIMIZERS = ["tfa_adabelief", "tfa_adamw", "tfa_lamb", "tfa_lazyadam", "tfa_novograd", "tfa_radam"]
 _ADDONS_OPTIMIZERS += ["tfa_sgdw", "tfa_yogi"]
+_RANGES = {  # of numbers, both ends of which may be given
+    "seed": (0, 2**32 - 1),
+    "hold_out": (0, 0.999),
+    "crop": (0.001, 1),
+    "color": (0, 1),
+    "cutout": (0, 0.999),
+    "noise": (0, 1),
+    "image_size": (32, 4096),
+    "embedding_dim": (1, 65536),
+    "classes_per_batch": (2, 10**6),
+    "examples_per_class": (2, 10**6),
+    "microbatch": (1, 10**6),
+    "memory_size": (0, 10**7),
+    "steps_per_epoch": (1, 10**7),
+    "warmup_steps": (0, 10**9),
+    "weight_decay": (0, 1),
+    "virtual_devices": (0, 1024),
+}
 _STRATEGIES = ["default", "one_device", "mirrored", "multi_worker"]
 _MAY_CHANGE = frozenset({"epochs", "strategy", "jit", "virtual_devices", "model_dir", "data_dir", "check_photos"})
 
@@ -172,6 +192,45 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _complaints() -> commands.Complaints:
+    """What is wrong with the flags, as far as they alone tell."""
+    complaints = commands.Complaints()
+    complaints.folder("model_dir", FLAGS.model_dir)
+    if FLAGS.ks is not None:
+        complaints.whole_numbers("ks", FLAGS.ks)
+    for name, (least, most) in _RANGES.items():
+        complaints.number(name, getattr(FLAGS, name), least, most)
+    if FLAGS.weights not in (None, "none", "imagenet"):
+        complaints.existing("weights", FLAGS.weights)
+    complaints.above("learning_rate", FLAGS.learning_rate, 0)
+    complaints.above("clip_norm", FLAGS.clip_norm, 0)
+    if FLAGS.schedule == "step" and FLAGS.warmup_steps:
+        complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
+    complaints.check(_check_addons)
+    return complaints
+
+
+def _checked() -> tuple:
+    """The catalogues, the sampler and the attributes; refuses in one go what flags and data cannot do together."""
+    from eet_tf.data.answers import check_answers
+    from eet_tf.data.folders import note_of_dataset
+
+    complaints = _complaints()
+    is_cut = 0 <= FLAGS.seed < 2**32 and 0 <= FLAGS.hold_out < 1  # else what is held out is not known
+    catalogs = complaints.check(_catalogs) if is_cut else None
+    sampler = attributes = None
+    if catalogs is not None:
+        sampler, attributes = complaints.check(_sampler, catalogs[0]), complaints.check(_attributes, catalogs[0])
+        for catalog, name in zip(catalogs[1:], ("the photos held out", "the split 'test'")):
+            if catalog is not None:
+                complaints.check(check_answers, catalog, name)
+    complaints.end()
+    note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)
+    if note:
+        _say(note)
+    return *catalogs, sampler, attributes
+
+
 def _every_seconds(report, seconds: float = 5.0):
     """`report`, called through only when that long has passed since the last time."""
     last = time.monotonic()
@@ -233,8 +292,6 @@ def _learning_rate(num_steps: int):
 
     schedules = keras.optimizers.schedules
     if FLAGS.schedule == "step":
-        if FLAGS.warmup_steps:
-            raise ValueError("--warmup_steps needs --schedule=cosine.")
         return schedules.PiecewiseConstantDecay(
             [int(FLAGS.drop_at * num_steps)], [FLAGS.learning_rate, FLAGS.learning_rate / 10]
         )
@@ -476,23 +533,27 @@ def _write_figures(run, best_epoch: int, seconds: float, validation, test, num_c
     run.write_json("metrics.json", figures)
     plot_curves(run.read_history(), run.path("curves.png"))
     if measured_on:
-        shares = [100 * figures[when]["recall@1"] for when in ("before", "after")]
+        k = _ks()[0]
+        shares = [100 * figures[when][f"recall@{k}"] for when in ("before", "after")]
         products = f"{'' if num_copies else 'unseen '}{figures['measured_on']} products"
-        _say(f"R@1 on {products}: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
+        _say(f"R@{k} on {products}: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
     _say(f"The embedder is {run.path('model.keras')}.")
 
 
 def _prepared() -> tuple:
     """The strategy, and all that is trained with; refuses what cannot work before long work starts."""
+    import keras
+
     import eet_tf
     from eet_tf import data, replicas, workers
     from eet_tf.run import RunFolder
 
+    train, validation, test, sampler, attributes = _checked()
+    keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.mixed_precision != "none":
+        keras.mixed_precision.set_global_policy(f"mixed_{FLAGS.mixed_precision}")
     if FLAGS.virtual_devices:
         replicas.split_cpu(FLAGS.virtual_devices)
-    _check_addons()
-    train, validation, test = _catalogs()
-    sampler, attributes = _sampler(train), _attributes(train)
     _check_workers()
     if _is_shared():
         workers.wait_for_others(_every_seconds(lambda missing: _say(f"Waiting for {', '.join(missing)}."), 10))
@@ -514,7 +575,6 @@ def main(argv):
     """Says in one line what is wrong; if another worker is gone, starts again."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
-    import keras
     import tensorflow as tf
 
     from eet_tf import workers
@@ -522,9 +582,6 @@ def main(argv):
 
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
-    keras.utils.set_random_seed(FLAGS.seed)
-    if FLAGS.mixed_precision != "none":
-        keras.mixed_precision.set_global_policy(f"mixed_{FLAGS.mixed_precision}")
     try:
         try:
             strategy, *prepared = _prepared()
@@ -544,4 +601,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Sequence
 
 from eet_tf.audit.duplicates import TOLERANCE
-from eet_tf.audit.findings import EXAMPLES_PER_CLASS, audit_catalog
+from eet_tf.audit.findings import EXAMPLES_PER_CLASS, AuditResult, Finding, audit_catalog
 from eet_tf.audit.page import write_page
+from eet_tf.commands import Complaints, os_error_text
 from eet_tf.data.benchmarks import LOADERS, load_dataset
 from eet_tf.data.catalog import CatalogError
+from eet_tf.data.folders import FolderScan, scan_folder
+from eet_tf.terminal import open_door
 
 _MOST_LINES = 5  # named of each finding; the page has more
 
@@ -47,11 +49,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses in one go what flags alone say cannot work."""
+    complaints = Complaints()
+    if arguments.dataset != "synthetic":
+        complaints.existing("data_dir", arguments.data_dir)
+    complaints.file("output", arguments.output)
+    complaints.number("examples_per_class", arguments.examples_per_class, 2)
+    complaints.number("near", arguments.near, 0, 255)
+    complaints.end()
+
+
 def _loaded(arguments: argparse.Namespace):
-    if arguments.data_dir and arguments.dataset != "synthetic" and not os.path.exists(arguments.data_dir):
-        raise _UsageError(f"--data_dir={arguments.data_dir} does not exist.")
-    if os.path.isdir(arguments.output):
-        raise _UsageError(f"--output must be a file. Received: {arguments.output}, which is a folder.")
+    _check(arguments)
     catalog = load_dataset(arguments.dataset, arguments.data_dir)
     try:
         part = catalog.split(arguments.split)
@@ -66,10 +76,20 @@ def _show_progress(done: int) -> None:
         print(f"\r{done:,} photos read", end="", file=sys.stderr, flush=True)
 
 
+def _with_passed_over(result: AuditResult, scan: FolderScan) -> AuditResult:
+    """What an audit found, and which files of a folder are no photos of a product."""
+    notes = tuple(scan.notes())
+    advice = "They are not learned from and not found. Convert, move or rename those that are photos of a product."
+    finding = Finding("passed_over", scan.note().rstrip("."), advice, False, ((),) * len(notes), notes)
+    return dataclasses.replace(result, findings=(*result.findings, finding)) if notes else result
+
+
 def _audit(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     catalog = _loaded(arguments)
     result = audit_catalog(catalog, arguments.examples_per_class, arguments.near, progress=_show_progress)
+    if arguments.dataset == "folder":
+        result = _with_passed_over(result, scan_folder(arguments.data_dir))
     facts = {"Source": catalog.source, "Near copies": f"differ by {arguments.near:g} of 255 at most"}
     write_page(arguments.output, result, "Audit of the photos", facts)
     if sys.stderr.isatty():
@@ -88,10 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CatalogError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {os_error_text(error)}", file=sys.stderr)
         return 2
 
 
 if __name__ == "__main__":
+    open_door()
     sys.exit(main())

@@ -13,6 +13,7 @@ import numpy as np
 from eet_tf.audit.duplicates import LEAST_SPREAD, TOLERANCE, near_groups, spread
 from eet_tf.audit.prints import PhotoPrints, read_prints
 from eet_tf.data import splits, values
+from eet_tf.data.answers import has_answers
 from eet_tf.data.catalog import Catalog
 
 EXAMPLES_PER_CLASS = 4  # as train/main.py has it
@@ -94,7 +95,8 @@ def audit_catalog(
 
     - photos that cannot be read (JPEG, PNG, BMP, GIF and WebP can),
     - products to learn from with a single photo, or fewer than two products,
-    - products that are in two splits: figures would not be of unseen products.
+    - products that are in two splits: figures would not be of unseen products,
+    - a split `"test"` in which no photo has another of its product.
 
     To be looked at, since only a person can say what is right:
 
@@ -143,6 +145,7 @@ def audit_catalog(
         _float_skus(catalog),
         *_copies(catalog, near_groups(prints, tolerance)),
         _small_products(catalog, is_training, examples_per_class),
+        _no_answers(catalog),
         _cannot_be_found(catalog, is_training),
         *_odd_photos(prints),
     ]
@@ -243,6 +246,18 @@ def _cannot_be_found(catalog: Catalog, is_training: np.ndarray) -> Finding | Non
         groups,
         _named(catalog, groups),
     )
+
+
+def _no_answers(catalog: Catalog) -> Finding | None:
+    """Nothing to measure in "test"."""
+    if catalog.splits is None:
+        return None
+    rows = np.flatnonzero(catalog.splits == "test")
+    if not len(rows) or has_answers(catalog.take(rows)):
+        return None
+    title = "No photo of the split 'test' has another of its product that a search could find"
+    advice = "Training would have nothing to measure. Add photos, or leave the split out of the list."
+    return _finding("no_answers", title, advice, [rows], [""], blocks=True)
 
 
 def _shared_products(catalog: Catalog) -> Finding | None:

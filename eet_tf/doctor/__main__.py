@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from eet_tf.doctor.diagnosis import PACKAGES, Facts, Problem, diagnose, matching_row
 from eet_tf.doctor.facts import gather
+from eet_tf.terminal import open_door
 
 _CPU_FEATURES = {"AVX": ("avx",), "AVX2": ("avx2",), "AVX512": ("avx512f",), "FMA": ("fma",)}
 
@@ -84,4 +85,5 @@ def _features(facts: Facts) -> list[str]:
 
 
 if __name__ == "__main__":
+    open_door()
     sys.exit(main())

@@ -81,7 +81,7 @@ def write_bundle(
     ['models.config', 'monitoring.config']
     """
     batch_sizes = [int(size) for size in batch_sizes]
-    _check(output_dir, name, batch_sizes, keep_versions)
+    check_bundle_arguments(output_dir, name, batch_sizes, keep_versions)
     base, photos = os.path.join(output_dir, name), sample_photos()
     os.makedirs(base, exist_ok=True)
     with _only_writer(base):
@@ -141,7 +141,13 @@ def _describe_tensor(info: meta_graph_pb2.TensorInfo) -> dict:
     }
 
 
-def _check(output_dir: str, name: str, batch_sizes: list[int], keep_versions: int) -> None:
+def check_bundle_arguments(output_dir: str, name: str, batch_sizes: Sequence[int], keep_versions: int) -> None:
+    """Refuses what `write_bundle` would refuse of these, before anything is loaded or written.
+
+    Raises:
+        SavedModelError: if one of them is wrong.
+    """
+    batch_sizes = list(batch_sizes)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) or name.isdecimal():
         raise SavedModelError(
             f"`name` must be letters, digits, _ and -, with a letter among them. Received: name={name!r}."

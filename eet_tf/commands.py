@@ -1,0 +1,140 @@
+"""What every command does before its long work: it gathers all complaints, and ends in one line if a disk fails."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from absl import app, flags
+
+from eet_tf.files import why_no_file, why_no_folder
+from eet_tf.terminal import open_door
+
+_Result = TypeVar("_Result")
+_WHOLE_NUMBER = re.compile("[1-9][0-9]{0,8}")
+
+
+class CommandError(ValueError):
+    """A command that was called wrongly: one line for each thing that is wrong, with the flag and what it was given."""
+
+
+class Complaints:
+    """Gathers what is wrong with a command before its long work, so that all of it is said at once.
+
+    Example:
+
+    >>> complaints = Complaints()
+    >>> complaints.number("seed", -1, 0, 2**32 - 1)
+    >>> ks = complaints.whole_numbers("ks", ["1", "abc"])
+    >>> complaints.end()
+    Traceback (most recent call last):
+        ...
+    eet_tf.commands.CommandError: --seed must be from 0 to 4294967295. Received: --seed=-1.
+    --ks must be whole numbers from 1 to 999999999 with commas between. Received: --ks=1,abc.
+    """
+
+    def __init__(self):
+        self._texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        """One more; a text that is already there is not said twice."""
+        if text not in self._texts:
+            self._texts.append(text)
+
+    def check(self, function: Callable[..., _Result], *arguments) -> _Result | None:
+        """What the function returns; None if it refuses its arguments, and then its refusal is a complaint."""
+        try:
+            return function(*arguments)
+        except ValueError as error:
+            self.add(str(error))
+        except OSError as error:
+            self.add(os_error_text(error))
+        return None
+
+    def file(self, flag: str, path: str | None) -> None:
+        """Complains if a file cannot be written there; None is a flag that was not given."""
+        why = None if path is None else why_no_file(path)
+        if why:
+            self.add(f"--{flag} must be a file that can be written. Received: --{flag}={path}, {why}.")
+
+    def folder(self, flag: str, path: str | None) -> None:
+        """Complains if files cannot be written into such a folder; None is a flag that was not given."""
+        why = None if path is None else why_no_folder(path)
+        if why:
+            self.add(f"--{flag} must be a folder that can be written to. Received: --{flag}={path}, {why}.")
+
+    def existing(self, flag: str, path: str | None) -> None:
+        """Complains if there is nothing at a path; None is a flag that was not given."""
+        if path is not None and not os.path.exists(path):
+            self.add(f"--{flag} must be there. Received: --{flag}={path}, which does not exist.")
+
+    def number(self, flag: str, value: float | None, least: float, most: float = math.inf) -> None:
+        """Complains about a number outside a range, both ends of which are in it; None is a flag that was not given."""
+        if value is not None and not least <= value <= most:
+            limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            self.add(f"--{flag} must be {limits}. Received: --{flag}={value}.")
+
+    def above(self, flag: str, value: float | None, limit: float) -> None:
+        """Complains about a number that is not above a limit; None is a flag that was not given."""
+        if value is not None and not value > limit:
+            self.add(f"--{flag} must be above {limit}. Received: --{flag}={value}.")
+
+    def whole_numbers(self, flag: str, texts: Sequence[str]) -> tuple[int, ...]:
+        """The texts as whole numbers; complains unless there is one at least, and all are positive."""
+        if texts and all(map(_WHOLE_NUMBER.fullmatch, texts)):
+            return tuple(map(int, texts))
+        self.add(
+            f"--{flag} must be whole numbers from 1 to 999999999 with commas between. "
+            f"Received: --{flag}={','.join(texts)}."
+        )
+        return ()
+
+    def end(self) -> None:
+        """Raises `CommandError` with all complaints, if there are any."""
+        if self._texts:
+            raise CommandError("\n".join(self._texts))
+
+
+def run(main: Callable, flags_parser: Callable = app.parse_flags_with_usage) -> None:
+    """Runs a script's `main(argv)` as `absl.app.run` does, at the door that all scripts share."""
+    open_door()
+    app.run(_guarded(main), flags_parser=flags_parser)
+
+
+def _guarded(main: Callable) -> Callable:
+    """`main`, which ends in one line if a number is none or a disk fails."""
+
+    def guarded(argv):
+        try:
+            _refuse_numbers_that_are_none()
+            return main(argv)
+        except BrokenPipeError:  # who read the output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except CommandError as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {os_error_text(error)}")
+
+    return guarded
+
+
+def _refuse_numbers_that_are_none() -> None:
+    complaints = Complaints()
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            complaints.add(f"--{name} must be a finite number. Received: --{name}={value}.")
+    complaints.end()
+
+
+def os_error_text(error: OSError) -> str:
+    """What the system refused, where, in our words."""
+    place = f"{os.fspath(error.filename)!r} " if isinstance(error.filename, (str, os.PathLike)) else "A file "
+    return (
+        f"{place}cannot be read or written: {error.strerror or error}. Look at its rights and at the space on its disk."
+    )
