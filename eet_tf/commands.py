@@ -55,6 +55,16 @@ class Complaints:
             self.add(os_error_text(error))
         return None
 
+    def given(self, flag: str, value, function: Callable[..., _Result], *arguments) -> _Result | None:
+        """As `check`, of a flag's value and further arguments; its refusal is told with the flag."""
+        try:
+            return function(value, *arguments)
+        except ValueError as error:
+            self.add(f"--{flag}={value}: {error}")
+        except OSError as error:
+            self.add(f"--{flag}={value}: {os_error_text(error)}")
+        return None
+
     def file(self, flag: str, path: str | None) -> None:
         """Complains if a file cannot be written there; None is a flag that was not given."""
         why = None if path is None else why_no_file(path)
@@ -102,15 +112,15 @@ class Complaints:
 def run(main: Callable, flags_parser: Callable = app.parse_flags_with_usage) -> None:
     """Runs a script's `main(argv)` as `absl.app.run` does, at the door that all scripts share."""
     open_door()
-    app.run(_guarded(main), flags_parser=flags_parser)
+    app.run(guarded(main), flags_parser=flags_parser)
 
 
-def _guarded(main: Callable) -> Callable:
-    """`main`, which ends in one line if a number is none or a disk fails."""
+def guarded(main: Callable) -> Callable:
+    """`main`, which ends in one line if a flag's number is not finite or a disk fails."""
 
-    def guarded(argv):
+    def guarded_main(argv):
         try:
-            _refuse_numbers_that_are_none()
+            _refuse_infinite_numbers()
             return main(argv)
         except BrokenPipeError:  # who read the output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,10 +130,10 @@ def _guarded(main: Callable) -> Callable:
         except OSError as error:
             sys.exit(f"error: {os_error_text(error)}")
 
-    return guarded
+    return guarded_main
 
 
-def _refuse_numbers_that_are_none() -> None:
+def _refuse_infinite_numbers() -> None:
     complaints = Complaints()
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value

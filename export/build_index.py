@@ -32,15 +32,15 @@ flags.DEFINE_string("output_dir", None, "The index folder; an index in it is rep
 flags.DEFINE_integer("batch_size", 64, "Photos embedded at once.", lower_bound=1)
 
 
-def _source():
+def _source(complaints: commands.Complaints):
     """What gives the embeddings: the files that embed_beam.py wrote, or a SavedModel."""
     if FLAGS.embeddings_dir is not None:
         from eet_tf.embedding_files import open_folder
 
-        return open_folder(FLAGS.embeddings_dir)
+        return complaints.given("embeddings_dir", FLAGS.embeddings_dir, open_folder)
     from eet_tf.serving import ServedEmbedder
 
-    return ServedEmbedder(FLAGS.saved_model)
+    return complaints.given("saved_model", FLAGS.saved_model, ServedEmbedder)
 
 
 def _embeddings(source, catalog):
@@ -84,10 +84,10 @@ def _checked() -> tuple:
 
     complaints = commands.Complaints()
     complaints.folder("output_dir", FLAGS.output_dir)
-    complaints.check(index.check_replaceable, FLAGS.output_dir)
+    complaints.given("output_dir", FLAGS.output_dir, index.check_replaceable)
     if FLAGS.target_recall is not None and not 0 < FLAGS.target_recall <= 1:
         complaints.add(f"--target_recall must be above 0, at most 1. Received: --target_recall={FLAGS.target_recall}.")
-    options, source, catalog = complaints.check(_options), complaints.check(_source), complaints.check(_catalog)
+    options, source, catalog = complaints.check(_options), _source(complaints), complaints.check(_catalog)
     attributes = None if catalog is None else complaints.check(_attributes, catalog)
     complaints.end()
     note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)

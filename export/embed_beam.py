@@ -146,9 +146,10 @@ def _checked(beam, flags_of_beam: list[str]) -> tuple:
 
     complaints = commands.Complaints()
     complaints.folder("output_dir", FLAGS.output_dir)
-    complaints.check(embedding_files.find_folder, FLAGS.output_dir)
+    complaints.given("output_dir", FLAGS.output_dir, embedding_files.find_folder)
     options = complaints.check(beam.pipeline_options, flags_of_beam)
-    catalog, embedder = complaints.check(_catalog), complaints.check(ServedEmbedder, FLAGS.saved_model)
+    catalog = complaints.check(_catalog)
+    embedder = complaints.given("saved_model", FLAGS.saved_model, ServedEmbedder)
     complaints.end()
     note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)
     if note:

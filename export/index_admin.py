@@ -56,7 +56,7 @@ def _checked(index, saved_model: str) -> tuple:
     complaints.folder("index_dir", FLAGS.index_dir)
     catalog = complaints.check(_catalog)
     attributes = None if catalog is None else complaints.check(_attributes, catalog, index)
-    embedder = complaints.check(_embedder, index, FLAGS.saved_model or saved_model)
+    embedder = complaints.given("saved_model", FLAGS.saved_model or saved_model, _embedder, index)
     complaints.end()
     note = note_of_dataset(FLAGS.dataset, FLAGS.data_dir)
     if note:
@@ -83,7 +83,7 @@ def _attributes(catalog, index) -> dict:
     return attributes
 
 
-def _embedder(index, saved_model: str):
+def _embedder(saved_model: str, index):
     from eet_tf.index.checks import check_same_embedder
     from eet_tf.serving import ServedEmbedder
 
@@ -180,7 +180,9 @@ def main(argv):
     from eet_tf.index import load_index
 
     try:
-        index = load_index(FLAGS.index_dir, read_only=argv[1] in ("verify", "stats"))
+        complaints = commands.Complaints()
+        index = complaints.given("index_dir", FLAGS.index_dir, load_index, argv[1] in ("verify", "stats"))
+        complaints.end()
         _ACTIONS[argv[1]](index)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -95,15 +95,17 @@ def checked():
 
     complaints = commands.Complaints()
     complaints.folder("output_dir", FLAGS.output_dir)
-    whitening = None if FLAGS.whitening is None else complaints.check(Whitening.read, FLAGS.whitening)
-    embedder = complaints.check(eet_tf.load_embedder, FLAGS.model)
+    whitening = None if FLAGS.whitening is None else complaints.given("whitening", FLAGS.whitening, Whitening.read)
+    embedder = complaints.given("model", FLAGS.model, eet_tf.load_embedder)
     if FLAGS.index_dir is not None:
-        complaints.check(load_index, FLAGS.index_dir, True)
+        complaints.given("index_dir", FLAGS.index_dir, load_index, True)
     batch_sizes = complaints.whole_numbers("allowed_batch_sizes", FLAGS.allowed_batch_sizes)
     for path in FLAGS.op_library:
         complaints.existing("op_library", path)
-    if FLAGS.bundle:
-        complaints.check(check_bundle, batch_sizes)
+    if list(batch_sizes) != sorted(set(batch_sizes)):
+        complaints.add(f"--allowed_batch_sizes must be ascending. Received: {','.join(FLAGS.allowed_batch_sizes)}.")
+    elif FLAGS.bundle:
+        complaints.check(check_bundle, batch_sizes or (1,))
     complaints.end()
     return whitening, embedder, batch_sizes
 

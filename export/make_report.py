@@ -53,19 +53,19 @@ def _facts(settings: dict, metrics: dict, index) -> dict[str, str]:
     }
 
 
-def _read_run():
+def _read_run(folder: str):
     from eet_tf.run import RunError, read_run
 
     try:
-        return read_run(FLAGS.model_dir)
+        return read_run(folder)
     except RunError as error:
         raise ValueError(str(error)) from error
 
 
-def _read_index():
+def _read_index(folder: str):
     from eet_tf.index import load_index
 
-    index = load_index(FLAGS.index_dir, read_only=True)
+    index = load_index(folder, read_only=True)
     if index.kind == "milvus":
         raise ValueError("--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.")
     return index
@@ -75,7 +75,8 @@ def _checked() -> tuple:
     """The run and the index; refuses in one go what cannot work."""
     complaints = commands.Complaints()
     complaints.file("output", FLAGS.output)
-    run, index = complaints.check(_read_run), complaints.check(_read_index)
+    run = complaints.given("model_dir", FLAGS.model_dir, _read_run)
+    index = complaints.given("index_dir", FLAGS.index_dir, _read_index)
     complaints.end()
     return run, index
 

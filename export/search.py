@@ -65,22 +65,34 @@ def _checked() -> tuple:
     complaints = commands.Complaints()
     complaints.file("report", FLAGS.report)
     complaints.existing("photo_root", FLAGS.photo_root)
-    index = complaints.check(lambda: load_index(FLAGS.index_dir, read_only=True))
+    index = complaints.given("index_dir", FLAGS.index_dir, load_index, True)
     where = None if index is None else complaints.check(read_where, FLAGS.where, index.attributes)
     queries = [complaints.check(_read, file) for file in FLAGS.query]
     complaints.end()
     return index, where, queries
 
 
+def _client(server: str):
+    from eet_tf.client import EmbeddingClient, ServingError
+
+    try:
+        return EmbeddingClient(server, FLAGS.server_model, FLAGS.server_version)
+    except ServingError as error:
+        raise ValueError(str(error)) from error
+
+
 def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
     """What embeds, for a `with`: a server, or a SavedModel in this process."""
+    complaints = commands.Complaints()
+    complaints.number("server_version", FLAGS.server_version, 1)
     if FLAGS.server:
-        from eet_tf.client import EmbeddingClient
+        embedder = complaints.given("server", FLAGS.server, _client)
+    else:
+        from eet_tf.serving import ServedEmbedder
 
-        return EmbeddingClient(FLAGS.server, FLAGS.server_model, FLAGS.server_version)
-    from eet_tf.serving import ServedEmbedder
-
-    return contextlib.nullcontext(ServedEmbedder(FLAGS.saved_model or index_saved_model))
+        embedder = complaints.given("saved_model", FLAGS.saved_model or index_saved_model, ServedEmbedder)
+    complaints.end()
+    return embedder if FLAGS.server else contextlib.nullcontext(embedder)
 
 
 def _attribute_lines(embedder, photos: list[bytes]) -> list[str]:

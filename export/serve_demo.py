@@ -47,15 +47,27 @@ def _listening() -> socket.socket:
     return listening
 
 
+def _client(server: str):
+    from eet_tf.client import EmbeddingClient, ServingError
+
+    try:
+        return EmbeddingClient(server, FLAGS.server_model, FLAGS.server_version)
+    except ServingError as error:
+        raise ValueError(str(error)) from error
+
+
 def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
     """What embeds, for a `with`: a server, or a SavedModel in this process."""
+    complaints = commands.Complaints()
+    complaints.number("server_version", FLAGS.server_version, 1)
     if FLAGS.server:
-        from eet_tf.client import EmbeddingClient
+        embedder = complaints.given("server", FLAGS.server, _client)
+    else:
+        from eet_tf.serving import ServedEmbedder
 
-        return EmbeddingClient(FLAGS.server, FLAGS.server_model, FLAGS.server_version)
-    from eet_tf.serving import ServedEmbedder
-
-    return contextlib.nullcontext(ServedEmbedder(FLAGS.saved_model or index_saved_model))
+        embedder = complaints.given("saved_model", FLAGS.saved_model or index_saved_model, ServedEmbedder)
+    complaints.end()
+    return embedder if FLAGS.server else contextlib.nullcontext(embedder)
 
 
 def _serve(listening: socket.socket, application) -> None:
@@ -87,7 +99,7 @@ def main(argv):
     try:
         complaints = commands.Complaints()
         complaints.existing("photo_root", FLAGS.photo_root)
-        index = complaints.check(lambda: load_index(FLAGS.index_dir, read_only=True))
+        index = complaints.given("index_dir", FLAGS.index_dir, load_index, True)
         complaints.end()
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
         photo_root = FLAGS.photo_root or beside.get("photo_root", "")

@@ -83,8 +83,8 @@ def _checked() -> tuple:
     if FLAGS.query_expansion and FLAGS.rerank:
         complaints.add("--query_expansion must be 0 with --rerank, which searches with the queries as they are.")
     if FLAGS.whitening is not None:
-        complaints.check(Whitening.read, FLAGS.whitening)
-    embedder = complaints.check(eet_tf.load_embedder, FLAGS.model_dir)
+        complaints.given("whitening", FLAGS.whitening, Whitening.read)
+    embedder = complaints.given("model_dir", FLAGS.model_dir, eet_tf.load_embedder)
     catalog = complaints.check(data.load_dataset, FLAGS.dataset, FLAGS.data_dir)
     measured = None if catalog is None else complaints.check(_measured, catalog)
     if catalog is not None and FLAGS.fit_whitening is not None:

@@ -194,14 +194,18 @@ def _say(text: str) -> None:
 
 def _complaints() -> commands.Complaints:
     """What is wrong with the flags, as far as they alone tell."""
+    from eet_tf.embedder import BACKBONES
+
     complaints = commands.Complaints()
     complaints.folder("model_dir", FLAGS.model_dir)
     if FLAGS.ks is not None:
         complaints.whole_numbers("ks", FLAGS.ks)
     for name, (least, most) in _RANGES.items():
         complaints.number(name, getattr(FLAGS, name), least, most)
-    if FLAGS.weights not in (None, "none", "imagenet"):
-        complaints.existing("weights", FLAGS.weights)
+    if FLAGS.backbone not in BACKBONES:
+        complaints.add(f"--backbone must be one of {', '.join(BACKBONES)}. Received: --backbone={FLAGS.backbone}.")
+    if FLAGS.weights not in (None, "none", "imagenet") and not os.path.isfile(FLAGS.weights):
+        complaints.add(f"--weights must be imagenet or an existing file. Received: --weights={FLAGS.weights}.")
     complaints.above("learning_rate", FLAGS.learning_rate, 0)
     complaints.above("clip_norm", FLAGS.clip_norm, 0)
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
@@ -220,7 +224,8 @@ def _checked() -> tuple:
     catalogs = complaints.check(_catalogs) if is_cut else None
     sampler = attributes = None
     if catalogs is not None:
-        sampler, attributes = complaints.check(_sampler, catalogs[0]), complaints.check(_attributes, catalogs[0])
+        sampler = complaints.check(_sampler, catalogs[0])
+        attributes = complaints.given("attributes", ",".join(FLAGS.attributes), lambda _: _attributes(catalogs[0]))
         for catalog, name in zip(catalogs[1:], ("the photos held out", "the split 'test'")):
             if catalog is not None:
                 complaints.check(check_answers, catalog, name)

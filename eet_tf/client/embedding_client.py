@@ -188,7 +188,7 @@ def _is_rest(target: str) -> bool:
 
 
 def _checked_target(target: str) -> str:
-    if not isinstance(target, str) or ":" not in target:
+    if not isinstance(target, str) or ":" not in target or ("://" in target and not _is_rest(target)):
         raise ServingError(
             f"`target` must be like 'localhost:8500' (gRPC) or 'http://localhost:8501' (REST). Received: {target!r}."
         )

@@ -71,7 +71,7 @@ def test_a_whitening_fitted_to_train_photos_is_measured_and_exported(
 @pytest.mark.parametrize(
     "flags, pattern",
     [
-        (("--rerank", "--query_expansion=3"), "`query_expansion` must be 0 if `rerank`"),
+        (("--rerank", "--query_expansion=3"), "--query_expansion must be 0 with --rerank"),
         (("--whitening=nowhere.npz",), r"'nowhere\.npz' is no whitening.*--fit_whitening"),
         (("--split=validation",), "`split` must be 'all' or a split of"),
     ],
