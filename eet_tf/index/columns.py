@@ -19,6 +19,8 @@ from eet_tf.index.checks import (
 )
 from eet_tf.index.numerals import as_float, largest_float, least_float
 
+_WIDE = 64  # characters
+_MOST_FILLING = 8  # times its texts that an array of NumPy's strings may take
 _KINDS = {"string": np.int32, "number": np.float64, "bool": np.bool_}
 
 
@@ -108,18 +110,12 @@ class Column:
     def _encode_strings(self, array: np.ndarray) -> np.ndarray:
         if array.dtype.kind != "U":
             self._refuse_others(array.tolist(), lambda value: value is None or isinstance(value, str), "hold strings")
-        if array.dtype.kind == "O":
-            array = np.asarray(["" if value is None else value for value in array], np.str_)
-        known, places = np.unique(array, return_inverse=True)
-        numbers = []
-        for name in known.tolist():
-            number = self.number_of(name)
-            if number < 0:
-                number = len(self._names)
-                self._names.append(name)
-                self._known_numbers()[name] = number
-            numbers.append(number)
-        return np.asarray(numbers, np.int32)[places.reshape(-1)]
+        texts = ["" if value is None else str(value) for value in array.tolist()]
+        known = self._known_numbers()
+        for name in sorted(set(texts) - known.keys()):
+            self._names.append(name)
+            known[name] = len(self._names) - 1
+        return np.fromiter(map(known.__getitem__, texts), np.int32, len(texts))
 
     def decode(self, kept: np.ndarray) -> np.ndarray:
         """The values again."""
@@ -127,7 +123,7 @@ class Column:
             return kept
         names = self._name_array
         if len(names) < len(self._names):
-            names = self._name_array = np.asarray(self._names[:], np.str_)  # a copy: writers add to it meanwhile
+            names = self._name_array = as_array(self._names[:])  # a copy: writers add to it meanwhile
         return names[kept]
 
     def allows(self, kept: np.ndarray, condition) -> np.ndarray:
@@ -284,3 +280,11 @@ def dtype_of(kind: str) -> type:
 def described(columns: Sequence[Column]) -> list[dict]:
     """The manifest's list of columns."""
     return json.loads(json.dumps([{"name": column.name, "kind": column.kind} for column in columns]))
+
+
+def as_array(texts: Sequence[str]) -> np.ndarray:
+    """`[N]` texts: NumPy's strings, or Python's (`object`) where one long text would make all the others wide."""
+    widest = max(map(len, texts), default=0)
+    if widest > _WIDE and widest * len(texts) > _MOST_FILLING * sum(map(len, texts)):
+        return np.asarray(texts, dtype=object)
+    return np.asarray(texts, np.str_)

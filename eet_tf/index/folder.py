@@ -32,7 +32,8 @@ from eet_tf.files import flush
 from eet_tf.index.checks import CatalogIndexError
 
 FORMAT = "eet_tf.index"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # 2 kept names as NumPy's strings, all as wide as the longest
+_READABLE = (2, FORMAT_VERSION)
 MANIFEST = "manifest.json"
 LARGEST_HASHED_FILE = 2**26  # bytes; larger files are compared by size only, so that a server need not wait
 
@@ -126,8 +127,8 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     """Reads `folder/manifest.json`, or says why `folder` is no index that this code can read."""
     fields = _read_fields(folder)
     version = fields.get("format_version")
-    if version != FORMAT_VERSION:
-        problem = f"has format version {version}, and this eet_tf reads {FORMAT_VERSION}"
+    if version not in _READABLE:
+        problem = f"has format version {version}, and this eet_tf reads {' and '.join(map(str, _READABLE))}"
         raise refusal(folder, problem, mend="Upgrade eet_tf, or run build_index again.")
     names = {field.name for field in dataclasses.fields(Manifest)}
     if set(fields) != names or not _CONTENTS.fullmatch(str(fields["contents"])):
@@ -189,7 +190,7 @@ def check_replaceable(folder: str | os.PathLike) -> str | None:
     """
     folder = Path(folder)
     try:
-        if _read_fields(folder).get("format_version") in range(1, FORMAT_VERSION):
+        if _read_fields(folder).get("format_version") in range(1, _READABLE[0]):
             return None  # of an older eet_tf
         return read_manifest(folder).contents
     except CatalogIndexError as error:

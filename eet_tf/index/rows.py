@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -178,16 +179,16 @@ class Rows:
         return Rows.of(skus, columns, base)
 
     def write(self, contents: Path) -> None:
-        """Writes the base into the folder `contents`, as NumPy files that hold no pickles."""
+        """Writes the base into the folder `contents`, as NumPy files that hold no pickles; names as JSON."""
         _save(contents / "vectors.npy", self.base.vectors.values)
         if self.base.vectors.scales is not None:
             _save(contents / "scales.npy", self.base.vectors.scales)
         for name, array in self.base.arrays().items():
             _save(contents / f"{name}.npy", array)
-        _save(contents / "sku-names.npy", np.asarray(self.sku_column.names, np.str_))
+        _save_names(contents / "sku-names.json", self.sku_column.names)
         for place, column in enumerate(self.columns.values()):
             if column.kind == "string":
-                _save(contents / f"attribute-{place}-names.npy", np.asarray(column.names, np.str_))
+                _save_names(contents / f"attribute-{place}-names.json", column.names)
 
     def described_columns(self) -> list[dict]:
         """For the manifest."""
@@ -200,17 +201,27 @@ class Rows:
         for place, column in enumerate(described_columns):
             names = []
             if column["kind"] == "string":
-                names = _load(contents / f"attribute-{place}-names.npy").tolist()
+                names = _load_names(contents / f"attribute-{place}-names.json")
             columns[column["name"]] = Column(column["name"], column["kind"], names)
             kept[column["name"]] = _load(contents / f"attribute-{place}.npy")
         scales = contents / "scales.npy"
         vectors = Vectors(_load(contents / "vectors.npy"), _load(scales) if scales.exists() else None)
         base = Part(vectors, _load(contents / "skus.npy"), _load(contents / "photos.npy"), kept)
-        return cls.of(Column("sku", "string", _load(contents / "sku-names.npy").tolist()), columns, base)
+        return cls.of(Column("sku", "string", _load_names(contents / "sku-names.json")), columns, base)
 
 
 def _save(path: Path, array: np.ndarray) -> None:
     np.save(path, array, allow_pickle=False)
+
+
+def _save_names(path: Path, names: list[str]) -> None:
+    path.write_text(json.dumps(names), encoding="utf-8")  # one long name takes no room in the others
+
+
+def _load_names(path: Path) -> list[str]:
+    if not path.exists():  # format version 2
+        return _load(path.with_suffix(".npy")).tolist()
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _load(path: Path) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_refused_in_one_line(place, admin, tmp_path):
             writer.writerows(changed)
     admin("upsert", f"--data_dir={lists['lacking']}").refused("must have the index's attributes. It lacks price")
     admin("upsert", f"--data_dir={lists['odd']}").refused(
-        r"`attributes\['price'\]` must hold numbers. Received: 'cheap'"
+        r"`attributes\['price'\]` must hold numbers such as 12 or 19.90. Received: 'cheap'"
     )
     admin("delete").refused("delete must be told --photo or --sku")
     keras.utils.set_random_seed(1)

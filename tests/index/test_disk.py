@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from eet_tf.index import (
     ScannIndex,
     folder,
     load_index,
+    lookup_photos,
     verify,
 )
 from tests.reference_index import where_installed
@@ -105,7 +108,7 @@ def test_what_lies_on_disk(name, tmp_path):
     files = {path.relative_to(contents).as_posix(): path for path in contents.rglob("*") if path.is_file()}
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert set(manifest["files"]) == set(files)
-    ours = {"vectors.npy", "skus.npy", "sku-names.npy", "photos.npy"}
+    ours = {"vectors.npy", "skus.npy", "sku-names.json", "photos.npy"}
     assert set(files) >= ours if name != "milvus" else all(file.startswith("milvus/") for file in files)
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == sorted(["manifest.json", contents.name])
     for path in files.values():
@@ -168,11 +171,51 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     assert (tmp_path / "index").read_text() == "mine"
 
 
+def test_an_index_of_format_version_2_is_read_and_replaced_like_a_new_one(tmp_path):
+    """It had names as NumPy's strings."""
+    index = make_index()
+    index.save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for file in contents_of(tmp_path).glob("*-names.json"):
+        np.save(file.with_suffix(".npy"), np.asarray(json.loads(file.read_text()), np.str_), allow_pickle=False)
+        del manifest["files"][file.name]
+        content = file.with_suffix(".npy").read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        manifest["files"][f"{file.stem}.npy"] = {"bytes": len(content), "sha256": digest}
+        file.unlink()
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
+    old = load_index(tmp_path)
+    assert_same(old, index)
+    make_index(seed=2).save(tmp_path)
+    assert_same(load_index(tmp_path), make_index(seed=2))
+    assert json.loads((tmp_path / "manifest.json").read_text())["format_version"] == 3
+
+
+def test_one_long_text_takes_no_room_in_the_other_rows(tmp_path):
+    """3,000 descriptions of which one has 100,000 characters: as NumPy's strings 1.2 GB, in memory and on disk."""
+    texts = [f"text {row}" for row in range(3000)]
+    texts[11] = "x" * 100_000
+    vectors = np.eye(4, dtype=np.float32)[np.arange(3000) % 4]
+    tracemalloc.start()
+    index = ExactIndex.build(vectors, ["a"] * 3000, [f"{row}.jpg" for row in range(3000)], {"text": texts})
+    index.save(tmp_path)
+    loaded = load_index(tmp_path)
+    found = lookup_photos(loaded, ["11.jpg", "12.jpg"])
+    assert loaded.search(vectors[:1], 5, where={"text": texts[11]}).photos[0].tolist() == ["11.jpg"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.attributes["text"].tolist() == [texts[11], "text 12"]
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1e6
+    assert peak < 20e6
+
+
 def test_an_index_of_an_older_version_is_replaced(tmp_path):
     make_index().save(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({"format": manifest["format"], "format_version": 1}))
-    with pytest.raises(CatalogIndexError, match="format version 1, and this eet_tf reads 2.*run build_index again"):
+    with pytest.raises(
+        CatalogIndexError, match="format version 1, and this eet_tf reads 2 and 3.*run build_index again"
+    ):
         load_index(tmp_path)
     make_index(seed=2).save(tmp_path)
     assert_same(load_index(tmp_path), make_index(seed=2))
@@ -240,7 +283,7 @@ def test_damage_is_named(damage, message, tmp_path):
     "field, value, message",
     [
         ("format", "keras", "is not one of an index"),
-        ("format_version", 3, "format version 3, and this eet_tf reads 2. Upgrade eet_tf"),
+        ("format_version", 4, "format version 4, and this eet_tf reads 2 and 3. Upgrade eet_tf"),
         ("kind", "faiss", "kind exact or scann or milvus. Received: .*kind='faiss'"),
         ("contents", "../contents-0123456789ab", "contents"),
         ("unheard_of", 1, "unheard_of"),
