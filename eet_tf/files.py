@@ -48,6 +48,28 @@ def flush(path: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def without_pattern(folder: str) -> Iterator[str]:
+    """Yields a name of a folder in which TensorFlow finds no pattern: it takes names that it reads from for one.
+
+    That is the folder's own name, or a link to it in the temporary folder that is there for the block.
+
+    Example:
+
+    >>> with without_pattern("runs/[1]") as folder:
+    ...     os.readlink(folder) == os.path.abspath("runs/[1]")
+    True
+    """
+    path = os.path.abspath(folder)
+    if not any(sign in path for sign in "[]*?\\"):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = os.path.join(place, "folder")
+        os.symlink(path, link)
+        yield link
+
+
 def why_no_file(path: str) -> str | None:
     """Why `replaced(path)` would fail, to be known before the work whose result goes there; None if it would not.
 

@@ -222,7 +222,9 @@ class Progress(keras.callbacks.Callback):
         if latest is None:
             return 0
         try:
-            self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
+            with files.without_pattern(os.path.dirname(latest)) as folder:
+                prefix = os.path.join(folder, os.path.basename(latest))
+                self._manager.checkpoint.restore(prefix).assert_existing_objects_matched()
         except (AssertionError, IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
             raise RunError(f"{latest!r} does not fit this model: {error}. Give another --model_dir.") from error
         done = int(self._epoch.numpy())

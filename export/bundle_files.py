@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -84,9 +85,11 @@ class SavedModelSubject:
     def load(self) -> None:
         """Loads the graph and its variables; raises whatever TensorFlow raises if it cannot."""
         self._session = tf.compat.v1.Session(graph=tf.Graph())
-        with self._session.graph.as_default():
+        with self._session.graph.as_default(), tempfile.TemporaryDirectory() as place:
+            link = os.path.join(place, "folder")  # TensorFlow takes the name of what it reads for a pattern
+            os.symlink(os.path.abspath(self._folder), link)
             # not `tf.saved_model.load`, which builds Python objects that a server does not have
-            tf.compat.v1.saved_model.load(self._session, ["serve"], self._folder)
+            tf.compat.v1.saved_model.load(self._session, ["serve"], link)
 
     def predict(self, request: predict_pb2.PredictRequest) -> dict[str, np.ndarray]:
         """Runs the signature that the request names."""

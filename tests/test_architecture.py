@@ -206,7 +206,7 @@ MODULES = {
         {".index", ".index.scann", ".serving.catalog", ".serving.search_graph", "numpy", "scann", "tensorflow"},
     ),
     "serving.search_graph": (9, {".serving.catalog", "numpy", "tensorflow"}),
-    "serving.served": (9, {".data.catalog", ".serving.saved_model", "numpy", "tensorflow"}),
+    "serving.served": (9, {".data.catalog", ".files", ".serving.saved_model", "numpy", "tensorflow"}),
     "serving.bundle": (
         9,
         {

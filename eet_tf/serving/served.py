@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.files import without_pattern
 from eet_tf.serving.saved_model import MANIFEST, SavedModelError, newest_version
 
 
@@ -37,7 +38,8 @@ class ServedEmbedder:
             self.fingerprint = manifest["fingerprint"]
             self.embedding_dim = manifest["embedding_dim"]
             self.attribute_names = tuple(manifest.get("attribute_names", ()))  # older versions have none
-            self._model = tf.saved_model.load(self.folder)
+            with without_pattern(self.folder) as folder:
+                self._model = tf.saved_model.load(folder)
         except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise SavedModelError(
                 f"{self.folder!r} is no complete SavedModel of this package: {error}. "
