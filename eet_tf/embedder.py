@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from eet_tf.arguments import check_integer
+
 _APPLICATIONS = {
     **{f"efficientnet_b{i}": (f"EfficientNetB{i}", "none") for i in range(8)},
     **{f"efficientnet_v2_b{i}": (f"EfficientNetV2B{i}", "none") for i in range(4)},
@@ -82,11 +84,8 @@ def build_embedder(
     """
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}. Received: pooling={pooling!r}.")
-    if embedding_dim < 1 or image_size < 32:
-        raise ValueError(
-            "`embedding_dim` must be at least 1 and `image_size` at least 32. "
-            f"Received: embedding_dim={embedding_dim}, image_size={image_size}."
-        )
+    check_integer("embedding_dim", embedding_dim, 1)
+    check_integer("image_size", image_size, 32)
     attributes = _checked_names(attribute_names)
     network, mode = _build_backbone(backbone, image_size, weights)
     if freeze_batch_norm:
@@ -119,8 +118,9 @@ def load_embedder(path: str) -> keras.Model:
     >>> load_embedder(folder).output_shape
     (None, 8)
     """
-    file = os.path.join(path, "model.keras") if os.path.isdir(path) else path
-    if not os.path.isfile(file):
+    is_path = isinstance(path, (str, os.PathLike))
+    file = os.path.join(path, "model.keras") if is_path and os.path.isdir(path) else path
+    if not is_path or not os.path.isfile(file):
         raise ValueError(
             f"`path` must be a .keras file or a training run's folder with model.keras in it. Received: path={path!r}."
         )

@@ -16,6 +16,7 @@ import string
 from collections.abc import Mapping, Sequence
 
 from eet_tf import files, thumbnails
+from eet_tf.arguments import check_file
 
 _THUMBNAIL_SIDE = 160  # pixels on the longer side; a tile is about 120 CSS pixels wide
 _SHARE_NAMES = ("recall", "map", "precision", "accuracy")
@@ -81,6 +82,7 @@ def plot_curves(history: Sequence[Mapping], path: str | os.PathLike) -> None:
             "`history` must hold at least one epoch with a number beside its epoch, such as {'epoch': 1, 'loss': 0.7}. "
             f"Received: history={history!r}"
         )
+    check_file("path", path)
     picture = _draw(panels, _INK["light"], "#ffffff", dpi=150)
     with files.replaced(path) as aside, open(aside, "wb") as file:
         file.write(picture)
@@ -109,7 +111,8 @@ def write_report(
         facts: What was done with what, label to text: data set, command, date.
 
     Raises:
-        ValueError: If `history`, `before` or `after` holds something that is no number.
+        ValueError: If `history`, `before` or `after` holds something that is no number, or no file can be written at
+            `path`.
 
     Example:
 
@@ -122,6 +125,7 @@ def write_report(
     ...         "0 of 1 shown queries have a right product in first place" in page.read()
     True
     """
+    check_file("path", path)
     sections = (_facts(facts or {}), _measures(before, after), _curves(_panels(history)), _gallery(results))
     template = importlib.resources.files("eet_tf").joinpath("report_template.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(title=_text(title), sections="\n".join(filter(None, sections)))

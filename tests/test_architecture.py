@@ -20,7 +20,6 @@ MODULES = {
     "_lazy": (0, set()),
     "client.retries": (0, set()),
     "compat": (0, {"keras", "tensorflow"}),
-    "embedder": (0, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "files": (0, set()),
     "plans": (0, {"tensorflow"}),
     "precision": (0, {"tensorflow"}),
@@ -28,7 +27,6 @@ MODULES = {
     "replicas": (0, {"tensorflow"}),
     "terminal": (0, set()),
     "thumbnails": (0, {"PIL"}),
-    "data.augment": (0, {"tensorflow"}),
     "data.drawing": (0, {"PIL", "numpy"}),
     "data.headers": (0, {"tensorflow"}),
     "data.images": (0, {".data.headers", "tensorflow"}),
@@ -39,6 +37,8 @@ MODULES = {
     "index.numerals": (0, set()),
     "index.storage": (0, {"numpy"}),
     # 1
+    "arguments": (1, {".files"}),
+    "embedder": (2, {".arguments", "keras", "keras_cv", "numpy", "tensorflow"}),
     "commands": (1, {".files", ".terminal", "absl"}),
     "data.catalog": (1, {".data.values", "numpy"}),
     "compilation": (1, {".compat", "keras", "tensorflow"}),
@@ -58,6 +58,7 @@ MODULES = {
     ),
     "data.deepfashion": (2, {".data.attributes", ".data.catalog", ".data.lists", "numpy"}),
     "data.fine_grained": (2, {".data.attributes", ".data.catalog", ".data.lists", "numpy", "scipy"}),
+    "data.augment": (2, {".arguments", "tensorflow"}),
     "data.answers": (2, {".data.catalog", "numpy"}),
     "data.folders": (2, {".data.catalog", ".terminal"}),
     "data.lists": (2, {".data.catalog", ".data.values"}),
@@ -134,11 +135,11 @@ MODULES = {
     "audit.findings": (
         6,
         {
-            *(".audit.duplicates", ".audit.prints", ".data.answers", ".data.catalog", ".data.splits"),
+            *(".arguments", ".audit.duplicates", ".audit.prints", ".data.answers", ".data.catalog", ".data.splits"),
             *(".data.values", "numpy"),
         },
     ),
-    "audit.page": (6, {".audit.findings", ".data.catalog", ".files", ".thumbnails"}),
+    "audit.page": (6, {".arguments", ".audit.findings", ".data.catalog", ".files", ".thumbnails"}),
     "audit.prints": (6, {"PIL", "numpy"}),
     "addons": (6, {".compat", ".losses.base", ".mining", ".pairwise", "keras", "tensorflow", "tensorflow_addons"}),
     "index.local": (
@@ -150,7 +151,7 @@ MODULES = {
     ),
     "index.tuning": (6, {".index.checks", ".index.search", ".index.storage", "numpy"}),
     "memory": (6, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
-    "report": (6, {".files", ".thumbnails", "matplotlib"}),
+    "report": (6, {".arguments", ".files", ".thumbnails", "matplotlib"}),
     "run": (6, {".compat", ".files", ".terminal", "keras", "numpy", "tensorflow"}),
     # 7
     "index.exact": (7, {".index.local"}),
@@ -197,7 +198,7 @@ MODULES = {
     "serving.saved_model": (
         9,
         {
-            *(".embedder", ".index", ".serving.catalog", ".serving.fingerprint", ".serving.graph"),
+            *(".embedder", ".files", ".index", ".serving.catalog", ".serving.fingerprint", ".serving.graph"),
             *(".serving.scann_graph", ".serving.search_graph", "keras", "tensorflow"),
         },
     ),
@@ -238,6 +239,7 @@ WITHOUT_TENSORFLOW = [
     "files",
     "terminal",
     "commands",
+    "arguments",
     "_lazy",
     "report",
     "thumbnails",

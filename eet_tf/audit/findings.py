@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from eet_tf.arguments import check_integer, check_number
 from eet_tf.audit.duplicates import LEAST_SPREAD, TOLERANCE, near_groups, spread
 from eet_tf.audit.prints import PhotoPrints, read_prints
 from eet_tf.data import splits, values
@@ -127,13 +128,8 @@ def audit_catalog(
     look: 2 products have fewer than 4 photos
     Training may start.
     """
-    if examples_per_class < 2:
-        raise ValueError(
-            "`examples_per_class` must be at least 2, to make pairs. "
-            f"Received: examples_per_class={examples_per_class}."
-        )
-    if not tolerance >= 0:
-        raise ValueError(f"`tolerance` must be 0 or more. Received: tolerance={tolerance}.")
+    check_integer("examples_per_class", examples_per_class, 2)
+    check_number("tolerance", tolerance, 0)
     prints = read_prints(catalog.files.tolist(), num_threads, progress)
     is_training = splits.is_learned(catalog)
     findings = [

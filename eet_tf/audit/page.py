@@ -10,6 +10,7 @@ import string
 from collections.abc import Mapping
 
 from eet_tf import files, thumbnails
+from eet_tf.arguments import check_file
 from eet_tf.audit.findings import AuditResult, Finding
 from eet_tf.data.catalog import Catalog
 
@@ -34,6 +35,9 @@ def write_page(
         title: the page's heading.
         facts: what was audited, label to text, to stand above the findings.
 
+    Raises:
+        ValueError: if no file can be written at `path`.
+
     Example:
 
     >>> import tempfile
@@ -46,6 +50,7 @@ def write_page(
     ...     "Training may start." in page.read()
     True
     """
+    check_file("path", path)
     thumbnail = functools.cache(_thumbnail)  # a photo may stand in several findings
     verdict = "Something must be mended before training." if result.blocks else "Training may start."
     sections = (

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from eet_tf.arguments import check_number
+
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
 
 
@@ -29,13 +31,17 @@ def augmentation(
             not crop.
         color: strength of changes, in [0, 1]; 0 changes none. Brightness moves by up to that share of 255, contrast and
             saturation to between `1 - color` and `1 + color` times what they are. What leaves [0, 255] is cut off.
-        cutout: largest side of the rectangle that is made grey, as a share of the image's; 0 makes none.
+        cutout: largest side of the rectangle that is made grey, as a share of the image's, in [0, 1]; 0 makes none.
         seed: any integer.
-        noise: standard deviation of the Gaussian noise that every other photo gets, as a share of 255; 0 adds none.
+        noise: standard deviation of the Gaussian noise that every other photo gets, as a share of 255, in [0, 1]; 0
+            adds none.
 
     Returns:
         A function of `[B, S, S, 3]` and a scalar integer -> `[B, S, S, 3]` float32 in [0, 255]. A third argument
         `(k, n)` says that the images are the k-th of n equal parts of the batch, which change as they do in the whole.
+
+    Raises:
+        ValueError: if a strength is outside its range.
 
     Example:
 
@@ -43,6 +49,11 @@ def augmentation(
     >>> augment(tf.zeros([4, 32, 32, 3]), 7).shape
     TensorShape([4, 32, 32, 3])
     """
+
+    check_number("crop", crop, 1e-3, 1)
+    check_number("color", color, 0, 1)
+    check_number("cutout", cutout, 0, 1)
+    check_number("noise", noise, 0, 1)
 
     @tf.autograph.experimental.do_not_convert  # as in images.py
     def augment(images: tf.Tensor, number: tf.Tensor, part: tuple[int, int] = (0, 1)) -> tf.Tensor:

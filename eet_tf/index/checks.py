@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -178,7 +179,7 @@ def check_metadata(metadata) -> dict:
         if isinstance(metadata, dict):
             return json.loads(json.dumps(metadata, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise CatalogIndexError(_metadata_message(metadata) + f" ({error})") from error
+        raise CatalogIndexError(_metadata_message(metadata)) from error
     raise CatalogIndexError(_metadata_message(metadata))
 
 
@@ -201,12 +202,17 @@ def plain(value):
 
 
 def shown(value) -> str:
-    """A value in a message, without NumPy's names of types, and short."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, (list, tuple, set, frozenset)):
-        value = [plain(one) for one in value]
-    if isinstance(value, dict):
-        value = {plain(name): plain(one) for name, one in value.items()}
-    text = repr(plain(value))
+    """A value in a message: short, without NumPy's names of types, and of things that are no values only the type."""
+    text = _text(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _text(value) -> str:
+    value = plain(value)
+    if isinstance(value, np.ndarray):
+        value = value[:_LONGEST_SHOWN].tolist()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return f"[{', '.join(_text(one) for one in itertools.islice(value, _LONGEST_SHOWN))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_text(name)}: {_text(one)}' for name, one in value.items())}}}"
+    return repr(value) if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"

@@ -238,12 +238,21 @@ def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows:
             "Give a value of each for every photo; to change the list, build the index again."
         )
     for name, values in attributes.items():
-        if np.ndim(values) != 1 or len(values) != num_rows:
+        shape = _shape(values)
+        if shape != (num_rows,):
             raise CatalogIndexError(
                 f"`attributes['{name}']` must be one value per embedding, {num_rows}. "
-                f"Received: shape {np.shape(values)}. Keep all in the catalogue's order."
+                f"Received: shape {shape}. Keep all in the catalogue's order."
             )
     return dict(attributes)
+
+
+def _shape(values) -> tuple[int, ...]:
+    """Of anything: of lists of different lengths, as far as they have one."""
+    try:
+        return np.shape(values)
+    except ValueError:
+        return (*np.asarray([None for _ in values]).shape, -1)
 
 
 def checked_update(embeddings, skus, photos, attributes, columns: dict[str, Column], dim: int):

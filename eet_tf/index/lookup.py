@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.checks import CatalogIndexError, shown
 from eet_tf.index.columns import Column
 from eet_tf.index.local import LocalIndex
 
@@ -46,11 +46,15 @@ def lookup_photos(index: LocalIndex, photos: Sequence[str]) -> KeptPhotos:
     (['cup'], [[0.0, 1.0]], [7.0])
     """
     _check_local(index)
+    if isinstance(photos, str) or np.ndim(photos) != 1:
+        raise CatalogIndexError(f"`photos` must be a list of ids. Received: photos={shown(photos)}.")
     with index._lock:  # an update changes both
         rows, row_of = index._snapshot.rows, index._rows_of_photos()
         unknown = [photo for photo in photos if photo not in row_of]
         if unknown:
-            raise CatalogIndexError(f"`photos` must be in the index. Received: {unknown[0]!r}, which is not in it.")
+            raise CatalogIndexError(
+                f"`photos` must be in the index. Received: {shown(unknown[0])}, which is not in it."
+            )
         numbers = np.asarray([row_of[photo] for photo in photos], np.intp)
     ascending, places = np.unique(numbers, return_inverse=True)
     values = {name: column.decode(rows.attribute(name, numbers)) for name, column in rows.columns.items()}
@@ -89,7 +93,7 @@ def count_values(index: LocalIndex, name: str) -> dict[str, int]:
     """
     column, kept = _column(index, name)
     if column.kind != "string":
-        raise CatalogIndexError(f"`name` must be an attribute of strings. Received: {name!r}, of {column.kind}s.")
+        raise CatalogIndexError(f"`name` must be an attribute of strings. Received: {shown(name)}, of {column.kind}s.")
     counts = np.bincount(kept, minlength=len(column.names)).tolist()
     return {value: count for value, count in sorted(zip(column.names, counts)) if count}
 
@@ -107,5 +111,5 @@ def _column(index: LocalIndex, name: str) -> tuple[Column, np.ndarray]:
     rows = index._snapshot.rows
     if name not in rows.columns:
         known = ", ".join(rows.columns) or "no attributes"
-        raise CatalogIndexError(f"`name` must be one of {known}. Received: {name!r}.")
+        raise CatalogIndexError(f"`name` must be one of {known}. Received: {shown(name)}.")
     return rows.columns[name], rows.attribute(name, rows.alive)

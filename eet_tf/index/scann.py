@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError, check_queries
+from eet_tf.index.checks import CatalogIndexError, check_queries, shown
 from eet_tf.index.local import LocalIndex, checked_snapshot
 from eet_tf.index.rows import Rows
 from eet_tf.index.search import exact_top_k
@@ -183,6 +183,8 @@ class ScannIndex(LocalIndex):
         tuning_queries=None,
     ) -> ScannIndex:
         """Builds the index; see the class."""
+        if configuration is not None:
+            _check_kind(configuration)
         asked = {"configuration": dataclasses.asdict(configuration) if configuration else None}
         if target_recall is not None:
             check_target(target_recall)
@@ -259,7 +261,15 @@ class ScannIndex(LocalIndex):
         return ScannEngine.read(contents / "scann", configuration, rows.base.vectors)
 
 
+def _check_kind(configuration) -> None:
+    if not isinstance(configuration, ScannConfiguration):
+        raise CatalogIndexError(
+            f"`configuration` must be a ScannConfiguration. Received: configuration={shown(configuration)}."
+        )
+
+
 def _check_configuration(configuration: ScannConfiguration, num_rows: int) -> None:
+    _check_kind(configuration)
     counts = dataclasses.astuple(configuration)
     problem = None
     if not all(isinstance(count, int) and count >= 0 for count in counts):

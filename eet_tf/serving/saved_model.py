@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf.embedder import attribute_names
+from eet_tf.files import why_no_folder
 from eet_tf.index import CatalogIndex
 from eet_tf.serving.catalog import served_catalog
 from eet_tf.serving.fingerprint import embedder_fingerprint
@@ -85,8 +86,9 @@ def export_embedder(
     shape = embedder.input_shape
     if len(shape) != 4 or shape[1] is None or shape[1] != shape[2]:
         raise SavedModelError(f"`embedder` must take images [B, S, S, 3], S fixed. Received: input shape {shape}.")
-    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
-        raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir={output_dir!r}, which is a file.")
+    why = why_no_folder(output_dir)
+    if why:
+        raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir={output_dir!r}, {why}.")
     embedding_dim = output_sizes(embedder)["embedding"]
     if whitening is not None and len(whitening.mean) != embedding_dim:
         raise SavedModelError(

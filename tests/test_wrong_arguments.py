@@ -1,0 +1,325 @@
+"""Every public name, called with something wrong: our own error names the argument, in words and not in arrays."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+import eet_tf
+import eet_tf.audit
+import eet_tf.client
+import eet_tf.data
+import eet_tf.index
+import eet_tf.serving
+from eet_tf.client import ServingError
+from eet_tf.data import Catalog
+from eet_tf.data.synthetic import make_synthetic_catalog
+from eet_tf.index import ExactIndex, ScannIndex
+from eet_tf.run import RunError
+
+OURS = (
+    ValueError,
+    TypeError,
+    RunError,
+    ServingError,
+)  # CatalogError, CatalogIndexError, SavedModelError are ValueErrors
+PACKAGES = (eet_tf, eet_tf.audit, eet_tf.client, eet_tf.data, eet_tf.index, eet_tf.serving)
+FOREIGN = re.compile(
+    r"np\.|array\(|\{\{|node |Op type|Traceback|object at 0x|<class|tf\.Tensor|InvalidArgument|unexpected keyword|"
+    r"dtype=|NoneType|not supported between|unsupported operand|cannot be interpreted|invalid literal|could not convert"
+)
+# Only hold what others have checked, or only raised.
+CHECK_NOTHING = {"AuditResult", "Finding", "AttributeTable", "KeptPhotos", "Neighbors"}
+CHECK_NOTHING |= {"CatalogError", "CatalogIndexError", "SavedModelError", "ServingError"}
+
+LABELS = np.arange(8) // 2
+EMBEDDINGS = (np.random.default_rng(0).normal(size=[8, 4]) / 2).astype(np.float32)
+UNIT = EMBEDDINGS / np.linalg.norm(EMBEDDINGS, axis=1, keepdims=True)
+LOSSES = {"margin": [-0.1], "reduction": ["total"]}
+DEVIANCE = {"alpha": [-1.0, 0.0], "negative_cost": [-1.0]}
+# how a message names what was given: by what it becomes, or by the place in the catalogue
+NAMED = {"conditions": "`where", "texts": r"`attributes\[", "catalog_index": "`folder`"}
+NAMED |= dict.fromkeys(["paths", "skus", "roles", "catalog", "columns"], "the catalogue|catalog.csv|`skus`")
+
+
+class Given:
+    """What calls are made of: made once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.catalog = make_synthetic_catalog(folder / "photos", num_products=4, photos_per_product=2, image_size=48)
+        self.embedder = eet_tf.build_embedder("small_cnn", 4, image_size=32)
+        self.index = ExactIndex.build(UNIT, LABELS, attributes={"price": range(8), "colour": list("abababab")})
+        self.index.save(folder / "index")
+        (folder / "file").write_text("no folder")
+        (folder / "strange").mkdir()
+        (folder / "strange" / "notes.txt").write_text("no index")
+        self.file, self.gone, self.strange = (str(folder / name) for name in ("file", "gone", "strange"))
+        self.places = ["", self.file, self.gone, self.strange]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    return Given(tmp_path_factory.mktemp("given"))
+
+
+def calls(given):
+    """`{name: (function, right arguments, {argument: wrong values})}`."""
+    catalog, index, columns = given.catalog, given.index, {"price": "number"}
+    how = {"paths": ["a.jpg", "b.jpg"], "skus": ["mug", "cup"]}
+    build = {"embeddings": UNIT, "skus": LABELS, "photos": list("abcdefgh"), "attributes": None, "fingerprint": None}
+    rows = {
+        "embeddings": [
+            UNIT[:, 0],
+            EMBEDDINGS,
+            UNIT * np.nan,
+            UNIT[:0],
+            "x",
+            None,
+            [["a", "b"]] * 8,
+            np.ones([8, 4], int),
+        ],
+        "skus": [LABELS[:3], [None] * 8, [""] * 8, [1.5] * 8, [["a"]] * 8, np.full(8, np.nan)],
+        "photos": [list("abc"), list("aacdefgh"), [None] * 8, [np.float64(1.0)] * 8],
+        "attributes": [
+            {"": range(8)},
+            {"price": range(3)},
+            {"price": [1, "x"] * 4},
+            {"price": np.full(8, 2**53 + 1)},
+            {"price": [[1], [2, 3]] * 4},
+            {"price": 5},
+            [1],
+            {1: range(8)},
+        ],
+        "fingerprint": [1, "", np.str_("")],
+        "metadata": [[1], {"a": object()}, {"a": np.float32(1)}],
+    }
+    return {
+        "EETLoss": (
+            eet_tf.EETLoss,
+            {},
+            {**LOSSES, "equidistant_weight": [-1.0], "equidistributed_weight": [-1.0]},
+        ),
+        "TripletLoss": (
+            eet_tf.TripletLoss,
+            {},
+            {**LOSSES, "positives": ["none", 1], "negatives": ["easy"], "distance": ["manhattan"]},
+        ),
+        "BinomialDevianceLoss": (eet_tf.BinomialDevianceLoss, {}, DEVIANCE),
+        "SoftBinomialDevianceLoss": (
+            eet_tf.SoftBinomialDevianceLoss,
+            {},
+            {**DEVIANCE, "weighting": ["x"], "granularity": ["x"], "preserved_share": [-0.1, 1.1, float("nan")]},
+        ),
+        "AttributeLoss": (eet_tf.AttributeLoss, {}, {"reduction": ["total"]}),
+        "build_embedder": (
+            eet_tf.build_embedder,
+            {"backbone": "small_cnn", "embedding_dim": 4, "image_size": 32},
+            {
+                "backbone": ["resnet51", "", None, 5],
+                "embedding_dim": [0, -1, 1.5, "x", None],
+                "image_size": [0, 31, 32.5, "x", None],
+                "weights": [given.gone, given.strange, ""],
+                "pooling": ["max", None],
+                "attribute_names": ["red", ["a", "a"], [""], [1]],
+            },
+        ),
+        "load_embedder": (eet_tf.load_embedder, {}, {"path": [*given.places, None, 5]}),
+        "make_strategy": (eet_tf.make_strategy, {}, {"name": ["all", "", None, 5]}),
+        "MetricLearner": (
+            eet_tf.MetricLearner,
+            {"embedder": given.embedder},
+            {"memory_size": [-1]},
+        ),
+        "RetrievalEvaluation": (
+            eet_tf.RetrievalEvaluation,
+            {"dataset": eet_tf.data.gallery_dataset(catalog, 32), "labels": catalog.labels},
+            {},
+        ),
+        "evaluate_retrieval": (
+            eet_tf.evaluate_retrieval,
+            {"embeddings": UNIT, "labels": LABELS},
+            {
+                "embeddings": [UNIT[:, 0], UNIT * np.nan, UNIT[:3]],
+                "labels": [LABELS[:3], [[1]] * 8],
+            },
+        ),
+        "export_embedder": (
+            eet_tf.export_embedder,
+            {"embedder": given.embedder, "output_dir": given.gone},
+            {
+                "output_dir": [given.file, given.file + "/below", ""],
+                "catalog_index": [given.gone, given.strange, ""],
+                "scann_in_graph": [True],
+            },
+        ),
+        "attribute_loss": (
+            eet_tf.attribute_loss,
+            {"attributes": np.zeros([2, 3]), "predictions": np.zeros([2, 3], np.float32)},
+            {},
+        ),
+        "eet_loss": (eet_tf.eet_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
+        "triplet_loss": (eet_tf.triplet_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
+        "binomial_deviance": (eet_tf.binomial_deviance, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
+        "soft_binomial_deviance": (
+            eet_tf.soft_binomial_deviance,
+            {"labels": LABELS, "embeddings": EMBEDDINGS, "attributes": np.zeros([8, 2], np.float32)},
+            {"weighting": ["x"]},
+        ),
+        "audit_catalog": (
+            eet_tf.audit.audit_catalog,
+            {"catalog": catalog},
+            {"examples_per_class": [1, "x", 2.5, None], "tolerance": [-1, float("nan"), "x", None]},
+        ),
+        "write_page": (
+            eet_tf.audit.write_page,
+            {"path": given.gone, "result": eet_tf.audit.audit_catalog(catalog), "title": "Mugs"},
+            {"path": [given.strange, given.file + "/below", ""]},
+        ),
+        "EmbeddingClient": (
+            eet_tf.client.EmbeddingClient,
+            {"target": "localhost:1"},
+            {
+                "target": ["nonsense", "ftp://x:1", None, 5, ""],
+                "batch_size": [0, -1],
+                "max_tries": [0],
+                "timeout": [0, -1.0],
+            },
+        ),
+        "Catalog": (
+            Catalog,
+            how,
+            {
+                "paths": [[], ["a.jpg", "a.jpg"], ["a.jpg"]],
+                "skus": [["mug"], ["", "cup"]],
+                "categories": [["x"]],
+                "attributes": [{"colour": ["red"]}],
+                "splits": [["train"]],
+                "roles": [["asked", ""], [""]],
+            },
+        ),
+        "PKSampler": (
+            eet_tf.data.PKSampler,
+            {"labels": LABELS, "classes_per_batch": 2, "examples_per_class": 2},
+            {
+                "classes_per_batch": [1, 99],
+                "examples_per_class": [1, 0],
+                "category_probability": [-0.1, 1.1, float("nan")],
+                "categories": [["a"]],
+            },
+        ),
+        "augmentation": (
+            eet_tf.data.augmentation,
+            {"image_size": 32},
+            {"crop": [0, 1.5, float("nan")], "color": [-1.0], "cutout": [-0.1, 1.5], "noise": [-1.0]},
+        ),
+        "check_photos": (eet_tf.data.check_photos, {}, {"catalog": [missing_photo(given)]}),
+        "decode_photos": (
+            eet_tf.data.decode_photos,
+            {"catalog": catalog, "image_size": 32},
+            {"catalog": [missing_photo(given)]},
+        ),
+        "encode_attributes": (
+            eet_tf.data.encode_attributes,
+            {"catalog": catalog, "columns": "all"},
+            {"columns": [["brand"], "brand", []], "names": [["brand=x"]]},
+        ),
+        "load_dataset": (
+            eet_tf.data.load_dataset,
+            {"name": "csv", "data_dir": str(given.folder / "photos")},
+            {"name": ["nonsense", "", None], "data_dir": [None, "", given.gone, given.strange]},
+        ),
+        **{
+            name: (getattr(eet_tf.data, name), {}, {"data_dir": ["", given.gone, given.strange, given.file]})
+            for name in ("load_cars196", "load_consumer_to_shop", "load_csv", "load_cub", "load_inshop", "load_sop")
+        },
+        "load_folder": (eet_tf.data.load_folder, {}, {"data_dir": ["", given.gone, given.strange, given.file]}),
+        "make_synthetic_catalog": (
+            make_synthetic_catalog,
+            {"folder": str(given.folder / "drawn")},
+            {"num_products": [3, 1.5, "x"], "photos_per_product": [0], "image_size": [1], "seed": [-1, "x"]},
+        ),
+        "ExactIndex": (ExactIndex.build, build, rows),
+        "ScannIndex": (
+            ScannIndex.build,
+            build,
+            {**rows, "target_recall": [0.0, 1.5, float("nan"), "x"], "storage": ["x"], "configuration": ["x"]},
+        ),
+        "MilvusIndex": (
+            eet_tf.index.MilvusIndex.build,
+            build,
+            {**rows, "uri": ["x", "http://[", 5], "collection": ["a"]},
+        ),
+        "ScannConfiguration": (
+            lambda **how: ScannIndex.build(UNIT, LABELS, configuration=eet_tf.index.ScannConfiguration(**how)),
+            {},
+            {"num_candidates": [-1, 1.5, "x"], "num_leaves": [-1, 99], "num_leaves_to_search": [-1, 99]},
+        ),
+        "attribute_values": (
+            eet_tf.index.attribute_values,
+            {"index": index},
+            {"name": ["brand", None, np.str_("brand")]},
+        ),
+        "count_values": (eet_tf.index.count_values, {"index": index}, {"name": ["brand", None]}),
+        "lookup_photos": (eet_tf.index.lookup_photos, {"index": index}, {"photos": [["x"], [None], 5, [np.str_("x")]]}),
+        "bytes_on_disk": (eet_tf.index.bytes_on_disk, {}, {"folder": given.places}),
+        "check_replaceable": (eet_tf.index.check_replaceable, {}, {"folder": [given.strange, given.file]}),
+        "load_index": (eet_tf.index.load_index, {}, {"folder": given.places}),
+        "verify_index": (eet_tf.index.verify_index, {"index": index}, {"folder": given.places}),
+        "read_where": (
+            eet_tf.index.read_where,
+            {"conditions": ["price=5"], "kinds": columns},
+            {"conditions": [["price"], ["brand=x"], ["price=cheap"], ["price>=nan"], [np.str_("=x")]]},
+        ),
+        "typed_columns": (
+            eet_tf.index.typed_columns,
+            {"texts": {"price": ["5"]}, "kinds": columns},
+            {"texts": [{"price": ["007"]}, {"price": [np.str_("nan")]}]},
+        ),
+        "ServedEmbedder": (eet_tf.serving.ServedEmbedder, {}, {"path": given.places}),
+        "newest_version": (eet_tf.serving.newest_version, {}, {"path": given.places}),
+    }
+
+
+def missing_photo(given):
+    return dataclasses.replace(Catalog(["a.jpg"], ["mug"], root=str(given.folder)))
+
+
+def public_names():
+    return {name for package in PACKAGES for name in package.__all__}
+
+
+def test_every_public_name_has_wrong_arguments(given):
+    others = {"embedder_fingerprint", "decode_and_resize", "gallery_dataset", "training_dataset"}  # of checked things
+    known = calls(given).keys() | CHECK_NOTHING | others
+    assert public_names() == known, "add a new name to `calls`, with something wrong for each argument that is checked"
+
+
+def test_something_wrong_is_refused_by_the_name_of_the_argument(given):
+    pytest.importorskip("scann")
+    failed = []
+    for name, (function, right, wrong) in calls(given).items():
+        for argument, values in wrong.items():
+            for value in values:
+                said = refusal(function, {**right, argument: value}, argument)
+                if said is not None:
+                    failed.append(f"{name}({argument}={str(value)[:60]}): {said[:250]}")
+    assert not failed, "\n".join(failed)
+
+
+def refusal(function, arguments, argument):
+    """What is wrong with how it refuses; None if nothing is."""
+    try:
+        function(**arguments)
+    except OURS as error:
+        said = str(error)
+        if FOREIGN.search(said):
+            return f"{type(error).__name__} in words of others: {said}"
+        path = arguments[argument] if isinstance(arguments[argument], str) else ""
+        is_named = f"`{argument}" in said or f"{argument}=" in said or (path and path in said)
+        is_named = is_named or (argument in NAMED and re.search(NAMED[argument], said))
+        return None if is_named else f"{type(error).__name__} does not name it: {said}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "was taken"
