@@ -100,8 +100,11 @@ def _attributes(catalog) -> dict:
     """What photos can be filtered by, checked as the index will check it."""
     from eet_tf import index
 
-    attributes = index.typed_columns(catalog.columns())
-    _kind().check_catalog(catalog.skus, catalog.paths, attributes)
+    try:
+        attributes = index.typed_columns(catalog.columns())
+        _kind().check_catalog(catalog.skus, catalog.paths, attributes)
+    except index.CatalogIndexError as error:
+        raise ValueError(f"{catalog.source}: {error}") from error
     return attributes
 
 

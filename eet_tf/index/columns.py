@@ -227,10 +227,15 @@ def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows:
         num_rows: the number of photos.
     """
     attributes = {} if attributes is None else attributes
-    if not isinstance(attributes, Mapping) or not all(isinstance(name, str) and name for name in attributes):
+    if not isinstance(attributes, Mapping):
         raise CatalogIndexError(
             "`attributes` must be a dict from names to one value per photo. "
-            f'Received: attributes={type(attributes).__name__}. For example {{"category": ["shoes", ...]}}.'
+            f'Received: attributes={shown(attributes)}. For example {{"category": ["shoes", ...]}}.'
+        )
+    if not all(isinstance(name, str) and name for name in attributes):
+        raise CatalogIndexError(
+            f"`attributes` must have a name each, a string. Received: the names {shown(list(attributes))}. "
+            "Name the column that has none, or delete it."
         )
     if columns is not None and set(attributes) != set(columns):
         raise CatalogIndexError(
