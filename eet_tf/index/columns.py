@@ -253,11 +253,8 @@ def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows:
 
 
 def _shape(values) -> tuple[int, ...]:
-    """Of anything: of lists of different lengths, as far as they have one."""
-    try:
-        return np.shape(values)
-    except ValueError:
-        return (*np.asarray([None for _ in values]).shape, -1)
+    """Of anything; the texts of a list stay as long as each is."""
+    return (values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)).shape
 
 
 def checked_update(embeddings, skus, photos, attributes, columns: dict[str, Column], dim: int):
