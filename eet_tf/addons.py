@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import compat, mining, pairwise
-from eet_tf.losses.base import check_choice, make_batch
+from eet_tf.losses.base import BatchLoss, check_choice, make_batch
 
 # Each loss, and the flags of train/main.py that come nearest without Addons
 LOSSES = {
@@ -85,7 +85,7 @@ def _addons():
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
-class AddonsLoss(compat.Loss):
+class AddonsLoss(BatchLoss):
     """A loss of TensorFlow Addons, fed with labels `[B]` and embeddings `[B, D]` as the losses of this package are.
 
     | `kind` | of Addons | what it is given |
@@ -162,7 +162,7 @@ class AddonsLoss(compat.Loss):
             "tfa_npairs": self._npairs,
             "tfa_contrastive": self._contrastive,
         }[self.kind](labels, batch.references)
-        return tf.fill(tf.shape(batch.anchor_labels), value)
+        return batch.of_photos(tf.fill(tf.shape(batch.anchor_labels), value + batch.flaw))
 
     def _triplets(self, labels, embeddings):
         metric = _DISTANCES[self.distance]

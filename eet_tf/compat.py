@@ -11,19 +11,42 @@ KERAS_2 = keras.__version__.startswith("2.")
 
 
 class Loss(keras.losses.Loss):
-    """`keras.losses.Loss` with Keras 3's constructor under both; Keras 2 losses have no dtype and ignore it."""
+    """`keras.losses.Loss` with Keras 3's constructor under both, and Keras 2's way with `y_true` under both.
 
-    def __init__(self, reduction: str, name: str, dtype):
+    Keras 2 losses have no dtype and ignore it. They get `y_true` as it is; Keras 3 first casts it to the dtype of the
+    loss, and float32 does not tell integers above 2^24 apart.
+    """
+
+    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None, dtype=None):
         if KERAS_2:
             super().__init__(reduction=reduction, name=name)
         else:
             super().__init__(reduction=reduction, name=name, dtype=dtype)
         self._dtype_argument = dtype
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """As in every Keras loss; `y_true` reaches `call` as it is given."""
+        if KERAS_2:
+            return super().__call__(y_true, y_pred, sample_weight)
+        return _OneCall(self, y_true)((), y_pred, sample_weight)
+
     def get_config(self) -> dict:
         """The three arguments every loss has."""
         config = super().get_config()
         return {"reduction": config["reduction"], "name": config["name"], "dtype": self._dtype_argument}
+
+
+class _OneCall(keras.losses.Loss):
+    """One call of a loss of Keras 3, to which Keras does everything but cast `y_true`: it sees none."""
+
+    def __init__(self, loss: Loss, y_true):
+        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
+        self._loss = loss
+        self._y_true = y_true
+
+    def call(self, y_true, y_pred):
+        """What the loss makes of its own `y_true`."""
+        return self._loss.call(self._y_true, y_pred)
 
 
 def raw_variables(model: keras.Model) -> list[tf.Variable]:
@@ -143,5 +166,6 @@ def mean_loss(loss: keras.losses.Loss, labels: tf.Tensor, embeddings: tf.Tensor,
     loss of Keras 2 refuses to be called in a training step of one's own.
     """
     if KERAS_2:
-        return tf.reduce_mean(loss.call(labels, embeddings))
+        values = loss.call(labels, embeddings)
+        return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
     return loss(labels, embeddings) * num_replicas

@@ -133,7 +133,10 @@ class MetricLearner(keras.Model):
         self._attribute_loss = attribute_loss
         self._attribute_weight = attribute_weight
         self._microbatch = microbatch
-        names = [*(loss.term_names if is_ours else ()), *(["attributes"] if attribute_loss else ())]
+        names = [
+            *(_names_of_terms(loss, self.embedder) if is_ours else ()),
+            *(["attributes"] if attribute_loss else ()),
+        ]
         self._logged.means = {name: keras.metrics.Mean(name=name) for name in names}
 
     def _can_compile(self) -> bool:
@@ -226,7 +229,7 @@ class MetricLearner(keras.Model):
 
     def _gradients(self, network, images, targets) -> list[tf.Tensor | None]:
         with tf.GradientTape() as tape:
-            outputs, regularization = network(images)
+            outputs, regularization = _with_a_photo(network)(images)
             loss = self._scaled(self._training_loss(targets, outputs) + _sum(regularization))
         return tape.gradient(loss, self.embedder.trainable_variables)
 
@@ -300,7 +303,8 @@ class MetricLearner(keras.Model):
     def test_step(self, data):
         """The loss and its terms on a batch, without an update."""
         images, targets = _images_and_targets(data)
-        self._observed_loss(targets, self(images, training=False))
+        outputs, _ = _with_a_photo(lambda images: (self(images, training=False), []))(images)
+        self._observed_loss(targets, outputs)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _training_loss(self, targets, outputs) -> tf.Tensor:
@@ -323,15 +327,17 @@ class MetricLearner(keras.Model):
         self._total.update_state(per_anchor)
         for name, values in terms.items():
             self._logged.means[name].update_state(values)
-        return tf.reduce_mean(per_anchor)
+        mean = tf.math.divide_no_nan(tf.reduce_sum(per_anchor), tf.cast(tf.size(per_anchor), tf.float32))
+        return mean * replicas.share_of(tf.size(per_anchor))  # of the whole batch, however replicas share it
 
     def _metric_terms(
         self, targets: Mapping, outputs: Mapping, memory: Remembered | None
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """The loss of each anchor, or its mean where the loss is not one of this package, and the terms by name."""
+        """The loss of each anchor, all the mean where the loss is not one of this package, and the terms by name."""
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
         if not isinstance(self._metric_loss, MetricLoss):
-            return compat.mean_loss(self._metric_loss, labels, embeddings, replicas.num_replicas()), {}
+            mean = compat.mean_loss(self._metric_loss, labels, embeddings, replicas.num_replicas())
+            return tf.fill(tf.shape(embeddings)[:1], tf.cast(mean, tf.float32)), {}
         if self._metric_loss.uses_attributes:
             terms = self._metric_loss.terms(targets, outputs, memory)
         else:
@@ -425,3 +431,33 @@ def _images_and_targets(data):
     if not isinstance(data, tuple) or len(data) < 2 or any(part is not None for part in data[2:]):
         raise ValueError("`fit` must be given batches of (images, labels), without sample weights.")
     return data[:2]
+
+
+def _names_of_terms(loss: MetricLoss, embedder: keras.Model) -> tuple[str, ...]:
+    """The names that `loss.terms` returns, of an embedder that may have no shape before its first call."""
+    if compilation.input_shape(embedder) is None:
+        return loss.term_names
+    shapes = compat.output_shape(embedder)
+    shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
+    return loss.names_of_terms(shapes["embedding"][-1], shapes["attributes"][-1] if "attributes" in shapes else 0)
+
+
+def _with_a_photo(network: Callable) -> Callable:
+    """A network that takes an image of zeros where a replica has no photo, and forgets what comes of it.
+
+    Convolutions on CPUs fail without an image, and the statistics of batch normalisation become NaN.
+
+    Args:
+        network: images -> (outputs, losses of the layers).
+    """
+
+    def call(images):
+        if images.shape[0] or replicas.num_replicas() == 1:
+            return network(images)
+        count = tf.shape(images)[0]
+        nothing = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], axis=0), images.dtype)
+        shown = tf.cond(count > 0, lambda: images, lambda: nothing)
+        outputs, losses = network(tf.ensure_shape(shown, images.shape))
+        return tf.nest.map_structure(lambda rows: rows[:count], outputs), losses
+
+    return call

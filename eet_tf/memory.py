@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import compat, replicas
+from eet_tf import compat, pairwise, replicas
 from eet_tf.losses.base import Remembered
+from eet_tf.losses.labels import class_numbers
 
 
 class CrossBatchMemory(keras.layers.Layer):
@@ -65,10 +66,13 @@ class CrossBatchMemory(keras.layers.Layer):
             embeddings: `[B, D]`, of any length; unit vectors are kept.
             labels: `[B]` or `[B, 1]` integers.
             attributes: `[B, A]`, or None, which leaves them as they are.
+
+        Raises:
+            ValueError: if labels are no whole numbers, as far as that can be seen.
         """
-        labels = tf.reshape(tf.cast(labels, tf.int64), [-1])
+        labels = tf.reshape(class_numbers(labels, "labels")[0], [-1])
         added = [
-            (self.embeddings, tf.math.l2_normalize(tf.cast(embeddings, tf.float32), axis=-1)),
+            (self.embeddings, pairwise.unit_rows(tf.cast(embeddings, tf.float32))),
             (self.labels, labels),
         ]
         if attributes is not None:

@@ -9,6 +9,17 @@ import tensorflow as tf
 from eet_tf import plans, precision
 
 
+def unit_rows(rows: tf.Tensor) -> tf.Tensor:
+    """Rows brought to length 1, `[..., D]`.
+
+    A row of zeros has no direction and stays as it is; one shorter than 1e-6 comes out shorter than 1. A row with NaN
+    or infinity, or whose square is more than float32 holds, becomes NaN throughout.
+    """
+    squares = tf.reduce_sum(tf.square(rows), axis=-1, keepdims=True)
+    # the square of too long a row is infinity, by which a plain division would make it 0
+    return rows * tf.where(tf.math.is_finite(squares), tf.math.rsqrt(tf.maximum(squares, 1e-12)), float("nan"))
+
+
 def safe_sqrt(x: tf.Tensor) -> tf.Tensor:
     """Square root with value 0 and gradient 0 at 0, where the plain one has an infinite gradient; NaN of NaN."""
     is_zero = x <= 0

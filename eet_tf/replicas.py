@@ -144,6 +144,30 @@ def sum_over(tensor: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
 
+def share_of(num_rows: tf.Tensor) -> tf.Tensor:
+    """The rows of this replica over those of a replica if all had as many: float32, 1 on one replica."""
+    if num_replicas() == 1:
+        return tf.ones([])
+    num_rows = tf.cast(num_rows, tf.float32)
+    return num_replicas() * num_rows / tf.maximum(sum_over(num_rows), 1.0)
+
+
+def weighed_by_share(value: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    """The mean over a replica's rows itself, with a gradient that counts each row of all replicas equally.
+
+    Args:
+        value: scalar, which Keras will divide by the number of replicas and add up.
+        num_rows: scalar, how many rows it is the mean of.
+    """
+    share = share_of(num_rows)
+
+    @tf.custom_gradient
+    def weighed(value):
+        return tf.identity(value), lambda upstream: upstream * tf.cast(share, upstream.dtype)
+
+    return weighed(value)
+
+
 @tf.custom_gradient
 def dense_gradient(tensor: tf.Tensor):
     """Itself. `tf.gather` of it has a sparse gradient, which `all_gather` cannot take; and `tf.concat` would look for
@@ -152,10 +176,11 @@ def dense_gradient(tensor: tf.Tensor):
 
 
 def global_rows(num_local_rows: tf.Tensor) -> tf.Tensor:
-    """Where this replica's rows stand in what `gather` returns: `[num_local_rows]` int32."""
-    local = tf.range(num_local_rows)
+    """Where this replica's rows stand in what `gather` returns: `[num_local_rows]` int32; `[0]` if it has none."""
+    local = tf.range(tf.maximum(num_local_rows, 1))
     if num_replicas() == 1:
         return local
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     sizes = gather(tf.reshape(num_local_rows, [1]))
-    return local + tf.reduce_sum(tf.where(tf.range(tf.size(sizes)) < replica, sizes, tf.zeros_like(sizes)))
+    is_before = (tf.range(tf.size(sizes)) < replica) & (num_local_rows > 0)
+    return local + tf.reduce_sum(tf.where(is_before, sizes, tf.zeros_like(sizes)))

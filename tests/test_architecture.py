@@ -107,8 +107,8 @@ MODULES = {
     ),
     "index.search": (5, {".index.rows", ".index.storage", "numpy"}),
     "losses": (5, set()),
-    "losses.attributes": (5, {".compat", "keras", "tensorflow"}),
-    "losses.base": (5, {".compat", ".replicas", "tensorflow"}),
+    "losses.attributes": (5, {".losses.base", "keras", "tensorflow"}),
+    "losses.base": (5, {".compat", ".losses.labels", ".pairwise", ".plans", ".replicas", "tensorflow"}),
     "losses.binomial": (
         5,
         {".losses.base", ".mining", ".pairwise", ".plans", ".precision", ".replicas", "keras", "tensorflow"},
@@ -117,10 +117,8 @@ MODULES = {
         5,
         {".class_distances", ".losses.base", ".losses.triplet", ".mining", ".plans", "keras", "tensorflow"},
     ),
-    "losses.sgml": (
-        5,
-        {".losses.attributes", ".losses.base", ".losses.binomial", ".precision", ".replicas", "keras", "tensorflow"},
-    ),
+    "losses.labels": (5, {"numpy", "tensorflow"}),
+    "losses.sgml": (5, {".losses.attributes", ".losses.base", ".losses.binomial", ".precision", "keras", "tensorflow"}),
     "losses.triplet": (5, {".losses.base", ".mining", ".pairwise", ".plans", ".replicas", "keras", "tensorflow"}),
     # 6
     "audit": (6, {"._lazy"}),
@@ -150,7 +148,7 @@ MODULES = {
         },
     ),
     "index.tuning": (6, {".index.checks", ".index.search", ".index.storage", "numpy"}),
-    "memory": (6, {".compat", ".losses.base", ".replicas", "keras", "tensorflow"}),
+    "memory": (6, {".compat", ".losses.base", ".losses.labels", ".pairwise", ".replicas", "keras", "tensorflow"}),
     "report": (6, {".arguments", ".files", ".thumbnails", "matplotlib"}),
     "run": (6, {".compat", ".files", ".terminal", "keras", "numpy", "tensorflow"}),
     # 7

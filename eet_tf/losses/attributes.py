@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import compat
+from eet_tf.losses.base import BatchLoss
 
 _NEARLY_ZERO = 1e-7  # as in Keras: keeps the logarithm of a probability finite
 
@@ -25,7 +25,8 @@ def attribute_loss(attributes, predictions, *, from_logits: bool = True) -> tf.T
         from_logits: whether predictions are logits.
 
     Returns:
-        `[B]` float32: the mean over the known attributes of a row, 0 for a row without any.
+        `[B]` float32: the mean over the known attributes of a row, 0 for a row without any; NaN for one with a number
+        that is not finite.
 
     Raises:
         ValueError: if shapes differ or are not `[B, A]`.
@@ -36,6 +37,7 @@ def attribute_loss(attributes, predictions, *, from_logits: bool = True) -> tf.T
     0.6931
     """
     attributes, predictions = tf.convert_to_tensor(attributes), tf.cast(predictions, tf.float32)
+    truth = tf.cast(attributes, tf.float32)
     if attributes.shape.rank != 2 or not attributes.shape.is_compatible_with(predictions.shape):
         raise ValueError(
             "Attributes and predictions must both have the shape [batch, num_attributes]. "
@@ -48,11 +50,12 @@ def attribute_loss(attributes, predictions, *, from_logits: bool = True) -> tf.T
         sure = tf.clip_by_value(predictions, _NEARLY_ZERO, 1.0 - _NEARLY_ZERO)
         entropies = -targets * tf.math.log(sure) - (1.0 - targets) * tf.math.log(1.0 - sure)
     total = tf.reduce_sum(known * entropies, axis=1)
-    return tf.math.divide_no_nan(total, tf.reduce_sum(known, axis=1))
+    flaws = tf.where(tf.math.is_finite(tf.reduce_sum(predictions + truth, axis=1)), 0.0, float("nan"))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(known, axis=1)) + flaws
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
-class AttributeLoss(compat.Loss):
+class AttributeLoss(BatchLoss):
     """Binary cross-entropy of an attribute head, over what is known of each photo.
 
     - The mean is over the known attributes of a photo, then over photos; one of which nothing is known contributes

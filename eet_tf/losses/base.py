@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from eet_tf import compat, replicas
+from eet_tf import compat, pairwise, plans, replicas
+from eet_tf.losses.labels import class_numbers
+
+_MEANS = ("sum_over_batch_size", "mean", "auto")  # "auto" is Keras 2's name for the first
 
 
 class Remembered(NamedTuple):
@@ -27,10 +30,12 @@ class Remembered(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One replica's rows as anchors, all replicas' rows as references. Float32; labels flat.
+    """One replica's rows as anchors, all replicas' rows as references. Float32; labels flat, int64.
 
     `num_anchors` is the number of anchors of all replicas; what is remembered stands behind as many references.
-    `is_present` `[references]` is false for a reference that stands for no photo; None if all do.
+    `is_present` `[references]` is false for a reference that stands for no photo; None if all do. `num_own` is the
+    number of this replica's photos: without any it has one anchor that counts for nothing, see `of_photos`; None if it
+    is known to have some. `flaw` is 0, or NaN if some embedding or label of the batch is no number.
     """
 
     anchors: tf.Tensor
@@ -39,25 +44,79 @@ class Batch(NamedTuple):
     references: tf.Tensor
     reference_labels: tf.Tensor
     num_anchors: tf.Tensor
+    flaw: tf.Tensor
+    num_own: tf.Tensor | None = None
     is_present: tf.Tensor | None = None
+
+    def of_photos(self, values: tf.Tensor) -> tf.Tensor:
+        """What belongs to a photo, of values `[A]` or `[A, C]` of the anchors."""
+        return values if self.num_own is None else values[: self.num_own]
 
 
 def make_batch(labels, embeddings, from_normalized: bool) -> Batch:
     """Checks shapes, brings embeddings to unit length and float32, and gathers across replicas.
 
     Raises:
-        ValueError: if `embeddings` is not `[B, D]` or `labels` not `[B]` or `[B, 1]`.
+        ValueError: if `embeddings` is not `[B, D]` or `labels` not whole numbers `[B]` or `[B, 1]`.
     """
     embeddings = tf.convert_to_tensor(embeddings)
-    labels = tf.convert_to_tensor(labels)
+    labels, is_sound = class_numbers(labels)
     _check_shapes(labels.shape, embeddings.shape)
-    labels = tf.reshape(labels, [-1])
     embeddings = tf.cast(embeddings, tf.float32)
     if not from_normalized:
-        embeddings = tf.math.l2_normalize(embeddings, axis=-1)
-    rows = replicas.global_rows(tf.shape(embeddings)[0])
-    references = replicas.gather(embeddings)
-    return Batch(embeddings, labels, rows, references, replicas.gather(labels), tf.shape(references)[0])
+        embeddings = pairwise.unit_rows(embeddings)
+    if is_sound is not None:
+        embeddings = tf.where(tf.reshape(is_sound, [-1, 1]), embeddings, float("nan"))
+    (anchors, labels), (references, reference_labels) = gathered(embeddings, tf.reshape(labels, [-1]))
+    num_own = tf.shape(embeddings)[0]
+    return Batch(
+        anchors,
+        labels,
+        replicas.global_rows(num_own),
+        references,
+        reference_labels,
+        num_anchors=tf.shape(references)[0],
+        flaw=flaw_of(references),
+        num_own=None if embeddings.shape[0] else num_own,
+    )
+
+
+def gathered(*tensors: tf.Tensor) -> tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]:
+    """This replica's rows of some tensors, and those of all replicas; one row of each at least.
+
+    A replica without a row gets the first one of all, without its gradient; a batch without a row gets one of zeros. So
+    nothing of what a loss is made of meets a matrix without rows.
+    """
+    if replicas.num_replicas() > 1:
+        references = [replicas.gather(each) for each in tensors]
+        return _or_else(tensors, [tf.stop_gradient(each[:1]) for each in references]), references
+    own = _or_else(tensors, [tf.zeros([1, *each.shape[1:]], each.dtype) for each in tensors])
+    return own, own
+
+
+def _or_else(tensors: Sequence[tf.Tensor], others: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """Tensors of as many rows each, or if they have none `others`, of one row each; under XLA a row of zeros."""
+    if tensors[0].shape[0] is not None:
+        return tensors if tensors[0].shape[0] else others
+    count = tf.shape(tensors[0])[0]
+    if plans.is_compiled():  # one device, so all is empty; to XLA the number is a constant
+        missing = tf.cast(tf.equal(count, 0), tf.int32)
+        return [tf.pad(each, [[0, missing], *[[0, 0]] * (each.shape.rank - 1)]) for each in tensors]
+    found = tf.cond(count > 0, lambda: list(tensors), lambda: list(others))
+    for each, given in zip(found, tensors):
+        each.set_shape(given.shape)
+    return found
+
+
+def flaw_of(rows: tf.Tensor, is_present: tf.Tensor | None = None) -> tf.Tensor:
+    """0 if all rows `[N, D]` that are there are finite, else NaN.
+
+    A loss adds it. The guards that keep it finite for equal photos, or for a class alone, would turn NaN into 0.
+    """
+    is_finite = tf.math.is_finite(tf.reduce_sum(tf.stop_gradient(rows), axis=1))
+    if is_present is not None:
+        is_finite |= tf.logical_not(is_present)
+    return tf.where(tf.reduce_all(is_finite), 0.0, float("nan"))
 
 
 def with_memory(batch: Batch, memory: Remembered | None) -> Batch:
@@ -65,13 +124,14 @@ def with_memory(batch: Batch, memory: Remembered | None) -> Batch:
     if memory is None:
         return batch
     remembered = tf.stop_gradient(tf.cast(memory.embeddings, tf.float32))
-    labels = tf.cast(memory.labels, batch.reference_labels.dtype)
+    labels, _ = class_numbers(memory.labels, "memory.labels")
     is_present = None
     if memory.is_filled is not None:
         is_present = tf.concat([tf.ones_like(batch.reference_labels, tf.bool), memory.is_filled], axis=0)
     return batch._replace(
         references=replicas.dense_gradient(tf.concat([batch.references, remembered], axis=0)),
         reference_labels=tf.concat([batch.reference_labels, labels], axis=0),
+        flaw=batch.flaw + flaw_of(remembered, memory.is_filled),
         is_present=is_present,
     )
 
@@ -117,7 +177,26 @@ def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{argument}` must be one of {', '.join(choices)}. Received: {argument}={value!r}.")
 
 
-class MetricLoss(compat.Loss):
+class BatchLoss(compat.Loss):
+    """A loss whose update is that of the whole batch, however unequally replicas share it.
+
+    Keras takes the mean over each replica's photos, and then over the replicas: of a last batch of 3 photos on 2
+    replicas one would count as much as the two others. The value is Keras's, which adds up rightly in its logs.
+    """
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """As in every Keras loss; `y_true` reaches `call` as it is given, integers exactly."""
+        value = super().__call__(y_true, y_pred, sample_weight)
+        if self.reduction in (None, "none"):
+            return value
+        if value.shape.rank:
+            value = tf.reduce_sum(value)  # of no photos: Keras 3 returns a vector without numbers
+        if self.reduction not in _MEANS or replicas.num_replicas() == 1:
+            return value
+        return replicas.weighed_by_share(value, tf.shape(tf.nest.flatten(y_pred)[0])[0])
+
+
+class MetricLoss(BatchLoss):
     """A loss over pairs within a batch, the sum of named terms.
 
     A subclass has `terms(labels, embeddings, memory)`, the weighted terms by name, each of shape `[B]`. `MetricLearner`
@@ -132,12 +211,29 @@ class MetricLoss(compat.Loss):
 
     @property
     def term_names(self) -> tuple[str, ...]:
-        """The names that `terms` returns."""
-        raise TypeError(f"{type(self).__name__} must define `term_names`.")
+        """The names that `terms` returns, where they do not depend on the embeddings' dimension."""
+        return self.names_of_terms(embedding_dim=2, num_attributes=1)
 
     def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """The weighted terms by name, each `[B]`; the loss is their sum."""
         raise TypeError(f"{type(self).__name__} must define `terms`.")
+
+    def names_of_terms(self, embedding_dim: int, num_attributes: int = 0) -> tuple[str, ...]:
+        """The names that `terms` returns, found by calling it with two photos.
+
+        Example:
+
+        >>> from eet_tf import TripletLoss
+        >>> TripletLoss().names_of_terms(embedding_dim=2)
+        ('margin',)
+        """
+        labels, embeddings = tf.constant([0, 1]), tf.zeros([2, embedding_dim])
+        if not self.uses_attributes:
+            return tuple(self.terms(labels, embeddings))
+        attributes = tf.zeros([2, num_attributes])
+        return tuple(
+            self.terms({"label": labels, "attributes": attributes}, {"embedding": embeddings, "attributes": attributes})
+        )
 
     def graded_by(self, targets, outputs) -> tf.Tensor | None:
         """The attributes `[B, A]` that pairs are weighted by; None where the loss uses none."""

@@ -54,11 +54,11 @@ def deviance_terms(
     sums_of_rows = plans.part(
         lambda anchors, references, *own: pairwise.reduce_row_blocks(sums_of_block, anchors, references, own)
     )
-    sums = sums_of_rows(batch.anchors, batch.references, *own)
+    sums = batch.of_photos(sums_of_rows(batch.anchors, batch.references, *own))
     weights = tf.reduce_sum(tf.stop_gradient(sums[:, 2:]), axis=0, keepdims=True)
     total_weights = tf.reduce_sum(replicas.gather(weights), axis=0)
     dealt = tf.math.divide_no_nan(tf.cast(batch.num_anchors, tf.float32) * sums[:, :2], total_weights)
-    return dict(zip(TERM_NAMES, tf.unstack(dealt, axis=1)))
+    return {name: values + batch.flaw for name, values in zip(TERM_NAMES, tf.unstack(dealt, axis=1))}
 
 
 def _sum_where(mask: tf.Tensor, values) -> tf.Tensor:
@@ -122,7 +122,7 @@ def binomial_deviance(
 
 
 class DevianceLoss(MetricLoss):
-    """What the losses made of binomial deviance share: its three arguments and its two terms."""
+    """What the losses made of binomial deviance share: its three arguments."""
 
     def __init__(
         self,
@@ -150,11 +150,6 @@ class DevianceLoss(MetricLoss):
             "negative_cost": self.negative_cost,
             "from_normalized": self.from_normalized,
         }
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """`("positive_pairs", "negative_pairs")`."""
-        return TERM_NAMES
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

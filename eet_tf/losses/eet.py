@@ -46,7 +46,7 @@ def eet_terms(
         max_min, equal_minima = plans.part(_equidistributed)(batch, classes, separation)
         terms["max_min"] = equidistributed_weight * max_min
         terms["equal_minima"] = equidistributed_weight * equal_minima
-    return terms
+    return {name: searched.of_photos(values) + searched.flaw for name, values in terms.items()}
 
 
 def _hardest(batch: Batch) -> Triplets:
@@ -135,8 +135,7 @@ class EETLoss(MetricLoss):
         from_normalized: whether `y_pred` already has unit length; otherwise it is normalised here.
         reduction: as in every Keras loss.
         name: name of the loss.
-        dtype: as in every Keras loss; the arithmetic is float32 whatever it is. Keras casts labels to it, so half
-            precision would make class numbers collide.
+        dtype: as in every Keras loss; the arithmetic is float32 whatever it is.
 
     A compiled model that was saved with this loss loads once the class has been imported, without `custom_objects`.
 
@@ -189,18 +188,6 @@ class EETLoss(MetricLoss):
             "symmetric_margin": self.symmetric_margin,
             "from_normalized": self.from_normalized,
         }
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """The terms in use."""
-        uses = {
-            "margin": True,
-            "symmetric": self.symmetric_margin,
-            "equidistant": self.equidistant_weight,
-            "max_min": self.equidistributed_weight,
-            "equal_minima": self.equidistributed_weight,
-        }
-        return tuple(name for name, is_used in uses.items() if is_used)
 
     def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """The weighted terms in use by name, each `[B]`."""

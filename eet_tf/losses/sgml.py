@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import precision, replicas
+from eet_tf import precision
 from eet_tf.losses.attributes import values_and_known
-from eet_tf.losses.base import Remembered, check_choice, entry_of, make_batch, with_memory
+from eet_tf.losses.base import Remembered, check_choice, entry_of, flaw_of, gathered, make_batch, with_memory
 from eet_tf.losses.binomial import DevianceLoss, deviance_terms
 
 _WEIGHTINGS = ("informativeness", "preserving")
@@ -61,19 +61,19 @@ def soft_binomial_deviance_terms(
 ) -> dict[str, tf.Tensor]:
     """The terms of `SoftBinomialDevianceLoss` by name, each `[B]`; `attributes` as in `soft_binomial_deviance`."""
     _check_weights(weighting, preserved_share)
+    embeddings, attributes = tf.convert_to_tensor(embeddings), tf.convert_to_tensor(attributes)
     batch = with_memory(make_batch(labels, embeddings, from_normalized), memory)
-    attributes = tf.convert_to_tensor(attributes)
-    if attributes.shape.rank != 2 or not attributes.shape[:1].is_compatible_with(batch.anchors.shape[:1]):
+    if attributes.shape.rank != 2 or not attributes.shape[:1].is_compatible_with(embeddings.shape[:1]):
         raise ValueError(
             "Attributes must have the shape [batch, num_attributes], a row for each embedding. "
-            f"Received: shape {attributes.shape} for {batch.anchors.shape[0]} embeddings."
+            f"Received: shape {attributes.shape} for {embeddings.shape[0]} embeddings."
         )
-    attributes = tf.stop_gradient(tf.cast(attributes, tf.float32))
-    reference_attributes = replicas.gather(attributes)
+    (attributes,), (reference_attributes,) = gathered(tf.stop_gradient(tf.cast(attributes, tf.float32)))
     if memory is not None:
         if memory.attributes is None:
             raise ValueError("`memory` must have attributes for a loss that weighs pairs by them. Received: None.")
         reference_attributes = tf.concat([reference_attributes, memory.attributes], axis=0)
+    batch = batch._replace(flaw=batch.flaw + flaw_of(reference_attributes, batch.is_present))
 
     def weigh(attributes_of_block):
         granularity = semantic_granularity(attributes_of_block, reference_attributes)

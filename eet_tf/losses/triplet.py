@@ -59,8 +59,11 @@ def triplet_loss(
         return tf.nn.relu(excess), tf.cast(excess > 0, tf.float32)
 
     if "all" in (positives, negatives):
-        return _over_many_triplets(batch, violation, positives, negatives, distance)
-    return plans.part(lambda batch: _over_one_triplet(batch, violation, positives, negatives, distance))(batch)
+        losses = _over_many_triplets(batch, violation, positives, negatives, distance)
+    else:
+        of_one = plans.part(lambda batch: _over_one_triplet(batch, violation, positives, negatives, distance))
+        losses = batch.of_photos(of_one(batch))
+    return losses + batch.flaw
 
 
 def _over_one_triplet(batch: Batch, violation, positives: str, negatives: str, distance: str) -> tf.Tensor:
@@ -97,7 +100,7 @@ def _over_many_triplets(batch: Batch, violation, positives: str, negatives: str,
 
         return pairwise.reduce_row_blocks(one_block, batch.anchors, batch.references, [batch.anchor_rows])
 
-    sums = plans.part(sums_of_rows)(batch)
+    sums = batch.of_photos(plans.part(sums_of_rows)(batch))
     count = tf.reduce_sum(replicas.gather(tf.reduce_sum(sums[:, 1], keepdims=True)))
     num_anchors = tf.cast(batch.num_anchors, tf.float32)
     return tf.math.divide_no_nan(sums[:, 0] * num_anchors, tf.stop_gradient(count))
@@ -247,11 +250,6 @@ class TripletLoss(MetricLoss):
             "soft_margin": self.soft_margin,
             "from_normalized": self.from_normalized,
         }
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """`("margin",)`."""
-        return ("margin",)
 
     def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
         """`{"margin": [B]}`."""
