@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from eet_tf import files
+from eet_tf.labels import check_labels
 from eet_tf.metrics import RetrievalResult
 
 _DRAWS_AT_ONCE = 200_000  # fits the cache
@@ -39,7 +40,7 @@ class ClassResults:
         source: where it comes from, for error messages.
 
     Raises:
-        ValueError: if a sku is there twice or lengths differ.
+        ValueError: if a sku is missing or there twice, or lengths differ.
 
     Example:
 
@@ -54,7 +55,7 @@ class ClassResults:
     source: str = "results just measured"
 
     def __post_init__(self):
-        skus, order = np.unique(np.asarray(self.skus, np.str_), return_index=True)
+        skus, order = np.unique(check_labels("skus", self.skus, may_be_empty=True).astype(np.str_), return_index=True)
         columns = {"num_queries": self.num_queries, **self.sums}
         if any(len(column) != len(skus) for column in (self.skus, *columns.values())):
             raise ValueError(
@@ -76,7 +77,7 @@ class ClassResults:
             skus: `[C]` the sku of each label, e.g. `catalog.label_skus`.
 
         Raises:
-            ValueError: if a label has no sku.
+            ValueError: if a label has no sku, or `ks` are not different positive integers.
 
         Example:
 
@@ -87,7 +88,7 @@ class ClassResults:
         (['mug'], [2])
         """
         labels, num_queries, sums = result.by_class(ks)
-        skus = np.asarray(skus, np.str_)
+        skus = check_labels("skus", skus, may_be_empty=True).astype(np.str_)
         if labels.dtype.kind not in "iu" or labels[0] < 0 or labels[-1] >= len(skus):
             raise ValueError(
                 f"`result` must have labels from 0 to {len(skus) - 1}, the places of their skus. "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eet_tf import ranking
+from eet_tf.labels import check_labels, numbered
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +33,11 @@ class RetrievalResult:
         return self.first_places > 0
 
     def summary(self, ks: Sequence[int]) -> dict[str, float]:
-        """The means over the answered queries, and how many there are: what `evaluate_retrieval` returns."""
+        """The means over the answered queries, and how many there are: what `evaluate_retrieval` returns.
+
+        Raises:
+            ValueError: if `ks` are not different positive integers.
+        """
         means = {name: float(np.mean(values)) for name, values in self._figures(ks).items()}
         num_queries = int(np.sum(self.is_answered))
         return {**means, "num_queries": num_queries, "num_without_answer": len(self.labels) - num_queries}
@@ -47,6 +52,9 @@ class RetrievalResult:
             `(labels, num_queries, sums)`: `[C]` classes in sorted order, `[C]` their numbers of answered queries, and
             for each name of `evaluate_retrieval` the `[C]` sums, those of `"recall@K"` being int64 numbers of queries
             with a right answer among the first K.
+
+        Raises:
+            ValueError: if `ks` are not different positive integers.
 
         Example:
 
@@ -73,7 +81,8 @@ class RetrievalResult:
             `{group: summary}` in sorted order, the groups as text; those with no answered query are left out.
 
         Raises:
-            ValueError: if there is not one group for each query.
+            ValueError: if there is not one group for each query, a group is missing, or `ks` are not different
+                positive integers.
 
         Example:
 
@@ -81,11 +90,7 @@ class RetrievalResult:
         >>> result.by_group(["kitchen", "kitchen", "bar"], ks=[1])["kitchen"]["recall@1"]
         1.0
         """
-        groups = np.asarray(groups)
-        if groups.shape != self.labels.shape:
-            raise ValueError(
-                f"`groups` must be [{len(self.labels)}], one for each query. Received: shape {groups.shape}."
-            )
+        groups = check_labels("groups", groups, len(self.labels), may_be_empty=True)
         return {
             str(group): dataclasses.replace(
                 self, **{field.name: getattr(self, field.name)[groups == group] for field in dataclasses.fields(self)}
@@ -96,7 +101,7 @@ class RetrievalResult:
     def _figures(self, ks: Sequence[int]) -> dict[str, np.ndarray]:
         """What each answered query adds to each mean."""
         first_places = self.first_places[self.is_answered]
-        hits = {f"recall@{k}": (first_places <= k).astype(np.int64) for k in ks}
+        hits = {f"recall@{k}": (first_places <= k).astype(np.int64) for k in check_ks(ks)}
         precisions = {"map@r": self.average_precisions, "r_precision": self.r_precisions}
         return {**hits, **{name: values[self.is_answered] for name, values in precisions.items()}}
 
@@ -114,8 +119,8 @@ def evaluate_retrieval(
 
     Args:
         embeddings: `[Q, D]` query vectors of any non-zero length.
-        labels: `[Q]` their class numbers or names.
-        ks: the K of each R@K.
+        labels: `[Q]` or `[Q, 1]` their class numbers or names. Integers of every type are compared exactly.
+        ks: the K of each R@K, different positive integers.
         gallery_embeddings: `[N, D]`, or None.
         gallery_labels: `[N]`, given exactly if `gallery_embeddings` is.
 
@@ -126,7 +131,8 @@ def evaluate_retrieval(
         `"num_without_answer"`.
 
     Raises:
-        ValueError: if shapes do not fit, an embedding is zero or not finite, or no query has a right answer.
+        ValueError: if shapes do not fit, an embedding is zero or not finite, a label is missing, or no query has a
+            right answer; or if `ks` are not different positive integers.
 
     Example:
 
@@ -136,7 +142,29 @@ def evaluate_retrieval(
 
     Reference: Musgrave, Belongie, Lim, arXiv 2003.08505, for mAP@R.
     """
+    ks = check_ks(ks)
     return rank_queries(embeddings, labels, gallery_embeddings, gallery_labels).summary(ks)
+
+
+def check_ks(ks) -> tuple[int, ...]:
+    """Returns the K of each R@K, or says which is no place in a ranking.
+
+    Raises:
+        ValueError: if they are not different positive integers.
+
+    Example:
+
+    >>> check_ks([1, 10.0])
+    Traceback (most recent call last):
+    ValueError: `ks` must be different positive integers, e.g. (1, 10). Received: ks=[1, 10.0].
+    """
+    is_list = not isinstance(ks, (str, bytes, int, float, np.generic)) and ks is not None
+    listed = [k.item() if isinstance(k, np.generic) else k for k in ks] if is_list else []
+    are_counts = all(isinstance(k, int) and not isinstance(k, bool) and k > 0 for k in listed)
+    if not is_list or not are_counts or len(set(listed)) < len(listed):
+        shown = [k.tolist() if isinstance(k, np.ndarray) else k for k in listed] if is_list else ks
+        raise ValueError(f"`ks` must be different positive integers, e.g. (1, 10). Received: ks={shown!r}.")
+    return tuple(listed)
 
 
 def rank_queries(
@@ -170,8 +198,9 @@ def rank_queries(
                 "`embeddings` and `gallery_embeddings` must have the same dimension. "
                 f"Received: {queries.embeddings.shape[1]} and {gallery.embeddings.shape[1]}."
             )
-        _check_same_photos(labels, gallery_labels, leave_out_self)
-    answers = ranking.Answers.of(labels, gallery_labels, leave_out_self)
+    numbers = numbered("labels", labels, "gallery_labels", gallery_labels)
+    _check_same_photos(*numbers, leave_out_self)
+    answers = ranking.Answers.of(*numbers, leave_out_self)
     first_places, precisions = ranking.rank(queries, gallery, answers)
     if not first_places.any():
         raise ValueError("`labels` must repeat: no query has a right answer in the gallery.")
@@ -192,8 +221,8 @@ def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_
         Another `RetrievalResult`. A first place beyond the C is as it was.
 
     Raises:
-        ValueError: if shapes do not fit, or a query has more than C right answers, so that its precisions are not to
-            be had.
+        ValueError: if shapes do not fit, a label is missing, or a query has more than C right answers, so that its
+            precisions are not to be had.
 
     Example:
 
@@ -202,21 +231,23 @@ def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_
     >>> result.first_places.tolist(), changed.first_places.tolist()
     ([2], [1])
     """
-    rows, distances, gallery_labels = np.asarray(rows), np.asarray(distances), np.asarray(gallery_labels)
+    rows, distances = np.asarray(rows), np.asarray(distances)
     if rows.ndim != 2 or rows.shape != distances.shape or len(rows) != len(result.labels):
         raise ValueError(
             f"`rows` and `distances` must be [{len(result.labels)}, C]. "
             f"Received: shapes {rows.shape} and {distances.shape}."
         )
-    _check_same_photos(result.labels, gallery_labels, leave_out_self)
-    counts = ranking.Answers.of(result.labels, gallery_labels, leave_out_self).counts
+    others = check_labels("gallery_labels", gallery_labels)
+    labels, others = numbered("result.labels", check_labels("result.labels", result.labels), "gallery_labels", others)
+    _check_same_photos(labels, others, leave_out_self)
+    counts = ranking.Answers.of(labels, others, leave_out_self).counts
     if counts.max() > rows.shape[1]:
         raise ValueError(
             "`rows` must be as many for each query as it has right answers. "
             f"Received: {rows.shape[1]}, and a query with {counts.max()}. Re-rank with a larger num_candidates."
         )
     first_places, precisions = ranking.reordered(
-        gallery_labels[rows] == result.labels[:, np.newaxis], distances, counts, result.first_places
+        others[rows] == labels[:, np.newaxis], distances, counts, result.first_places
     )
     return RetrievalResult(result.labels, first_places, *precisions)
 
@@ -230,7 +261,7 @@ def _check_same_photos(labels: np.ndarray, gallery_labels: np.ndarray, leave_out
 
 
 def _checked(embeddings, labels, embeddings_name: str, labels_name: str) -> tuple[ranking.Vectors, np.ndarray]:
-    embeddings, labels = np.asarray(embeddings, np.float32), np.asarray(labels)
+    embeddings, labels = np.asarray(embeddings, np.float32), check_labels(labels_name, labels)
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
             f"`{embeddings_name}` must be [N, D] and `{labels_name}` [N]. "

@@ -21,6 +21,7 @@ MODULES = {
     "client.retries": (0, set()),
     "compat": (0, {"keras", "tensorflow"}),
     "files": (0, set()),
+    "labels": (0, {"numpy"}),
     "plans": (0, {"tensorflow"}),
     "precision": (0, {"tensorflow"}),
     "ranking_on_gpu": (0, {"numpy", "tensorflow"}),
@@ -30,7 +31,6 @@ MODULES = {
     "data.drawing": (0, {"PIL", "numpy"}),
     "data.headers": (0, {"tensorflow"}),
     "data.images": (0, {".data.headers", "tensorflow"}),
-    "data.sampling": (0, {"numpy"}),
     "data.values": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
     "index.milvus_filters": (0, {".index.checks", ".index.numerals", "numpy"}),
@@ -42,6 +42,7 @@ MODULES = {
     "commands": (1, {".files", ".terminal", "absl"}),
     "data.catalog": (1, {".data.values", "numpy"}),
     "compilation": (1, {".compat", "keras", "tensorflow"}),
+    "data.sampling": (1, {".labels", "numpy"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),
     "ranking": (1, {".plans", ".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
     # 2
@@ -72,7 +73,7 @@ MODULES = {
     "index.folder": (2, {".files", ".index.checks"}),
     "index.log": (2, {".files"}),
     "index.texts": (2, {".index.checks", ".index.numerals"}),
-    "metrics": (2, {".ranking", "numpy"}),
+    "metrics": (2, {".labels", ".ranking", "numpy"}),
     "mining": (2, {".pairwise", ".plans", "tensorflow"}),
     "postprocessing": (2, {".files", "numpy"}),
     # 3
@@ -83,8 +84,8 @@ MODULES = {
     "client.rest_transport": (3, {".client.refusals", ".client.retries", "numpy"}),
     "class_pairs": (3, {".mining", ".pairwise", ".precision", ".replicas", "tensorflow"}),
     "class_runs": (3, {".mining", ".pairwise", ".plans", ".precision", ".replicas", "tensorflow"}),
-    "comparison": (3, {".files", ".metrics", "numpy"}),
-    "evaluation": (3, {".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
+    "comparison": (3, {".files", ".labels", ".metrics", "numpy"}),
+    "evaluation": (3, {".labels", ".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
     "index.milvus_collection": (
         3,
         {".index.checks", ".index.columns", ".index.milvus_filters", "grpc", "milvus_lite", "numpy", "pymilvus"},
@@ -229,6 +230,7 @@ MODULES = {
     "doctor.facts": (12, {".", ".doctor.diagnosis"}),
 }
 WITHOUT_TENSORFLOW = [
+    "labels",
     "metrics",
     "ranking",
     "postprocessing",

@@ -201,3 +201,113 @@ def test_measuring_moves_nothing():
     fit(without)
     for weight, expected in zip(with_it.embedder.get_weights(), without.embedder.get_weights()):
         np.testing.assert_array_equal(weight, expected)
+
+
+# What it takes
+
+
+def of_heads():
+    """A model of two outputs with names, and one of two in a list."""
+    keras.utils.set_random_seed(3)
+    photos = keras.Input([6])
+    first, second = keras.layers.Dense(3, name="first")(photos), keras.layers.Dense(4, name="second")(photos)
+    return keras.Model(photos, {"near": first, "far": second}), keras.Model(photos, [first, second])
+
+
+KINDS = {
+    "array": lambda: IMAGES,
+    "tensor": lambda: tf.constant(IMAGES),
+    "batches": lambda: [IMAGES[:3], IMAGES[3:4], IMAGES[4:]],
+    "pairs": lambda: tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_whatever_holds_the_images_the_embeddings_are_the_same(kind, is_compiled):
+    embedder = make_learner().embedder
+    embedder.compile(jit_compile=is_compiled)
+    found = evaluation.embed(embedder, KINDS[kind]())
+    np.testing.assert_allclose(found, embedder(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_callback_takes_arrays_as_well(kind):
+    expected = fit(make_learner(), RetrievalEvaluation(make_dataset(), LABELS))
+    labels = [f"sku {label}" for label in LABELS] if kind == "array" else LABELS[:, np.newaxis]
+    history = fit(make_learner(), RetrievalEvaluation(KINDS[kind](), labels))
+    assert history == {name: pytest.approx(values) for name, values in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "number, output, dim", [(0, "near", 3), (0, "far", 4), (1, "first", 3), (1, "second", 4), (1, 0, 3), (1, 1, 4)]
+)
+def test_any_output_is_measured(number, output, dim):
+    model = of_heads()[number]
+    found = evaluation.embed(model, IMAGES, output=output)
+    assert found.shape == (10, dim)
+    callback, logs = RetrievalEvaluation(IMAGES, LABELS, ks=[1, 2], output=output), {}
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_epoch_end(0, logs)
+    assert logs == {f"val_{name}": value for name, value in evaluate_retrieval(found, LABELS, [1, 2]).items()
+                    if not name.startswith("num_")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "number, output, known",
+    [
+        (0, None, "'near', 'far'|'far', 'near'"),
+        (0, "embedding", "'near', 'far'|'far', 'near'"),
+        (0, 1, "'near', 'far'|'far', 'near'"),
+        (1, None, "'first', 'second'"),
+        (1, 2, "'first', 'second'"),
+        (1, True, "'first', 'second'"),
+        (1, "third", "'first', 'second'"),
+    ],
+)
+def test_an_output_that_is_none_is_refused_before_anything_is_learnt(number, output, known):
+    callback = RetrievalEvaluation(IMAGES, LABELS, output=output)
+    callback.set_model(of_heads()[number])
+    with pytest.raises(ValueError, match=f"`output` must be one of the model's outputs: ({known}). Received: output="):
+        callback.on_train_begin()
+
+
+def test_a_single_output_has_the_number_0_and_no_name():
+    model = make_learner().embedder
+    np.testing.assert_array_equal(evaluation.embed(model, IMAGES, output=0), evaluation.embed(model, IMAGES))
+    with pytest.raises(ValueError, match="`output` must be one of the model's outputs: none that have names, and 0"):
+        evaluation.embed(model, IMAGES, output="embedding")
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (IMAGES, LABELS[:9], r"`labels` must be \[10\], one for each photo. Received: shape \(9,\)"),
+        ([IMAGES[:4], IMAGES[4:]], LABELS[:9], r"`labels` must be \[10\]"),
+        (make_dataset(5), LABELS[:1], "one for each image of the dataset. Received: 1 labels for 2 batches"),
+        (
+            tf.data.Dataset.from_tensor_slices(IMAGES).batch(5, drop_remainder=True),
+            LABELS[:9],
+            "9 labels for 10 images",
+        ),
+        (make_dataset().repeat(), LABELS, "`dataset` must end. Received: one that goes on for ever"),
+        (IMAGES, np.arange(10), "`labels` must repeat: no image would have a right answer"),
+        (IMAGES, np.ones([10, 2]), r"`labels` must be \[10\]"),
+        (np.array(3.0), LABELS, r"`images` must be an array \[N, ...\] of numbers, .* Received: images of shape \(\)"),
+        ([], [], "`images` must be an array"),
+        ([IMAGES, IMAGES[:, :2]], LABELS, r"Received: batches of the shapes \(10, 6\), \(10, 2\)"),
+        (np.array(["a.jpg", "b.jpg"]), [1, 1], "`images` must be an array"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_measured_is_refused_when_the_callback_is_made(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        RetrievalEvaluation(images, labels)
+
+
+def test_roles_are_checked_when_the_callback_is_made():
+    with pytest.raises(ValueError, match=r"`roles` must be \[10\], one for each photo"):
+        RetrievalEvaluation(IMAGES, LABELS, roles=ROLES[:9])
+    with pytest.raises(ValueError, match=r"`roles` must be 'query', 'gallery' or '' \(both\). .*roles\[9\]='db'"):
+        RetrievalEvaluation(IMAGES, LABELS, roles=[*ROLES[:9], "db"])

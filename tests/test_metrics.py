@@ -141,7 +141,7 @@ def test_numbers_of_groups_become_text():
 @pytest.mark.parametrize("groups", [["a"] * 5, [["a"] * 6]])
 def test_groups_that_are_not_one_for_each_query_are_refused(groups):
     result = metrics.rank_queries(make_embeddings(6, 0), [0, 0, 1, 1, 2, 2])
-    with pytest.raises(ValueError, match=r"`groups` must be \[6\], one for each query. Received: shape"):
+    with pytest.raises(ValueError, match=r"`groups` must be \[6\], one for each photo. Received: shape"):
         result.by_group(groups, ks=[1])
 
 
@@ -217,7 +217,7 @@ def test_its_arguments_are_left_as_they_were():
     [
         (([1.0, 2.0], [0, 0]), r"`embeddings` must be \[N, D\] and `labels` \[N\]. Received: shapes \(2,\) and \(2,\)"),
         (([[1.0], [2.0]], [0, 0, 0]), r"Received: shapes \(2, 1\) and \(3,\)"),
-        (([[1.0], [2.0]], [[0], [0]]), r"Received: shapes \(2, 1\) and \(2, 1\)"),
+        (([[1.0], [2.0]], [[0, 0], [0, 0]]), r"`labels` must be \[N\]. Received: shape \(2, 2\)"),
         (([[1.0], [0.0]], [0, 0]), "`embeddings` must be finite and not zero. Received: row 1 is not"),
         (([[np.nan], [1.0]], [0, 0]), "`embeddings` must be finite and not zero. Received: row 0 is not"),
         (([[1.0], [np.inf]], [0, 0]), "`embeddings` must be finite and not zero. Received: row 1 is not"),

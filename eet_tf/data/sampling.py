@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from eet_tf.labels import check_labels
+
 
 class PKSampler:
     """Batches of P classes x K photos, class after class, so that every anchor has positives and negatives.
@@ -28,7 +30,7 @@ class PKSampler:
     - A class whose photos lie in several categories belongs to the one with most of them, the first by name on a tie.
 
     Args:
-        labels: `[N]` integer labels.
+        labels: `[N]` or `[N, 1]` labels, integers or strings.
         classes_per_batch: P, at least 2.
         examples_per_class: K, at least 2.
         seed: any integer.
@@ -36,8 +38,8 @@ class PKSampler:
         category_probability: share of the batches that favour a category, in [0, 1], default 0. The paper has 0.8.
 
     Raises:
-        ValueError: if P or K is below 2, there are fewer than P classes, or `category_probability` is no share or is
-            given without categories.
+        ValueError: if P or K is below 2, there are fewer than P classes, a label or a category is missing, or
+            `category_probability` is no share or is given without categories.
 
     Reference: Dodds et al., arXiv 1810.04652, for category-favouring batches; their shuffle buffer blurs them, here
         they are exact.
@@ -58,7 +60,7 @@ class PKSampler:
         categories=None,
         category_probability: float = 0.0,
     ):
-        labels = np.asarray(labels)
+        labels = check_labels("labels", labels)
         for name, value in {"classes_per_batch": classes_per_batch, "examples_per_class": examples_per_class}.items():
             if value < 2:
                 raise ValueError(f"`{name}` must be at least 2, to make pairs. Received: {name}={value}.")
@@ -77,7 +79,7 @@ class PKSampler:
             )
         if category_probability and categories is None:
             raise ValueError("`category_probability` needs `categories`, one name per photo. Received: none.")
-        self._classes_of_category = [] if categories is None else self._group_by_category(np.asarray(categories))
+        self._classes_of_category = [] if categories is None else self._group_by_category(categories)
         self.category_probability = category_probability
         self.classes_per_batch = classes_per_batch
         self.examples_per_class = examples_per_class
@@ -112,12 +114,9 @@ class PKSampler:
             chosen = category.take(min(self.classes_per_batch, category.num_classes), [])
         return chosen + all_classes.take(self.classes_per_batch - len(chosen), chosen)
 
-    def _group_by_category(self, categories: np.ndarray) -> list[np.ndarray]:
+    def _group_by_category(self, categories) -> list[np.ndarray]:
         """Class numbers of each category, a class counting to the one most of its photos lie in."""
-        if len(categories) != self._num_rows:
-            raise ValueError(
-                f"`categories` must have one name per photo. Received: {len(categories)} for {self._num_rows} photos."
-            )
+        categories = check_labels("categories", categories, self._num_rows, may_be_empty=True)
         names, numbers = np.unique(categories, return_inverse=True)
         numbers = numbers.reshape(-1)
         main = np.array([np.argmax(np.bincount(numbers[rows])) for rows in self._rows_of_class])

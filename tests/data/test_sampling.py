@@ -261,5 +261,5 @@ def test_favouring_needs_categories():
 
 
 def test_categories_must_be_one_per_photo():
-    with pytest.raises(ValueError, match="one name per photo. Received: 3 for 4 photos"):
+    with pytest.raises(ValueError, match=r"`categories` must be \[4\], one for each photo. Received: shape \(3,\)"):
         PKSampler([0, 0, 1, 1], 2, 2, categories=["a", "b", "c"], category_probability=0.8)
