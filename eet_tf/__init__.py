@@ -18,7 +18,7 @@ _NAMES = {
     "eet_loss": "eet_tf.losses.eet",
     "evaluate_retrieval": "eet_tf.metrics",
     "export_embedder": "eet_tf.serving.saved_model",
-    "load_embedder": "eet_tf.embedder",
+    "load_embedder": "eet_tf.loading",
     "make_strategy": "eet_tf.replicas",
     "soft_binomial_deviance": "eet_tf.losses.sgml",
     "triplet_loss": "eet_tf.losses.triplet",

@@ -1,8 +1,9 @@
 """What type checkers and editors see of the names that are imported lazily; a test compares the two."""
 
-from eet_tf.embedder import build_embedder, load_embedder
+from eet_tf.embedder import build_embedder
 from eet_tf.evaluation import RetrievalEvaluation
 from eet_tf.learner import MetricLearner
+from eet_tf.loading import load_embedder
 from eet_tf.losses.attributes import AttributeLoss, attribute_loss
 from eet_tf.losses.binomial import BinomialDevianceLoss, binomial_deviance
 from eet_tf.losses.eet import EETLoss, eet_loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 
 import keras
@@ -101,41 +100,13 @@ def build_embedder(
     return keras.Model(images, outputs, name=f"{backbone}_embedder")
 
 
-def load_embedder(path: str) -> keras.Model:
-    """Loads an embedder that was saved by `model.save`.
-
-    Args:
-        path: a `.keras` file, or a training run's folder with `model.keras` in it.
-
-    Raises:
-        ValueError: if there is none at `path`.
-
-    Example:
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> build_embedder("small_cnn", embedding_dim=8, image_size=32).save(os.path.join(folder, "model.keras"))
-    >>> load_embedder(folder).output_shape
-    (None, 8)
-    """
-    is_path = isinstance(path, (str, os.PathLike))
-    file = os.path.join(path, "model.keras") if is_path and os.path.isdir(path) else path
-    if not is_path or not os.path.isfile(file):
-        raise ValueError(
-            f"`path` must be a .keras file or a training run's folder with model.keras in it. Received: path={path!r}."
-        )
-    try:
-        return keras.models.load_model(file, compile=False)
-    except (OSError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"`path` must be an embedder that `model.save` wrote. Received: path={path!r}, which Keras cannot read: "
-            f"{str(error).partition(chr(10))[0]:.200}. Train or save it again."
-        ) from error
-
-
 def attribute_head(embedder: keras.Model) -> AttributeHead | None:
-    """The layer of an embedder that predicts attributes, if it has one."""
-    return next((layer for layer in embedder.layers if isinstance(layer, AttributeHead)), None)
+    """The layer of an embedder that predicts attributes, if it has one, be it in a model within it."""
+    for layer in embedder.layers:
+        head = attribute_head(layer) if isinstance(layer, keras.Model) else layer
+        if isinstance(head, AttributeHead):
+            return head
+    return None
 
 
 def attribute_names(embedder: keras.Model) -> tuple[str, ...]:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import re
+import functools
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
-from eet_tf import compat, compilation, plans, replicas
+from eet_tf import compat, compilation, pieces, plans, replicas
+from eet_tf.batches import as_mappings, images_and_targets, out_of_memory
 from eet_tf.losses.base import MetricLoss, Remembered, entry_of
 from eet_tf.memory import CrossBatchMemory
+from eet_tf.objectives import FunctionLoss, as_loss, as_measurements
 
 
+@keras.saving.register_keras_serializable(package="eet_tf")
 class MetricLearner(keras.Model):
     """Trains an embedder with a metric loss, and its attribute head with another, and logs each of their terms.
 
-    It wraps the embedder and owns nothing else: after training, save or export `learner.embedder`. Any Keras loss of
-    labels and embeddings works; one of this package is also logged term by term. A batch is `(images, labels)`, or
-    `(images, {"label": labels, "attributes": attributes})`, of which each loss gets what it takes.
+    It wraps the embedder and owns nothing else: after training, save or export `learner.embedder`. Saved as a whole, as
+    `keras.callbacks.ModelCheckpoint` does, it comes back with its memory, its losses and its optimizer, and
+    `load_embedder` takes the embedder out of it. Any Keras loss of labels and embeddings works; one of this package is
+    also logged term by term. A batch is `(images, labels)`, or `(images, {"label": labels, "attributes":
+    attributes})`, of which each loss gets what it takes.
 
     Args:
         embedder: a model from images to embeddings `[B, D]`, or to a dict `{"embedding": [B, D], "attributes":
@@ -65,9 +69,11 @@ class MetricLearner(keras.Model):
         if memory_size < 0:
             raise ValueError(f"`memory_size` must be 0 or more. Received: memory_size={memory_size}.")
         self.memory = _make_memory(memory_size, memory_start, embedder) if memory_size else None
+        self._memory_start = memory_start
         self._total = keras.metrics.Mean(name="loss")
-        # not an attribute of its own, which Keras would lock once the model is built: it may be compiled again
-        self._logged = types.SimpleNamespace(means={}, images=None)
+        # not attributes of its own, which Keras would lock once the model is built: it may be compiled again
+        self._logged = types.SimpleNamespace(means={}, measurements=[], images=None, compiled_with=None)
+        self.built = embedder.built
 
     def compile(
         self,
@@ -77,67 +83,142 @@ class MetricLearner(keras.Model):
         attribute_weight: float = 1.0,
         microbatch: int | None = None,
         jit_compile="auto",
+        metrics: Sequence | None = None,
+        weighted_metrics: Sequence | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
     ):
         """As `keras.Model.compile`, with one loss for the embedding and one for the attribute head.
 
         Args:
             optimizer: a Keras optimizer or its name.
             loss: a loss of labels `[B]` and embeddings `[B, D]`, e.g. `EETLoss()`, or of both heads,
-                `SoftBinomialDevianceLoss()`.
+                `SoftBinomialDevianceLoss()`; or a function of them that returns the loss of each photo `[B]` or their
+                mean, or the name of a loss of Keras.
             attribute_loss: a loss of attributes and logits, `[B, A]` each, e.g. `AttributeLoss()`. It is added to the
                 loss and logged as `attributes`. Without one an attribute head stays as it is, and Keras warns of it.
             attribute_weight: what `attribute_loss` is multiplied by, default 1. [base]
-            microbatch: how many photos of a replica's batch, of which it must be a divisor, go through the network at
-                a time; None: all. The update is that of the whole batch, to rounding: all are embedded, the loss says
-                where each embedding should move, and then each piece goes through again, forward and backward. So a
-                step takes the activations of one piece, and about 4/3 of the time. Batch normalisation that is not
-                frozen normalises each piece by itself and moves its statistics once for each piece. Under Keras 2
-                dropout draws anew the second time.
+            microbatch: how many photos of a replica's batch go through the network at a time; None: all. The update is
+                that of the whole batch, to rounding: all are embedded, the loss says where each embedding should move,
+                and then each piece goes through again, forward and backward. So a step takes the activations of one
+                piece, and about 4/3 of the time. Where it does not divide the batch, the first photos fill up the last
+                piece and the loss does not see them twice. Batch normalisation that is not frozen normalises each piece
+                by itself and moves its statistics once for each piece. Under Keras 2 dropout draws anew the second
+                time.
             jit_compile: whether XLA compiles the step: True, False, or `"auto"`, which is with GPUs but not with CPUs
                 alone. Under a strategy Keras compiles nothing; here the network and the loss are compiled within each
                 replica. The update is the same to rounding. A network that XLA cannot compile is trained without it,
                 and a warning names the layer.
+            metrics: Keras metrics, functions, or names of metrics of Keras, of labels and embeddings, that are logged
+                beside the loss. Of a function the mean is logged.
+            weighted_metrics: as `metrics`; there are no weights, so that both mean the same.
+            run_eagerly: whether each step runs as plain Python, to look into it; nothing is compiled then.
+            steps_per_execution: how many steps run in one call. Callbacks hear of the last of them. 1 under a strategy
+                of several replicas.
 
         Raises:
-            ValueError: if a loss is no Keras loss or does not average over the batch, or if it uses attributes and
-                the embedder has no attribute head, or `microbatch` is not a number of photos, or there is a memory
-                and the loss is not one of this package, or `jit_compile` is none of these.
+            ValueError: if a loss or a metric is none or a loss does not average over the batch, or if it uses
+                attributes and the embedder has no attribute head, or `microbatch` is not a number of photos, or there
+                is a memory and the loss is not one of this package, or another argument is none of these.
         """
-        if microbatch is not None and microbatch < 1:
-            raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
-        _check_loss("loss", loss, "EETLoss")
+        self._check_numbers(attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution)
+        given = {"loss": loss, "attribute_loss": attribute_loss, "attribute_weight": attribute_weight}
+        given |= {"microbatch": microbatch, "jit_compile": jit_compile, "metrics": metrics}
+        given |= {"weighted_metrics": weighted_metrics}
+        given |= {"run_eagerly": run_eagerly, "steps_per_execution": steps_per_execution}
+        loss = as_loss("loss", loss, "EETLoss")
         if attribute_loss is not None:
-            _check_loss("attribute_loss", attribute_loss, "AttributeLoss")
+            attribute_loss = as_loss("attribute_loss", attribute_loss, "AttributeLoss")
             _check_attribute_head("attribute_loss", attribute_loss, self.embedder)
-        if attribute_weight < 0:
-            raise ValueError(f"`attribute_weight` must be 0 or more. Received: attribute_weight={attribute_weight}.")
         is_ours = isinstance(loss, MetricLoss)
         if is_ours and loss.uses_attributes:
             _check_attribute_head("loss", loss, self.embedder)
         if self.memory is not None and not is_ours:
             raise ValueError(
                 f"`loss` must be a loss of this package where `memory_size` is given, e.g. eet_tf.EETLoss(): others "
-                f"know no references but the batch. Received: loss={loss!r}."
+                f"know no references but the batch. Received: loss={given['loss']!r}."
             )
-        if jit_compile not in (True, False, "auto"):
-            raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}.")
-        compiles = self._can_compile() if jit_compile is True or (jit_compile and plans.has_gpu()) else False
+        names = list(_names_of_terms(loss, self.embedder)) if isinstance(loss, MetricLoss) else []
+        names += ["attributes"] if attribute_loss else []
         with self.distribute_strategy.scope():  # that of the learner, whoever compiles it
             has_strategy = tf.distribute.has_strategy()
-        super().compile(optimizer=optimizer, jit_compile=compiles and not has_strategy)
+            means = {name: keras.metrics.Mean(name=name) for name in names}
+            measurements = as_measurements("metrics", metrics, ["loss", *names])
+            taken = ["loss", *names, *[each.metric.name for each in measurements]]
+            measurements += as_measurements("weighted_metrics", weighted_metrics, taken)
+        wants_xla = jit_compile is True or (jit_compile and plans.has_gpu() and not run_eagerly)
+        compiles = self._can_compile() if wants_xla else False
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=compiles and not has_strategy,
+            run_eagerly=run_eagerly or None,  # so that Keras 2 still heeds tf.config.run_functions_eagerly
+            steps_per_execution=steps_per_execution,
+        )
         self._compiles_parts = compiles and has_strategy
-        shape = compilation.input_shape(self.embedder)
-        if self._compiles_parts and not self.built and shape is not None:
-            self.build(shape)  # as a call would
+        self.built = self.built or self.embedder.built
         self._metric_loss = loss
         self._attribute_loss = attribute_loss
         self._attribute_weight = attribute_weight
         self._microbatch = microbatch
-        names = [
-            *(_names_of_terms(loss, self.embedder) if is_ours else ()),
-            *(["attributes"] if attribute_loss else ()),
-        ]
-        self._logged.means = {name: keras.metrics.Mean(name=name) for name in names}
+        self._logged.means, self._logged.measurements, self._logged.compiled_with = means, measurements, given
+
+    def _check_numbers(self, attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution) -> None:
+        """The arguments of `compile` that are neither losses nor metrics."""
+        if microbatch is not None and microbatch < 1:
+            raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
+        if microbatch is not None and compilation.input_shape(self.embedder) is None:
+            raise ValueError(
+                "`microbatch` must be None where the embedder does not know the shape of its images: make it a "
+                f"functional model. Received: microbatch={microbatch}."
+            )
+        if attribute_weight < 0:
+            raise ValueError(f"`attribute_weight` must be 0 or more. Received: attribute_weight={attribute_weight}.")
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}.")
+        if run_eagerly and jit_compile is True:
+            raise ValueError("`jit_compile` must not be True where `run_eagerly` is. Received: both True.")
+        if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
+            raise ValueError(
+                f"`steps_per_execution` must be a positive integer. Received: steps_per_execution="
+                f"{steps_per_execution!r}."
+            )
+
+        if steps_per_execution > 1 and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "`steps_per_execution` must be 1 where replicas share a batch: in a loop over steps TensorFlow mixes "
+                f"up what they tell each other. Received: steps_per_execution={steps_per_execution}."
+            )
+
+    def get_config(self) -> dict:
+        """The constructor's arguments, the embedder with all its layers."""
+        return {
+            "embedder": keras.saving.serialize_keras_object(self.embedder),
+            "memory_size": self.memory.size if self.memory else 0,
+            "memory_start": self._memory_start,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: Mapping | None = None) -> MetricLearner:
+        """Makes a learner from `get_config`."""
+        _import_what_is_saved()
+        embedder = keras.saving.deserialize_keras_object(config["embedder"], custom_objects=custom_objects)
+        return cls(**{**config, "embedder": embedder})
+
+    def get_compile_config(self) -> dict | None:
+        """The arguments of `compile`; None before it."""
+        given = self._logged.compiled_with
+        if given is None:
+            return None
+        arguments = {"optimizer": self.optimizer, **given}
+        return {name: keras.saving.serialize_keras_object(value) for name, value in arguments.items()}
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as the learner was that `get_compile_config` is of."""
+        _import_what_is_saved()
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            compat.build_optimizer(self.optimizer, self.embedder.trainable_variables)
 
     def _can_compile(self) -> bool:
         """Whether XLA takes the network; warns if not."""
@@ -148,8 +229,16 @@ class MetricLearner(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The loss and its terms, as running means over an epoch."""
-        return [self._total, *self._logged.means.values()]
+        """The loss and its terms, as running means over an epoch, and the metrics that `compile` was given."""
+        return [self._total, *self._logged.means.values(), *[each.metric for each in self._logged.measurements]]
+
+    def _results(self) -> dict:
+        """What a step returns."""
+        found: dict = {}
+        for metric in self.metrics:
+            result = metric.result()
+            found.update(result if isinstance(result, Mapping) else {metric.name: result})
+        return found
 
     def call(self, images, training=None):
         """Images -> embeddings, or the dict of both heads."""
@@ -207,7 +296,7 @@ class MetricLearner(keras.Model):
 
     def train_step(self, data):
         """One update from a batch; returns the running means of the loss and its terms."""
-        images, targets = _images_and_targets(data)
+        images, targets = images_and_targets(data)
         self._logged.images = images.shape
         if self._compiles_parts:
             network = compilation.compiled_training_call(self.embedder)
@@ -217,11 +306,12 @@ class MetricLearner(keras.Model):
             if self._microbatch is None:
                 gradients = self._gradients(network, images, targets)
             else:
-                gradients = self._gradients_in_pieces(network, images, targets, self._microbatch)
+                loss = functools.partial(self._training_loss, targets)
+                gradients = pieces.gradients(self.embedder, network, images, loss, self._scaled, self._microbatch)
         # only now: a model without a shape of its images has its weights since its first call
         variables = self.embedder.trainable_variables
         compat.apply_gradients(self.optimizer, self._as_of_one_replica(gradients), variables)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self._results()
 
     def _training_call(self, images):
         """The outputs, and the losses of the layers."""
@@ -232,52 +322,6 @@ class MetricLearner(keras.Model):
             outputs, regularization = _with_a_photo(network)(images)
             loss = self._scaled(self._training_loss(targets, outputs) + _sum(regularization))
         return tape.gradient(loss, self.embedder.trainable_variables)
-
-    def _gradients_in_pieces(self, network, images, targets, microbatch: int) -> list[tf.Tensor | None]:
-        """The gradient of the whole batch's loss, of which only `microbatch` photos at a time are in the network."""
-        pieces = _in_pieces(images, microbatch)
-        num_pieces = tf.shape(pieces)[0]
-        state = [tf.identity(variable) for variable in compat.raw_state(self.embedder)]
-        outputs = self._embedded_in_pieces(network, pieces)
-        for variable, before in zip(compat.raw_state(self.embedder), state):
-            variable.assign(before)  # so that statistics and dropout are as if the photos had gone through once
-        with tf.GradientTape() as tape:
-            tape.watch(outputs)
-            loss = self._scaled(self._training_loss(targets, outputs))
-        slopes = tape.gradient(loss, tf.nest.flatten(outputs))  # None for a head that no loss looks at
-        slopes = [None if slope is None else _in_pieces(slope, microbatch) for slope in slopes]
-        variables = self.embedder.trainable_variables
-        is_reached = [False] * len(variables)
-
-        def one_piece(number, sums):
-            with tf.GradientTape() as tape:
-                outputs, regularization = network(tf.gather(pieces, number))
-                heads = zip(tf.nest.flatten(outputs), slopes)
-                aims = [
-                    tf.cast(head, tf.float32) * tf.gather(slope, number) for head, slope in heads if slope is not None
-                ]
-                aim = tf.add_n([tf.reduce_sum(each) for each in aims])
-                aim += self._scaled(_sum(regularization)) / tf.cast(num_pieces, tf.float32)
-            gradients = tape.gradient(aim, variables)
-            for place, gradient in enumerate(gradients):
-                is_reached[place] |= gradient is not None
-            return number + 1, [total if g is None else total + g for total, g in zip(sums, gradients)]
-
-        nothing = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
-        _, sums = tf.while_loop(lambda number, _: number < num_pieces, one_piece, (0, nothing), parallel_iterations=1)
-        return [total if reached else None for total, reached in zip(sums, is_reached)]
-
-    def _embedded_in_pieces(self, network, pieces: tf.Tensor):
-        """All outputs in float32, from `[N, M, ...]`, with nothing kept for a gradient."""
-        shapes = compat.output_shape(self.embedder)
-        signature = {name: tf.float32 for name in shapes} if isinstance(shapes, Mapping) else tf.float32
-        outputs = tf.map_fn(
-            lambda piece: tf.nest.map_structure(lambda out: tf.cast(out, tf.float32), network(piece)[0]),
-            pieces,
-            parallel_iterations=1,
-            fn_output_signature=signature,
-        )
-        return tf.nest.map_structure(lambda rows: tf.reshape(rows, [-1, rows.shape[-1]]), outputs)
 
     def _as_of_one_replica(self, gradients: list) -> list:
         """What is clipped or tested for overflow becomes the gradient of the whole batch.
@@ -302,23 +346,23 @@ class MetricLearner(keras.Model):
 
     def test_step(self, data):
         """The loss and its terms on a batch, without an update."""
-        images, targets = _images_and_targets(data)
+        images, targets = images_and_targets(data)
         outputs, _ = _with_a_photo(lambda images: (self(images, training=False), []))(images)
         self._observed_loss(targets, outputs)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self._results()
 
     def _training_loss(self, targets, outputs) -> tf.Tensor:
         """As `_observed_loss`, with and then into the memory, if there is one."""
         if self.memory is None:
             return self._observed_loss(targets, outputs)
-        targets, outputs = _as_mappings(targets, outputs)
+        targets, outputs = as_mappings(targets, outputs)
         loss = self._observed_loss(targets, outputs, self.memory.rows())
         self.memory.add(outputs["embedding"], targets["label"], self._metric_loss.graded_by(targets, outputs))
         return loss
 
     def _observed_loss(self, targets, outputs, memory: Remembered | None = None) -> tf.Tensor:
         """This replica's mean loss; adds the terms to the running means."""
-        targets, outputs = _as_mappings(targets, outputs)
+        targets, outputs = as_mappings(targets, outputs)
         per_anchor, terms = self._metric_terms(targets, outputs, memory)
         if self._attribute_loss is not None:
             attributes, logits = entry_of("y_true", targets, "attributes"), entry_of("y_pred", outputs, "attributes")
@@ -327,6 +371,8 @@ class MetricLearner(keras.Model):
         self._total.update_state(per_anchor)
         for name, values in terms.items():
             self._logged.means[name].update_state(values)
+        for each in self._logged.measurements:
+            each.update(targets["label"], outputs["embedding"])
         mean = tf.math.divide_no_nan(tf.reduce_sum(per_anchor), tf.cast(tf.size(per_anchor), tf.float32))
         return mean * replicas.share_of(tf.size(per_anchor))  # of the whole batch, however replicas share it
 
@@ -335,6 +381,8 @@ class MetricLearner(keras.Model):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of each anchor, all the mean where the loss is not one of this package, and the terms by name."""
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
+        if isinstance(self._metric_loss, FunctionLoss):
+            return tf.broadcast_to(self._metric_loss.call(labels, embeddings), tf.shape(embeddings)[:1]), {}
         if not isinstance(self._metric_loss, MetricLoss):
             mean = compat.mean_loss(self._metric_loss, labels, embeddings, replicas.num_replicas())
             return tf.fill(tf.shape(embeddings)[:1], tf.cast(mean, tf.float32)), {}
@@ -345,62 +393,26 @@ class MetricLearner(keras.Model):
         return tf.add_n(list(terms.values())), terms
 
 
-def out_of_memory(error: tf.errors.ResourceExhaustedError, images: tf.TensorShape | None) -> str:
-    """What to say of a step that found too little memory: the batch, the bytes that were missing, and the mend.
-
-    Args:
-        error: what TensorFlow or XLA says.
-        images: the shape of the images of one replica's batch, as far as it is known.
-    """
-    shape = list(images) if images is not None and images.rank else []
-    photos = f" of {shape[0]:,} photos" if shape and shape[0] else ""
-    size = f" of {' x '.join(str(each) for each in shape[1:])}" if shape and None not in shape[1:] else ""
-    needed = _bytes_asked_for(str(error))
-    return (
-        f"A batch{photos}{size} on each device does not fit into its memory"
-        f"{f': {needed:,} bytes more could not be had' if needed else ''}. Let fewer photos pass the network at a time "
-        "with microbatch (train/main.py: --microbatch=N), whose update is the same, or make the batch smaller."
-    )
-
-
-def _bytes_asked_for(text: str) -> int | None:
-    """How much an allocator was asked for: XLA says bytes, TensorFlow the shape and type of a tensor."""
-    found = re.search(r"allocate (\d+) ?bytes", text)
-    if found:
-        return int(found[1])
-    found = re.search(r"allocating tensor with shape\[([\d,]*)\] and type (\w+)", text)
-    if not found:
-        return None
-    kinds = {"float": 4, "half": 2, "bfloat16": 2, "double": 8, "int32": 4, "int64": 8, "uint8": 1, "bool": 1}
-    return math.prod(int(each) for each in found[1].split(",") if each) * kinds.get(found[2], 4)
-
-
 def _sum(losses: list[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([tf.zeros([]), *losses])
 
 
 def _make_memory(size: int, start: int, embedder: keras.Model) -> CrossBatchMemory:
+    if compilation.input_shape(embedder) is None:
+        raise ValueError(
+            "`memory_size` must be 0 where the embedder does not know the shape of its images: make it a functional "
+            f"model. Received: memory_size={size}."
+        )
     shapes = compat.output_shape(embedder)
     shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
     num_attributes = shapes["attributes"][-1] if "attributes" in shapes else 0
     return CrossBatchMemory(size, shapes["embedding"][-1], num_attributes, start)
 
 
-def _as_mappings(targets, outputs) -> tuple[Mapping, Mapping]:
-    """Both as dicts of heads."""
-    targets = targets if isinstance(targets, Mapping) else {"label": targets}
-    outputs = outputs if isinstance(outputs, Mapping) else {"embedding": outputs}
-    return targets, outputs
-
-
-def _check_loss(argument: str, loss, example: str) -> None:
-    if not isinstance(loss, keras.losses.Loss):
-        raise ValueError(f"`{argument}` must be a Keras loss, e.g. eet_tf.{example}(). Received: {argument}={loss!r}.")
-    if loss.reduction not in ("sum_over_batch_size", "auto"):  # "auto" is Keras 2's name for it
-        raise ValueError(
-            f"`{argument}` must have reduction='sum_over_batch_size', so that the update does not depend on the number "
-            f"of replicas. Received: reduction={loss.reduction!r}."
-        )
+def _import_what_is_saved() -> None:
+    """Keras knows a layer or a loss of this package by name once its module has been imported."""
+    from eet_tf import embedder  # noqa: F401
+    from eet_tf.losses import attributes, binomial, eet, sgml, triplet  # noqa: F401
 
 
 def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: keras.Model) -> None:
@@ -410,27 +422,6 @@ def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: kera
             f"`{argument}` must not use attributes where the embedder predicts none. Received: {argument}="
             f"{type(loss).__name__}. Build the embedder with build_embedder(..., attribute_names=[...])."
         )
-
-
-def _in_pieces(rows: tf.Tensor, microbatch: int) -> tf.Tensor:
-    """`[B, ...]` -> `[B / microbatch, microbatch, ...]`.
-
-    Raises:
-        ValueError: if B is known and `microbatch` does not divide it.
-    """
-    if rows.shape[0] is not None and rows.shape[0] % microbatch:
-        raise ValueError(
-            f"`microbatch` must divide the {rows.shape[0]} photos of a replica's batch. Received: "
-            f"microbatch={microbatch}."
-        )
-    return tf.reshape(rows, tf.concat([[-1, microbatch], tf.shape(rows)[1:]], axis=0))
-
-
-def _images_and_targets(data):
-    """The two parts of a batch; `train_on_batch` and `test_on_batch` of Keras 3 add a third, None."""
-    if not isinstance(data, tuple) or len(data) < 2 or any(part is not None for part in data[2:]):
-        raise ValueError("`fit` must be given batches of (images, labels), without sample weights.")
-    return data[:2]
 
 
 def _names_of_terms(loss: MetricLoss, embedder: keras.Model) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ import keras
 import tensorflow as tf
 
 from eet_tf import replicas
-from eet_tf.embedder import load_embedder
-from eet_tf.learner import MetricLearner, out_of_memory
+from eet_tf.batches import out_of_memory
+from eet_tf.learner import MetricLearner
+from eet_tf.loading import load_embedder
 
 
 def fit(

@@ -43,6 +43,9 @@ MODULES = {
     "data.catalog": (1, {".data.values", "numpy"}),
     "compilation": (1, {".compat", "keras", "tensorflow"}),
     "data.sampling": (1, {".labels", "numpy"}),
+    "batches": (0, {"tensorflow"}),
+    "objectives": (0, {"keras", "tensorflow"}),
+    "pieces": (1, {".compat", "keras", "tensorflow"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),
     "ranking": (1, {".plans", ".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
     # 2
@@ -175,7 +178,11 @@ MODULES = {
     ),
     "learner": (
         7,
-        {".compat", ".compilation", ".losses.base", ".memory", ".plans", ".replicas", "keras", "tensorflow"},
+        {
+            *(".batches", ".compat", ".compilation", ".embedder", ".losses.attributes", ".losses.base"),
+            *(".losses.binomial", ".losses.eet", ".losses.sgml", ".losses.triplet", ".memory", ".objectives"),
+            *(".pieces", ".plans", ".replicas", "keras", "tensorflow"),
+        },
     ),
     # 8
     "index": (
@@ -185,8 +192,9 @@ MODULES = {
             *(".index.scann", ".index.texts", ".index.verify"),
         },
     ),
-    "workers": (8, {".embedder", ".learner", ".replicas", "keras", "tensorflow"}),
+    "loading": (8, {".embedder", ".learner", "keras"}),
     # 9
+    "workers": (9, {".batches", ".learner", ".loading", ".replicas", "keras", "tensorflow"}),
     "demo": (9, {".demo.app", ".demo.photos"}),
     "demo.app": (9, {".client", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"}),
     "demo.filters": (9, {".index", ".index.numerals", "numpy"}),

@@ -31,6 +31,7 @@ ATTRIBUTES = RNG.integers(-1, 2, size=[ROWS, 5])
 TRAININGS = {
     "eet": {"loss": lambda: EETLoss(symmetric_margin=True)},
     "eet_in_pieces": {"loss": lambda: EETLoss(), "microbatch": 5},
+    "eet_in_uneven_pieces": {"loss": lambda: EETLoss(), "microbatch": 7},
     "eet_clipped": {"loss": lambda: EETLoss(), "optimizer": {"global_clipnorm": 0.05}},
     "eet_averaged": {"loss": lambda: EETLoss(), "optimizer": {"use_ema": True, "ema_momentum": 0.8}},
     "eet_with_memory": {"loss": lambda: EETLoss(), "memory_size": 50},
@@ -43,7 +44,7 @@ TRAININGS = {
     },
 }
 STRATEGIES = {  # without one Keras compiles the whole step by itself
-    "default": ["eet", "eet_in_pieces", "eet_with_memory", "two_heads"],
+    "default": ["eet", "eet_in_pieces", "eet_in_uneven_pieces", "eet_with_memory", "two_heads"],
     "one_device": ["eet", "eet_in_pieces", "batch_all"],
     "mirrored": list(TRAININGS),
 }

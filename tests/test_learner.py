@@ -1,5 +1,7 @@
 """The training step: what it logs, what moves the weights, which losses it takes and which it refuses."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from eet_tf import (
     SoftBinomialDevianceLoss,
     TripletLoss,
 )
-from eet_tf.learner import out_of_memory
+from eet_tf.batches import out_of_memory
 
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9] * 2)
 IMAGES = np.random.default_rng(0).normal(size=[16, 6]).astype(np.float32)
@@ -284,10 +286,48 @@ def test_the_embedder_is_what_was_trained_and_is_saved_alone(tmp_path):
     np.testing.assert_allclose(loaded(IMAGES), model(IMAGES), rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [None, "mse", lambda labels, embeddings: 0.0, EETLoss])
-def test_what_is_no_keras_loss_is_refused(loss):
-    with pytest.raises(ValueError, match=r"`loss` must be a Keras loss, e.g. eet_tf.EETLoss\(\). Received: loss="):
+@pytest.mark.parametrize(
+    "loss, received", [(None, "None"), ("eet", "'eet'"), (3, "3"), (EETLoss, r"the class EETLoss; write EETLoss\(\)")]
+)
+def test_what_is_no_loss_is_refused(loss, received):
+    message = rf"`loss` must be a Keras loss, e.g. eet_tf.EETLoss\(\), a function .* Received: loss={received}\.$"
+    with pytest.raises(ValueError, match=message):
         MetricLearner(make_embedder()).compile(loss=loss)
+
+
+def hinge_of_pairs(labels, embeddings):
+    """`[B]`, of a few lines, as somebody writes it."""
+    is_same = tf.equal(tf.reshape(labels, [-1, 1]), tf.reshape(labels, [1, -1]))
+    distances = tf.reduce_sum(tf.square(embeddings[:, tf.newaxis] - embeddings[tf.newaxis]), axis=2)
+    return tf.reduce_mean(tf.where(is_same, distances, tf.nn.relu(1 - distances)), axis=1)
+
+
+@pytest.mark.parametrize("form", ["of each photo", "mean", "of each pair"])
+def test_a_function_is_a_loss(form):
+    """Labels reach it as integers: 2**24 and 2**24 + 1 are the same float32."""
+    labels = 2**24 + LABELS[:8]
+
+    def loss(labels, embeddings):
+        values = hinge_of_pairs(labels, embeddings)
+        return {"of each photo": values, "mean": tf.reduce_mean(values), "of each pair": tf.stack([values] * 2, 1)}[
+            form
+        ]
+
+    model, same = make_learner(loss), make_embedder()
+    history = model.fit(IMAGES[:8], labels, batch_size=8, shuffle=False, verbose=0).history
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(hinge_of_pairs(labels, same(IMAGES[:8], training=True)))
+    assert history == {"loss": [pytest.approx(float(value), rel=1e-5)]}
+    for weight, start, slope in zip(
+        model.embedder.get_weights(), same.get_weights(), tape.gradient(value, same.weights)
+    ):
+        np.testing.assert_allclose(weight, start - 0.05 * slope, rtol=1e-4, atol=1e-6)
+
+
+def test_the_name_of_a_loss_of_keras_is_a_loss():
+    model, targets = make_learner("mean_squared_error", rate=0.0), np.ones([8, 4], np.float32)
+    history = model.fit(IMAGES[:8], targets, batch_size=8, verbose=0).history
+    assert history["loss"] == [pytest.approx(np.mean((model.embedder(IMAGES[:8]) - targets) ** 2), rel=1e-5)]
 
 
 @pytest.mark.parametrize("loss_class", [EETLoss, TripletLoss])
@@ -308,14 +348,134 @@ def test_single_batches_train_as_fit_does():
     assert np.isfinite(stepped.test_on_batch(IMAGES, LABELS)).all()
 
 
-def test_sample_weights_are_refused():
-    with pytest.raises(ValueError, match="batches of .images, labels., without sample weights"):
-        make_learner(EETLoss()).fit(IMAGES, LABELS, sample_weight=np.ones(16), verbose=0)
+WEIGHTS = {"sample_weight": np.ones(16), "class_weight": dict.fromkeys(range(10), 1.0)}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_are_refused(name):
+    message = (
+        "`sample_weight` and `class_weight` must be left out: .* Received: a batch of 3 parts, .* weights, float32 "
+    )
+    with pytest.raises(ValueError, match=message):
+        make_learner(EETLoss()).fit(IMAGES, LABELS, **{name: WEIGHTS[name]}, verbose=0)
 
 
 def test_images_without_labels_are_refused():
-    with pytest.raises(ValueError, match="batches of .images, labels., without sample weights"):
+    with pytest.raises(ValueError, match=r"batches of \(images, labels\). Received: images alone, float32 \[None, 6\]"):
         make_learner(EETLoss()).fit(tf.data.Dataset.from_tensor_slices(IMAGES).batch(8), shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("memory_size", [0, 4])
+def test_strings_are_refused_in_one_sentence(memory_size):
+    model = MetricLearner(make_embedder(), memory_size)
+    model.compile("sgd", TripletLoss())
+    names = tf.data.Dataset.from_tensor_slices((IMAGES, [f"sku {label}" for label in LABELS])).batch(8)
+    with pytest.raises(
+        ValueError, match=r"`labels` must be integers where .* strings. Number them with numpy.unique\("
+    ):
+        model.fit(names, shuffle=False, verbose=0)
+
+
+# Metrics
+
+
+class LargestLabel(keras.metrics.Metric):
+    """Keeps integers as they are."""
+
+    def __init__(self, name="largest_label"):
+        super().__init__(name=name, dtype="int64")
+        self.largest = self.add_weight(name="largest", shape=(), initializer="zeros", dtype="int64")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.largest.assign(tf.maximum(self.largest, tf.cast(tf.reduce_max(y_true), tf.int64)))
+
+    def result(self):
+        return tf.convert_to_tensor(self.largest)
+
+
+def mean_length(labels, embeddings):
+    return tf.norm(embeddings, axis=1)
+
+
+@pytest.mark.parametrize("argument, microbatch", [("metrics", 3), ("weighted_metrics", None)])
+def test_metrics_get_labels_and_embeddings(argument, microbatch):
+    """With rate 0 nothing moves; the largest label is none that float32 can count."""
+    given = {argument: [LargestLabel(), mean_length]}
+    model, labels = make_learner(EETLoss(), rate=0.0, microbatch=microbatch, **given), LABELS + 2**40
+    data = {"validation_data": (IMAGES[:8], labels[:8])}
+    history = model.fit(IMAGES, labels, batch_size=8, epochs=2, **data, shuffle=False, verbose=0).history
+    embeddings = model.embedder(IMAGES).numpy()
+    lengths = np.linalg.norm(embeddings, axis=1)
+    for prefix, rows in (("", slice(None)), ("val_", slice(8))):
+        assert history[f"{prefix}largest_label"] == [int(labels[rows].max())] * 2
+        assert history[f"{prefix}mean_length"] == pytest.approx([lengths[rows].mean()] * 2, rel=1e-5)
+    evaluated = model.evaluate(IMAGES[:8], labels[:8], batch_size=8, verbose=0, return_dict=True)
+    assert set(evaluated) == {"loss", *EETLoss().term_names, "largest_label", "mean_length"}
+    assert evaluated["mean_length"] == pytest.approx(lengths[:8].mean(), rel=1e-5)
+
+
+def test_metrics_of_two_heads_get_the_embedding():
+    model = make_two_headed_learner(SoftBinomialDevianceLoss(), AttributeLoss(), rate=0.0, metrics=[mean_length])
+    history = fit_two_heads(model)
+    expected = np.linalg.norm(model.embedder(IMAGES)["embedding"], axis=1).mean()
+    assert history["mean_length"] == pytest.approx([expected], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "metrics, received",
+    [
+        (keras.metrics.Mean(), "<.*Mean"),
+        (["no_such_metric"], "'no_such_metric'"),
+        ([keras.metrics.Mean], "the class Mean"),
+        ([7], "7"),
+        ({"embedding": "mse"}, "{'embedding': 'mse'}"),
+    ],
+    ids=str,
+)
+def test_what_is_no_metric_is_refused(metrics, received):
+    with pytest.raises(ValueError, match=f"`metrics` must be a list of Keras metrics, .* Received: {received}"):
+        make_learner(EETLoss(), metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    "metrics", [[keras.metrics.Mean(name="loss")], [keras.metrics.Mean(name="margin")], ["mse", "mse"]]
+)
+def test_a_second_figure_of_one_name_is_refused(metrics):
+    with pytest.raises(ValueError, match="`metrics` must have names of their own in the log. Received: a second '"):
+        make_learner(EETLoss(), metrics=metrics)
+
+
+# How steps run
+
+
+@pytest.mark.parametrize(
+    "how, microbatch", [({"run_eagerly": True}, 3), ({"steps_per_execution": 2}, 3), ({"steps_per_execution": 3}, None)]
+)
+def test_however_steps_run_the_update_is_the_same(how, microbatch):
+    plain, other = make_learner(EETLoss()), make_learner(EETLoss(), microbatch=microbatch, **how)
+    expected, history = fit(plain, epochs=2), fit(other, epochs=2)
+    assert history == {name: pytest.approx(values, rel=1e-5, abs=1e-6) for name, values in expected.items()}
+    for weight, wanted in zip(other.embedder.get_weights(), plain.embedder.get_weights()):
+        np.testing.assert_allclose(weight, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, None, "many"])
+def test_a_number_of_steps_that_is_none_is_refused(value):
+    with pytest.raises(ValueError, match="`steps_per_execution` must be a positive integer. Received: "):
+        make_learner(EETLoss(), steps_per_execution=value)
+
+
+def test_replicas_take_one_step_at_a_time():
+    class Shared(MetricLearner):
+        distribute_strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+
+    with pytest.raises(ValueError, match="`steps_per_execution` must be 1 where replicas share a batch: .*execution=2"):
+        Shared(make_embedder()).compile("sgd", EETLoss(), steps_per_execution=2)
+
+
+def test_eager_steps_are_not_compiled():
+    with pytest.raises(ValueError, match="`jit_compile` must not be True where `run_eagerly` is"):
+        make_learner(EETLoss(), run_eagerly=True, jit_compile=True)
 
 
 # Two heads
@@ -461,8 +621,8 @@ def test_batches_without_attributes_are_refused(loss, attribute_loss):
         fit_two_heads(make_two_headed_learner(loss, attribute_loss), targets=LABELS)
 
 
-@pytest.mark.parametrize("loss", ["mse", AttributeLoss])
-def test_an_attribute_loss_that_is_no_keras_loss_is_refused(loss):
+@pytest.mark.parametrize("loss", ["attributes", AttributeLoss])
+def test_an_attribute_loss_that_is_none_is_refused(loss):
     with pytest.raises(ValueError, match=r"`attribute_loss` must be a Keras loss, e.g. eet_tf.AttributeLoss\(\)"):
         make_two_headed_learner(EETLoss(), loss)
 
@@ -506,7 +666,7 @@ def weights_after(microbatch, steps=2, rows=16, optimizer=None, attribute_loss=N
     return embedder.get_weights(), history, before
 
 
-@pytest.mark.parametrize("microbatch", [1, 4, 16])
+@pytest.mark.parametrize("microbatch", [1, 4, 5, 16, 23])
 def test_in_pieces_the_update_is_that_of_the_whole_batch(microbatch):
     whole, logged, before = weights_after(None)
     in_pieces, logged_in_pieces, _ = weights_after(microbatch)
@@ -578,9 +738,36 @@ def test_in_pieces_half_precision_moves_the_weights_alike(policy, set_policy):
     assert any(not np.array_equal(weight, start) for weight, start in zip(in_pieces, before))
 
 
-def test_a_batch_that_does_not_fall_into_pieces_is_refused():
-    with pytest.raises(ValueError, match="`microbatch` must divide the 16 photos of a replica's batch. .*microbatch=5"):
-        make_learner(EETLoss(), microbatch=5).train_on_batch(IMAGES, LABELS)
+@pytest.mark.parametrize("jit_compile, heads", [(False, True), (True, False)])
+def test_a_last_batch_that_does_not_fall_into_pieces_gives_the_same_update(jit_compile, heads):
+    """Batches of 9, 7: pieces of 4, 4, 1 and 4, 3. Rows that fill up the last piece reach no loss."""
+    arguments = {"loss": EETLoss()}
+    if heads:
+        arguments = {"loss": SoftBinomialDevianceLoss(negative_cost=2.0), "attribute_loss": AttributeLoss()}
+    weights, histories = [], []
+    for microbatch in (None, 4):
+        embedder = pieces_embedder(heads=heads)
+        model = MetricLearner(embedder)
+        model.compile(keras.optimizers.SGD(0.1), **arguments, microbatch=microbatch, jit_compile=jit_compile)
+        targets = TARGETS if heads else LABELS
+        histories.append(model.fit(IMAGES, targets, batch_size=9, epochs=2, shuffle=False, verbose=0).history)
+        weights.append(embedder.get_weights())
+    for weight, expected in zip(*weights):
+        np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-5)
+    for name, values in histories[0].items():
+        assert histories[1][name] == pytest.approx(values, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["microbatch", "memory_size"])
+def test_an_embedder_without_a_shape_is_refused_where_one_is_needed(argument):
+    class Subclassed(keras.Model):
+        def call(self, images):
+            return images
+
+    with pytest.raises(ValueError, match=f"`{argument}` must be .* make it a functional model. Received: {argument}=4"):
+        MetricLearner(Subclassed(), **({"memory_size": 4} if argument == "memory_size" else {})).compile(
+            "sgd", EETLoss(), microbatch=4
+        )
 
 
 def test_a_microbatch_of_nothing_is_refused():

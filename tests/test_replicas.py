@@ -30,6 +30,12 @@ ATTRIBUTES[1] = -1
 TRAININGS = {
     "learner": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "learner_in_pieces": lambda: {"loss": EETLoss(symmetric_margin=True), "microbatch": 2},
+    # neither 8 nor 4 photos fall into pieces of 3
+    "learner_in_uneven_pieces": lambda: {
+        "loss": EETLoss(symmetric_margin=True),
+        "microbatch": 3,
+        "metrics": [mean_length],
+    },
     "learner_clipped": lambda: {"loss": EETLoss(), "clip_norm": 0.1},
     "learner_with_memory": lambda: {"loss": EETLoss(), "memory_size": 12},
     "keras_model": lambda: {"loss": EETLoss(symmetric_margin=True)},
@@ -42,6 +48,11 @@ TRAININGS = {
         "attribute_weight": 0.5,
     },
 }
+
+
+def mean_length(labels, embeddings):
+    """A metric of one's own."""
+    return tf.norm(embeddings, axis=1)
 
 
 def make_embedder(has_two_heads):
@@ -214,7 +225,7 @@ def test_every_replica_remembers_the_batches_of_all(trainings):
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["one_replica", "two_replicas"])
-@pytest.mark.parametrize("name", ["learner", "learner_in_pieces"])
+@pytest.mark.parametrize("name", ["learner", "learner_in_pieces", "learner_in_uneven_pieces"])
 def test_learner_and_plain_keras_model_take_the_same_update(name, number, trainings):
     learner, plain = (trainings[number][each] for each in (name, "keras_model"))
     for weight, expected in zip(learner["after"], plain["after"]):

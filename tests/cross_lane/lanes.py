@@ -69,7 +69,7 @@ def weights(folder):
 def from_keras_file(folder):
     try:
         return {"embeddings": of_images(eet_tf.load_embedder(str(folder / "model.keras"))), "refused": ""}
-    except TypeError as error:
+    except ValueError as error:
         return {"refused": str(error)}
 
 

@@ -1,0 +1,78 @@
+"""What a batch is: images and targets, read from what Keras hands over, and described where something is wrong."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+
+def images_and_targets(data):
+    """The two parts of a batch; `train_on_batch` and `test_on_batch` of Keras 3 add a third, None.
+
+    Raises:
+        ValueError: if there are other parts, or labels are strings.
+    """
+    parts = data if isinstance(data, tuple) else (data,)
+    if len(parts) < 2 or parts[1] is None:
+        raise ValueError(
+            f"`fit` must be given batches of (images, labels). Received: images alone, {_described(parts[0])}."
+        )
+    weights = [part for part in parts[2:] if part is not None]
+    if weights:
+        raise ValueError(
+            "`sample_weight` and `class_weight` must be left out: a metric loss is of pairs, which have no weights. "
+            f"Received: a batch of {len(parts)} parts, the third of them weights, {_described(weights[0])}."
+        )
+    images, targets = parts[:2]
+    labels = targets.get("label") if isinstance(targets, Mapping) else targets
+    if tf.as_dtype(getattr(labels, "dtype", tf.int64)) == tf.string:
+        raise ValueError(
+            "`labels` must be integers where a model learns from them. Received: strings. Number them with "
+            "numpy.unique(labels, return_inverse=True)[1]; the labels of a Catalog are numbers already."
+        )
+    return images, targets
+
+
+def as_mappings(targets, outputs) -> tuple[Mapping, Mapping]:
+    """Both as dicts of heads."""
+    targets = targets if isinstance(targets, Mapping) else {"label": targets}
+    outputs = outputs if isinstance(outputs, Mapping) else {"embedding": outputs}
+    return targets, outputs
+
+
+def out_of_memory(error: tf.errors.ResourceExhaustedError, images: tf.TensorShape | None) -> str:
+    """What to say of a step that found too little memory: the batch, the bytes that were missing, and the mend.
+
+    Args:
+        error: what TensorFlow or XLA says.
+        images: the shape of the images of one replica's batch, as far as it is known.
+    """
+    shape = list(images) if images is not None and images.rank else []
+    photos = f" of {shape[0]:,} photos" if shape and shape[0] else ""
+    size = f" of {' x '.join(str(each) for each in shape[1:])}" if shape and None not in shape[1:] else ""
+    needed = _bytes_asked_for(str(error))
+    return (
+        f"A batch{photos}{size} on each device does not fit into its memory"
+        f"{f': {needed:,} bytes more could not be had' if needed else ''}. Let fewer photos pass the network at a time "
+        "with microbatch (train/main.py: --microbatch=N), whose update is the same, or make the batch smaller."
+    )
+
+
+def _bytes_asked_for(text: str) -> int | None:
+    """How much an allocator was asked for: XLA says bytes, TensorFlow the shape and type of a tensor."""
+    found = re.search(r"allocate (\d+) ?bytes", text)
+    if found:
+        return int(found[1])
+    found = re.search(r"allocating tensor with shape\[([\d,]*)\] and type (\w+)", text)
+    if not found:
+        return None
+    kinds = {"float": 4, "half": 2, "bfloat16": 2, "double": 8, "int32": 4, "int64": 8, "uint8": 1, "bool": 1}
+    return math.prod(int(each) for each in found[1].split(",") if each) * kinds.get(found[2], 4)
+
+
+def _described(values) -> str:
+    """Type and shape of what a batch holds."""
+    return ", ".join(f"{tf.as_dtype(each.dtype).name} {list(each.shape)}" for each in tf.nest.flatten(values))
