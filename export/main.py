@@ -5,6 +5,11 @@
 makes the next version, `<output_dir>/<version>/`, whole or not at all. With --whitening=FILE.npz, which
 `train/evaluate.py --fit_whitening` makes, it gives whitened embeddings, and the index is built and searched with them.
 
+    python export/main.py --model=mine.keras --output_dir=served
+
+takes a Keras model of one's own, or a whole `MetricLearner`. Vectors that are not of length 1 are brought to it; a
+model of images of any size needs --image_size.
+
     python export/main.py --model=runs/mine --output_dir=runs/mine/served --bundle
 
 makes `<output_dir>/<name>/<version>/` with warm-up requests, batching parameters and a manifest, and beside the models
@@ -35,6 +40,7 @@ flags.DEFINE_string(
     "The model's base path on the server; with --bundle the folder of all its models.",
     required=True,
 )
+flags.DEFINE_integer("image_size", None, "Side of the photos in pixels, for a model of any size; by default its own.")
 flags.DEFINE_string("whitening", None, "A whitening that embeddings go through; none by default.")
 flags.DEFINE_bool("bundle", False, "Write all that a server wants, and verify it before it can be seen.")
 flags.DEFINE_string("name", "embedder", "With --bundle: the model's name on the server.")
@@ -64,11 +70,14 @@ def main(argv):
     import tensorflow as tf
 
     import eet_tf
+    from eet_tf.serving.servable import is_brought_to_unit_length
 
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     try:
         whitening, embedder, batch_sizes = checked()
+        if is_brought_to_unit_length(embedder):
+            print("The model's vectors are not of length 1; they are brought to it as they are served.")
         write_model = functools.partial(
             eet_tf.export_embedder,
             embedder,
@@ -89,14 +98,15 @@ def main(argv):
 
 def checked():
     """The whitening, the embedder and the sizes of batches; refuses in one go what cannot work."""
-    import eet_tf
+    from eet_tf import load_embedder
     from eet_tf.index import load_index
     from eet_tf.postprocessing import Whitening
+    from eet_tf.serving.servable import servable
 
     complaints = commands.Complaints()
     complaints.folder("output_dir", FLAGS.output_dir)
     whitening = None if FLAGS.whitening is None else complaints.given("whitening", FLAGS.whitening, Whitening.read)
-    embedder = complaints.given("model", FLAGS.model, eet_tf.load_embedder)
+    embedder = complaints.given("model", FLAGS.model, lambda path: servable(load_embedder(path), FLAGS.image_size))
     if FLAGS.index_dir is not None:
         complaints.given("index_dir", FLAGS.index_dir, load_index, True)
     batch_sizes = complaints.whole_numbers("allowed_batch_sizes", FLAGS.allowed_batch_sizes)

@@ -198,7 +198,7 @@ MODULES = {
     "demo": (9, {".demo.app", ".demo.photos"}),
     "demo.app": (9, {".client", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"}),
     "demo.filters": (9, {".index", ".index.numerals", "numpy"}),
-    "serving": (9, {".serving.fingerprint", ".serving.saved_model", ".serving.served"}),
+    "serving": (9, {".serving.fingerprint", ".serving.saved_model", ".serving.servable", ".serving.served"}),
     "serving.catalog": (9, {".index", ".index.storage", "numpy"}),
     "serving.fingerprint": (9, {".data.images", ".embedder", "keras", "numpy"}),
     "serving.graph": (9, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
@@ -206,8 +206,12 @@ MODULES = {
         9,
         {
             *(".embedder", ".files", ".index", ".serving.catalog", ".serving.fingerprint", ".serving.graph"),
-            *(".serving.scann_graph", ".serving.search_graph", "keras", "tensorflow"),
+            *(".serving.scann_graph", ".serving.search_graph", ".serving.servable", "keras", "tensorflow"),
         },
+    ),
+    "serving.servable": (
+        9,
+        {".compat", ".compilation", ".embedder", ".index.checks", ".loading", "keras", "numpy"},
     ),
     "serving.scann_graph": (
         9,

@@ -18,12 +18,9 @@ from eet_tf.serving.fingerprint import embedder_fingerprint
 from eet_tf.serving.graph import ServingModule, describing, output_sizes
 from eet_tf.serving.scann_graph import SCANN_OPS, ScannSearch
 from eet_tf.serving.search_graph import CatalogSearch
+from eet_tf.serving.servable import SavedModelError, is_brought_to_unit_length, servable
 
 MANIFEST = os.path.join("assets.extra", "eet_tf.json")
-
-
-class SavedModelError(ValueError):
-    """A SavedModel that cannot be written or read; the message names the folder and the mend."""
 
 
 def export_embedder(
@@ -35,6 +32,7 @@ def export_embedder(
     k: int = 10,
     catalog_storage: str | None = None,
     scann_in_graph: bool = False,
+    image_size: int | None = None,
 ) -> str:
     """Writes an embedder as the next version for TF Serving, `<output_dir>/<version>/`.
 
@@ -56,7 +54,8 @@ def export_embedder(
 
     Args:
         embedder: a model `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or to a dict with `"embedding"`, as `build_embedder`
-            makes it.
+            makes it; or a `MetricLearner`, whose embedder it then is. It is served in inference. Vectors that are not
+            of length 1 are brought to it, and the manifest says so: `"brought_to_unit_length"`.
         output_dir: the model's base path on the server.
         metadata: JSON-able facts to keep with it, e.g. the training run's figures.
         whitening: a `postprocessing.Whitening` that every embedding goes through before it is given out; D is then its
@@ -66,13 +65,15 @@ def export_embedder(
         catalog_storage: how `search` keeps vectors: `"float32"`, `"bfloat16"` or `"int8"`; None: as the index does.
         scann_in_graph: whether `search` lets ScaNN find candidates, as a `ScannIndex` is configured. Only for servers
             that have its operations: a stock one loads such a version, but answers no `search`.
+        image_size: S, exactly where the embedder takes images of any size.
 
     Returns:
         The version's folder.
 
     Raises:
-        SavedModelError: if `output_dir` is a file, the embedder's input is no square of a fixed size, or the whitening
-            is of embeddings of another length; or `scann_in_graph` is asked for without an index or without `scann`.
+        SavedModelError: if `output_dir` is a file, the embedder takes other images, gives no vectors, or NaN, or the
+            whitening is of embeddings of another length or of an embedder whose vectors are not of length 1; or
+            `scann_in_graph` is asked for without an index or without `scann`.
         CatalogIndexError: if the index cannot be read, is of another embedder or whitening, or has fewer than `k`
             products; or `catalog_storage` is none.
 
@@ -83,9 +84,7 @@ def export_embedder(
     >>> os.path.basename(folder)
     '1'
     """
-    shape = embedder.input_shape
-    if len(shape) != 4 or shape[1] is None or shape[1] != shape[2]:
-        raise SavedModelError(f"`embedder` must take images [B, S, S, 3], S fixed. Received: input shape {shape}.")
+    embedder = servable(embedder, image_size)
     why = why_no_folder(output_dir)
     if why:
         raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir={output_dir!r}, {why}.")
@@ -94,6 +93,11 @@ def export_embedder(
         raise SavedModelError(
             f"`whitening` must be of embeddings of length {embedding_dim}. Received: one of {len(whitening.mean)}. "
             "Fit it with this embedder."
+        )
+    if whitening is not None and is_brought_to_unit_length(embedder):
+        raise SavedModelError(
+            "`whitening` must be None for an embedder whose vectors are not of length 1: it was fitted to vectors that "
+            "are not served. End the model in keras.layers.UnitNormalization() and fit the whitening with it."
         )
     fingerprint = embedder_fingerprint(embedder, whitening)
     dim = output_sizes(embedder, whitening)["embedding"]
@@ -136,6 +140,7 @@ def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping, facts
         "image_size": embedder.input_shape[1],
         **facts,
         "attribute_names": list(attribute_names(embedder)),
+        "brought_to_unit_length": is_brought_to_unit_length(embedder),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "metadata": dict(metadata),

@@ -193,3 +193,24 @@ def test_what_was_refused_is_left_alone(searches):
     assert (folder / "mine" / "thesis.txt").read_text() == "years of work"
     assert not (folder / "new").exists()
     assert not (folder / "served").exists()
+
+
+def test_a_learner_of_ones_own_is_exported_and_searched(root, tmp_path, run_script):
+    """Saved whole, as a checkpoint is; it takes images of any size, and its vectors are not of length 1."""
+    images = keras.Input([None, None, 3])
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(images))
+    learner = eet_tf.MetricLearner(keras.Model(images, keras.layers.Dense(6)(pooled)), memory_size=4)
+    learner.compile("adam", eet_tf.EETLoss())
+    learner.save(tmp_path / "mine.keras")
+    export = ("export/main.py", f"--model={tmp_path / 'mine.keras'}", f"--output_dir={tmp_path / 'served'}")
+    build = ("export/build_index.py", f"--saved_model={tmp_path / 'served'}", "--dataset=csv", "--index=exact")
+    run_script(*export).refused(
+        "`image_size` must be given for a model that takes images of any size", "--image_size=224"
+    )
+    assert not (tmp_path / "served").exists()
+    printed = run_script(*export, "--image_size=40").succeeded().printed
+    assert "not of length 1; they are brought to it" in printed
+    built = run_script(*build, f"--data_dir={root / 'photos'}", f"--output_dir={tmp_path / 'index'}").succeeded()
+    assert f"The index of 32 photos is {tmp_path / 'index'}." in built.printed
+    vectors = load_index(str(tmp_path / "index")).search(np.eye(6, dtype=np.float32)[:1], k=1)
+    assert vectors.skus.shape == (1, 1)

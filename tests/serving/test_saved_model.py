@@ -251,15 +251,6 @@ def test_an_output_dir_that_is_a_file_is_refused(embedder, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("shape", [(None, None, 3), (32, 64, 3), (7,)])
-def test_an_embedder_without_a_fixed_square_is_refused(tmp_path, shape):
-    images = keras.Input(shape)
-    model = keras.Model(images, keras.layers.Dense(2)(images))
-    with pytest.raises(SavedModelError, match=r"`embedder` must take images \[B, S, S, 3\], S fixed"):
-        export_embedder(model, str(tmp_path / "new"))
-    assert not (tmp_path / "new").exists()
-
-
 def test_newest_version_takes_a_version_folder_itself(base):
     assert newest_version(os.path.join(base, "1")) == os.path.join(base, "1")
     assert newest_version(base) == os.path.join(base, "1")
