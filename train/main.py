@@ -110,7 +110,9 @@ flags.DEFINE_list("attributes", [], "Attribute columns that a second head learns
 flags.DEFINE_float("attribute_weight", 1.0, "Weight of the attribute loss.", lower_bound=0.0)
 
 flags.DEFINE_string("backbone", "small_cnn", "resnet50, efficientnet_b0, mobilenet_v2, ... or small_cnn for CPUs.")
-flags.DEFINE_string("weights", None, "imagenet, or the path of a backbone's weights.")
+flags.DEFINE_string(
+    "weights", None, "imagenet, the path of a backbone's weights, or none, which also switches off those of a recipe."
+)
 flags.DEFINE_integer("image_size", 64, "Side of the square input in pixels.")
 flags.DEFINE_integer("embedding_dim", 128, "Length of the embedding.")
 flags.DEFINE_enum("pooling", "gem", ["gem", "avg", "grid"], "How the feature map becomes a vector.")
@@ -205,7 +207,10 @@ def _complaints() -> commands.Complaints:
     if FLAGS.backbone not in BACKBONES:
         complaints.add(f"--backbone must be one of {', '.join(BACKBONES)}. Received: --backbone={FLAGS.backbone}.")
     if FLAGS.weights not in (None, "none", "imagenet") and not os.path.isfile(FLAGS.weights):
-        complaints.add(f"--weights must be imagenet or an existing file. Received: --weights={FLAGS.weights}.")
+        complaints.add(
+            "--weights must be none, imagenet or the path of a backbone's weights. "
+            f"Received: --weights={FLAGS.weights}."
+        )
     complaints.above("learning_rate", FLAGS.learning_rate, 0)
     complaints.above("clip_norm", FLAGS.clip_norm, 0)
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
@@ -330,7 +335,7 @@ def _learner(num_steps: int, attributes):
         FLAGS.backbone,
         FLAGS.embedding_dim,
         FLAGS.image_size,
-        FLAGS.weights,
+        None if FLAGS.weights == "none" else FLAGS.weights,
         FLAGS.pooling,
         FLAGS.freeze_batch_norm,
         attributes.names if attributes else (),

@@ -191,7 +191,15 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "no such attribute": (good, "--attributes=colour,brand"),
         "warm-up of steps": (good, "--schedule=step", "--warmup_steps=3"),
         "other settings": (good, "--margin=0.7", f"--model_dir={trained[0]}"),
-        "mended": (single, "--drop_singles", "--epochs=1", "--mixed_precision=bfloat16", "--clip_norm=1"),
+        "mended": (
+            single,
+            "--drop_singles",
+            "--epochs=1",
+            "--mixed_precision=bfloat16",
+            "--clip_norm=1",
+            "--weights=imagenet",
+            "--weights=none",
+        ),
     }
 
     def train(name):
@@ -224,7 +232,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "replicas": ("multiple of the 3 replicas", "batch_size=8"),
         "classes": ("`classes_per_batch` must be at most the number of classes, 4", "classes_per_batch=9"),
         "backbone": (r"--backbone must be one of .*small_cnn", "--backbone=resnet51"),
-        "no weights": (r"--weights must be imagenet or an existing file", r"none\.h5"),
+        "no weights": ("--weights must be none, imagenet or the path of a backbone's weights", r"none\.h5"),
         "bad weights": ("`weights` could not be loaded into small_cnn", r"weights\.h5"),
         "image size": ("--image_size must be from 32", "--image_size=8"),
         "nan": (r"(The loss|A weight) is .* epoch \d+, step \d+", "Lower --learning_rate"),
