@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import tensorflow as tf
+
+
+def checked(method: Callable) -> Callable:
+    """A method of `keras.Model` that is given data, after a look at it: what Keras would refuse in words of its own.
+
+    Args:
+        method: `fit`, `evaluate` or one of single batches.
+    """
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def _after_a_look(self, *args, **kwargs):
+        given = signature.bind(self, *args, **kwargs).arguments
+        for name in ("sample_weight", "class_weight"):
+            if given.get(name) is not None:
+                raise _refusal_of_weights(f"`{name}`", name)
+        y = given.get("y")
+        labels = y.get("label") if isinstance(y, Mapping) else y
+        if isinstance(labels, (list, np.ndarray)) and np.asarray(labels[:1]).dtype.kind in "US":
+            raise _refusal_of_strings()
+        return method(self, *args, **kwargs)
+
+    return _after_a_look
 
 
 def images_and_targets(data):
@@ -22,18 +48,27 @@ def images_and_targets(data):
         )
     weights = [part for part in parts[2:] if part is not None]
     if weights:
-        raise ValueError(
-            "`sample_weight` and `class_weight` must be left out: a metric loss is of pairs, which have no weights. "
-            f"Received: a batch of {len(parts)} parts, the third of them weights, {_described(weights[0])}."
-        )
+        received = f"a batch of {len(parts)} parts, the third of them weights, {_described(weights[0])}"
+        raise _refusal_of_weights("weights", received)
     images, targets = parts[:2]
     labels = targets.get("label") if isinstance(targets, Mapping) else targets
     if tf.as_dtype(getattr(labels, "dtype", tf.int64)) == tf.string:
-        raise ValueError(
-            "`labels` must be integers where a model learns from them. Received: strings. Number them with "
-            "numpy.unique(labels, return_inverse=True)[1]; the labels of a Catalog are numbers already."
-        )
+        raise _refusal_of_strings()
     return images, targets
+
+
+def _refusal_of_weights(what: str, received: str) -> ValueError:
+    return ValueError(
+        f"{what} must be left out: a metric loss is of pairs of photos, and neither photos nor classes have weights in "
+        f"it. Received: {received}."
+    )
+
+
+def _refusal_of_strings() -> ValueError:
+    return ValueError(
+        "`labels` must be integers where a model learns from them. Received: strings. Number them with "
+        "numpy.unique(labels, return_inverse=True)[1]; the labels of a Catalog are numbers already."
+    )
 
 
 def as_mappings(targets, outputs) -> tuple[Mapping, Mapping]:

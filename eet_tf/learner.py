@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import compat, compilation, pieces, plans, replicas
-from eet_tf.batches import as_mappings, images_and_targets, out_of_memory
+from eet_tf.batches import as_mappings, checked, images_and_targets, out_of_memory
 from eet_tf.losses.base import MetricLoss, Remembered, entry_of
 from eet_tf.memory import CrossBatchMemory
 from eet_tf.objectives import FunctionLoss, as_loss, as_measurements
@@ -60,11 +60,17 @@ class MetricLearner(keras.Model):
     """
 
     train_function: Callable | None  # of keras.Model
+    fit = checked(keras.Model.fit)
+    evaluate = checked(keras.Model.evaluate)
+    train_on_batch = checked(keras.Model.train_on_batch)
+    test_on_batch = checked(keras.Model.test_on_batch)
 
     def __init__(
         self, embedder: keras.Model, memory_size: int = 0, memory_start: int = 1000, name: str = "metric_learner"
     ):
         super().__init__(name=name)
+        if not isinstance(embedder, keras.layers.Layer):
+            raise ValueError(f"`embedder` must be a Keras model. Received: embedder={embedder!r}.")
         self.embedder = embedder
         if memory_size < 0:
             raise ValueError(f"`memory_size` must be 0 or more. Received: memory_size={memory_size}.")
@@ -182,7 +188,6 @@ class MetricLearner(keras.Model):
                 f"`steps_per_execution` must be a positive integer. Received: steps_per_execution="
                 f"{steps_per_execution!r}."
             )
-
         if steps_per_execution > 1 and self.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "`steps_per_execution` must be 1 where replicas share a batch: in a loop over steps TensorFlow mixes "

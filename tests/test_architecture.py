@@ -43,7 +43,7 @@ MODULES = {
     "data.catalog": (1, {".data.values", "numpy"}),
     "compilation": (1, {".compat", "keras", "tensorflow"}),
     "data.sampling": (1, {".labels", "numpy"}),
-    "batches": (0, {"tensorflow"}),
+    "batches": (0, {"numpy", "tensorflow"}),
     "objectives": (0, {"keras", "tensorflow"}),
     "pieces": (1, {".compat", "keras", "tensorflow"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),

@@ -286,6 +286,11 @@ def test_the_embedder_is_what_was_trained_and_is_saved_alone(tmp_path):
     np.testing.assert_allclose(loaded(IMAGES), model(IMAGES), rtol=1e-6)
 
 
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ValueError, match="`embedder` must be a Keras model. Received: embedder='resnet50'"):
+        MetricLearner("resnet50")
+
+
 @pytest.mark.parametrize(
     "loss, received", [(None, "None"), ("eet", "'eet'"), (3, "3"), (EETLoss, r"the class EETLoss; write EETLoss\(\)")]
 )
@@ -348,16 +353,18 @@ def test_single_batches_train_as_fit_does():
     assert np.isfinite(stepped.test_on_batch(IMAGES, LABELS)).all()
 
 
-WEIGHTS = {"sample_weight": np.ones(16), "class_weight": dict.fromkeys(range(10), 1.0)}
+@pytest.mark.parametrize("name, weights", [("sample_weight", np.ones(16)), ("class_weight", {5: 2.0, 0: 1.0})])
+def test_weights_are_refused_by_name(name, weights):
+    with pytest.raises(ValueError, match=f"`{name}` must be left out: a metric loss is of pairs .* Received: {name}."):
+        make_learner(EETLoss()).fit(IMAGES, LABELS, **{name: weights}, verbose=0)
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_weights_are_refused(name):
-    message = (
-        "`sample_weight` and `class_weight` must be left out: .* Received: a batch of 3 parts, .* weights, float32 "
-    )
-    with pytest.raises(ValueError, match=message):
-        make_learner(EETLoss()).fit(IMAGES, LABELS, **{name: WEIGHTS[name]}, verbose=0)
+def test_weights_in_a_dataset_are_refused():
+    batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, np.ones(16, np.float32))).batch(8)
+    message = r"^weights must be left out: .* a batch of 3 parts, the third of them weights, float32 \[None\]\.$"
+    for method, arguments in (("fit", {"shuffle": False}), ("evaluate", {})):
+        with pytest.raises(ValueError, match=message):
+            getattr(make_learner(EETLoss()), method)(batches, **arguments, verbose=0)
 
 
 def test_images_without_labels_are_refused():
@@ -365,15 +372,25 @@ def test_images_without_labels_are_refused():
         make_learner(EETLoss()).fit(tf.data.Dataset.from_tensor_slices(IMAGES).batch(8), shuffle=False, verbose=0)
 
 
+NAMES = np.array([f"sku {label}" for label in LABELS])
+GIVEN_NAMES = {
+    "array": (IMAGES, NAMES),
+    "list": (IMAGES, NAMES.tolist()),
+    "objects": (IMAGES, NAMES.astype(object)),
+    "dict": (IMAGES, {"label": NAMES}),
+    "dataset": (tf.data.Dataset.from_tensor_slices((IMAGES, NAMES)).batch(8),),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN_NAMES)
 @pytest.mark.parametrize("memory_size", [0, 4])
-def test_strings_are_refused_in_one_sentence(memory_size):
+def test_strings_are_refused_in_one_sentence(given, memory_size):
     model = MetricLearner(make_embedder(), memory_size)
     model.compile("sgd", TripletLoss())
-    names = tf.data.Dataset.from_tensor_slices((IMAGES, [f"sku {label}" for label in LABELS])).batch(8)
     with pytest.raises(
-        ValueError, match=r"`labels` must be integers where .* strings. Number them with numpy.unique\("
+        ValueError, match=r"^`labels` must be integers where .* strings. Number them with numpy.unique\("
     ):
-        model.fit(names, shuffle=False, verbose=0)
+        model.fit(*GIVEN_NAMES[given], shuffle=False, verbose=0)
 
 
 # Metrics
