@@ -24,7 +24,6 @@ _PACE_NAMES = {"lr", "rate", "second", "seconds", "time"}
 _INK = {"light": "#1b2330", "dark": "#e8ebef"}
 # Colors that the color-blind can tell apart, on white and on black (after Okabe and Ito).
 _CURVE_COLORS = ("#3b7ddd", "#d9651a", "#12a07a", "#c76ba4", "#d39a00", "#45b5e6", "#8f8f8f")
-# What Pillow raises on files that are missing, cut short, no images, or too large to be photos.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -398,7 +397,8 @@ def _neighbor(rank, neighbor, right_sku, thumbnail):
 def _picture(thumbnail, description, path):
     if thumbnail is None:
         label = _text(f"no picture: {description}")
-        return f'<div class="picture" role="img" aria-label="{label}" title="{_text(path)}">no picture</div>'
+        title = _text(thumbnails.without_picture(path))
+        return f'<div class="picture" role="img" aria-label="{label}" title="{title}">no picture</div>'
     return f'<img class="picture" src="{thumbnail}" alt="{_text(description)}" title="{_text(path)}">'
 
 

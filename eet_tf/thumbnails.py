@@ -6,16 +6,9 @@ import base64
 import io
 import os
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-TOO_MANY_PIXELS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    *TOO_MANY_PIXELS,
-)  # what Pillow raises for files that are none
+from eet_tf.data import reasons
 
 
 def thumbnail(path: str | os.PathLike, side: int, quality: int = 72) -> bytes | None:
@@ -27,25 +20,32 @@ def thumbnail(path: str | os.PathLike, side: int, quality: int = 72) -> bytes | 
         quality: of the JPEG.
 
     Returns:
-        An encoded JPEG, or None if the photo cannot be read.
+        An encoded JPEG, or None if the photo cannot be read, as training or serving could not.
 
     Example:
 
     >>> thumbnail("nowhere.jpg", side=160) is None
     True
     """
-    try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at about this size
-            image = ImageOps.exif_transpose(opened).convert("RGBA")
-    except UNREADABLE:
+    from eet_tf.data.reading import shrunk  # the one decoder, which loads TensorFlow
+
+    pixels = shrunk(path, side)
+    if pixels is None:
         return None
-    image.thumbnail((side, side))
-    opaque = Image.new("RGB", image.size, "white")
-    opaque.paste(image, mask=image)
     file = io.BytesIO()
-    opaque.save(file, "JPEG", quality=quality, optimize=True)
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=True)
     return file.getvalue()
+
+
+def without_picture(path: str | os.PathLike) -> str:
+    """What is said of a photo that cannot be shown: its path and the reason.
+
+    Example:
+
+    >>> without_picture("nowhere.jpg")
+    'nowhere.jpg: the file does not exist'
+    """
+    return f"{os.fspath(path)}: {reasons.of_file(path)}"
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -121,14 +121,15 @@ def _version(file: str):
 
 def _refuse_unreadable(files, catalog) -> None:
     """Ends with an error if photos are no images; the others are embedded all the same."""
-    from eet_tf.data import CatalogError
+    from eet_tf.data import CatalogError, reasons
 
     unreadable = files.unreadable(catalog.paths)
     if unreadable:
-        shown = "\n".join(f"{catalog.where(row)}: {str(catalog.files[row])!r}" for row in unreadable[:5])
+        named = [(catalog.where(row), str(catalog.files[row])) for row in unreadable]
+        lines = [f"{where}: {file!r}: {reasons.of_file(file)}" for where, file in named]
         raise CatalogError(
-            f"{len(unreadable)} photos are no images; all others are embedded. Replace them or delete their rows, and "
-            f"run the same command again:\n{shown}"
+            f"{reasons.unreadable_message(lines, len(catalog))}\n"
+            "All others are embedded. Then run the same command again."
         )
 
 

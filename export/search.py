@@ -49,11 +49,14 @@ def _read(file: str) -> bytes:
 
 
 def _embed(embedder, photos: list[bytes]):
+    from eet_tf.data import reasons
+
     embeddings, is_image = embedder.embed(photos)
     complaints = commands.Complaints()
-    for file, fine in zip(FLAGS.query, is_image):
+    for file, photo, fine in zip(FLAGS.query, photos, is_image):
         if not fine:
-            complaints.add(f"--query must be a JPEG, PNG, WebP, BMP or GIF. Received: --query={file}, which is none.")
+            why = reasons.of_bytes(photo)
+            complaints.add(f"--query must be a JPEG, PNG, WebP, BMP or GIF. Received: --query={file}: {why}.")
     complaints.end()
     return embeddings
 

@@ -27,10 +27,18 @@ MODULES = {
     "ranking_on_gpu": (0, {"numpy", "tensorflow"}),
     "replicas": (0, {"tensorflow"}),
     "terminal": (0, set()),
-    "thumbnails": (0, {"PIL"}),
     "data.drawing": (0, {"PIL", "numpy"}),
-    "data.headers": (0, {"tensorflow"}),
-    "data.images": (0, {".data.headers", "tensorflow"}),
+    "data.bmp": (0, {".data.headers", "tensorflow"}),
+    "data.gif": (0, {".data.headers", ".data.limits", "tensorflow"}),
+    "data.headers": (0, {".data.limits", "numpy", "tensorflow"}),
+    "data.images": (
+        0,
+        {".data.bmp", ".data.gif", ".data.headers", ".data.limits", ".data.orientation", "tensorflow"},
+    ),
+    "data.limits": (0, set()),
+    "data.orientation": (0, {".data.headers", "tensorflow"}),
+    "data.reading": (0, {".data.images", ".data.reasons", "numpy", "tensorflow"}),
+    "data.reasons": (0, {".data.limits"}),
     "data.values": (0, {"numpy"}),
     "index.checks": (0, {"numpy"}),
     "index.milvus_filters": (0, {".index.checks", ".index.numerals", "numpy"}),
@@ -47,6 +55,7 @@ MODULES = {
     "objectives": (0, {"keras", "tensorflow"}),
     "pieces": (1, {".compat", "keras", "tensorflow"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),
+    "thumbnails": (1, {".data.reading", ".data.reasons", "PIL"}),  # the former where a photo is shown
     "ranking": (1, {".plans", ".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
     # 2
     "client.batches": (2, {".client.retries"}),
@@ -66,7 +75,13 @@ MODULES = {
     "data.answers": (2, {".data.catalog", "numpy"}),
     "data.folders": (2, {".data.catalog", ".terminal"}),
     "data.lists": (2, {".data.catalog", ".data.values"}),
-    "data.pipeline": (2, {".data.catalog", ".data.images", ".data.sampling", "numpy", "tensorflow"}),
+    "data.pipeline": (
+        2,
+        {
+            *(".data.catalog", ".data.images", ".data.reading", ".data.reasons", ".data.sampling"),
+            *("numpy", "tensorflow"),
+        },
+    ),
     "data.splits": (2, {".data.catalog", ".data.values", "numpy"}),
     "data.synthetic": (2, {".data.catalog", ".data.drawing", "PIL", "numpy"}),
     "demo.photos": (2, {".thumbnails", "PIL"}),
@@ -141,8 +156,11 @@ MODULES = {
             *(".data.values", "numpy"),
         },
     ),
-    "audit.page": (6, {".arguments", ".audit.findings", ".data.catalog", ".files", ".thumbnails"}),
-    "audit.prints": (6, {"PIL", "numpy"}),
+    "audit.page": (
+        6,
+        {".arguments", ".audit.findings", ".data.catalog", ".data.reasons", ".files", ".thumbnails"},
+    ),
+    "audit.prints": (6, {".data.reading", ".data.reasons", "numpy"}),  # the former where photos are read
     "addons": (6, {".compat", ".losses.base", ".mining", ".pairwise", "keras", "tensorflow", "tensorflow_addons"}),
     "index.local": (
         6,
@@ -196,7 +214,10 @@ MODULES = {
     # 9
     "workers": (9, {".batches", ".learner", ".loading", ".replicas", "keras", "tensorflow"}),
     "demo": (9, {".demo.app", ".demo.photos"}),
-    "demo.app": (9, {".client", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"}),
+    "demo.app": (
+        9,
+        {".client", ".data.reasons", ".demo.filters", ".demo.photos", ".index", "flask", "numpy", "werkzeug"},
+    ),
     "demo.filters": (9, {".index", ".index.numerals", "numpy"}),
     "serving": (9, {".serving.fingerprint", ".serving.saved_model", ".serving.servable", ".serving.served"}),
     "serving.catalog": (9, {".index", ".index.storage", "numpy"}),
@@ -218,7 +239,10 @@ MODULES = {
         {".index", ".index.scann", ".serving.catalog", ".serving.search_graph", "numpy", "scann", "tensorflow"},
     ),
     "serving.search_graph": (9, {".serving.catalog", "numpy", "tensorflow"}),
-    "serving.served": (9, {".data.catalog", ".files", ".serving.saved_model", "numpy", "tensorflow"}),
+    "serving.served": (
+        9,
+        {".data.catalog", ".data.reasons", ".files", ".serving.saved_model", "numpy", "tensorflow"},
+    ),
     "serving.bundle": (
         9,
         {
@@ -260,6 +284,8 @@ WITHOUT_TENSORFLOW = [
     "data.folders",
     "data.sampling",
     "data.drawing",
+    "data.limits",
+    "data.reasons",
 ]
 WITHOUT_TENSORFLOW += ["data.synthetic", "data.benchmarks", "data.attributes", "data.deepfashion", "data.fine_grained"]
 WITHOUT_TENSORFLOW += [

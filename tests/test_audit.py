@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -192,15 +191,15 @@ def test_unreadable_photos_are_all_named(rows, tmp_path):
     assert result.blocks and kinds(result) == ["unreadable"]
     unreadable = result.finding("unreadable")
     assert unreadable.groups == ((0,), (7,), (9,), (11,), (13,))
-    reasons = ["truncated", "empty", "is no JPEG", "does not exist", "is no JPEG"]
+    reasons = ["a JPEG that is cut off", "is empty", "a web page", "does not exist", "a TIFF photo"]
     for (row,), note, reason in zip(unreadable.groups, unreadable.notes, reasons):
         assert note.startswith(f"catalog.csv:{row + 2}: {rows[row]['path']}: ") and reason in note
     assert result.summary().endswith("mend: 5 photos cannot be read\nSomething must be mended before training.")
 
 
-@pytest.mark.parametrize("ending", ["JPEG", "PNG", "BMP", "GIF", "WEBP"])
+@pytest.mark.parametrize("ending", ["JPEG", "PNG", "BMP", "GIF"])
 def test_a_file_that_lacks_its_end_is_no_photo(tmp_path, ending):
-    """Past the last pixel too, where Pillow alone would not mind; what follows the end is no harm."""
+    """Past the last pixel too; what follows the end is no harm."""
     pixels = np.random.default_rng(0).integers(0, 256, [12, 16, 3], dtype=np.uint8)
     Image.fromarray(pixels).resize((80, 60)).save(tmp_path / "whole", ending)
     content = (tmp_path / "whole").read_bytes()
@@ -208,16 +207,6 @@ def test_a_file_that_lacks_its_end_is_no_photo(tmp_path, ending):
     (tmp_path / "shorter").write_bytes(content[:-1] if ending == "PNG" else content[: -len(content) // 4])
     prints = read_prints([str(tmp_path / name) for name in ("whole", "longer", "shorter")])
     assert list(prints.unreadable) == [2]
-
-
-def test_pictures_of_too_many_pixels_are_not_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    for name, side in (("bomb", 60), ("large", 40), ("fine", 30)):
-        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as where a person has silenced Pillow's
-        prints = read_prints([str(tmp_path / f"{name}.png") for name in ("bomb", "large", "fine")])
-    assert {row: "more than 1,000 pixels" in reason for row, reason in prints.unreadable.items()} == {0: True, 1: True}
 
 
 def test_products_with_too_few_photos(rows, tmp_path):
@@ -475,7 +464,7 @@ def test_the_command_on_a_catalogue_to_be_mended(rows, tmp_path):
     (folder / rows[3]["path"]).write_bytes(b"no photo")
     ended = command("--dataset=csv", "--data_dir", save(rows, folder), "--output", tmp_path / "audit.html")
     assert ended.returncode == 1, ended.stderr
-    assert f"{folder}/catalog.csv:5: {rows[3]['path']}: it is no JPEG, PNG, BMP, GIF or WebP\n" in ended.stdout
+    assert f"{folder}/catalog.csv:5: {rows[3]['path']}: a text, not a photo\n" in ended.stdout
     assert "mend: 1 photo cannot be read\n" in ended.stdout
     assert (tmp_path / "audit.html").is_file()
 

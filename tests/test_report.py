@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from eet_tf.data import reading
 from eet_tf.report import Neighbor, SearchResult, plot_curves, write_report
 
 HISTORY = [
@@ -178,8 +179,8 @@ def test_photos_are_upright(tmp_path):
 
 def test_a_photo_found_by_many_queries_is_read_once(tmp_path, monkeypatch):
     opened = []
-    original = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
+    original = reading.shrunk
+    monkeypatch.setattr(reading, "shrunk", lambda path, side: opened.append(path) or original(path, side))
     hub = photo(tmp_path, "hub.jpg")
     results = [SearchResult(hub, "a", [Neighbor(hub, "a", 0.5)] * 3)] * 4
     page = page_of(tmp_path, results=results)

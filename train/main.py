@@ -576,8 +576,8 @@ def _prepared() -> tuple:
         learner = _learner(_steps_per_epoch(sampler) * FLAGS.epochs, attributes)
     run = RunFolder(FLAGS.model_dir, _settings(), _MAY_CHANGE, replicas.read_cluster().is_chief)
     if FLAGS.check_photos and run.writes:
-        for catalog in filter(None, [train, validation, test]):
-            data.check_photos(catalog, _every_seconds(lambda done: _say(f"Checked {done:,} photos.")))
+        catalogs = [catalog for catalog in (train, validation, test) if catalog is not None]
+        data.check_photos(catalogs, _every_seconds(lambda done: _say(f"Checked {done:,} photos.")))
     return strategy, run, learner, sampler, attributes, train, validation, test
 
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from eet_tf import files, thumbnails
 from eet_tf.arguments import check_file
 from eet_tf.audit.findings import AuditResult, Finding
+from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog
 
 _SIDE = 112  # pixels on the longer side; about 4 kB
 _MOST_GROUPS = 60  # shown of each finding
 _MOST_PHOTOS = 6  # shown of each group
 _MOST_CATEGORIES = 60
-# what Pillow raises on files that are missing, cut short, no images, or too large to be photos
 
 
 def write_page(
@@ -111,7 +111,8 @@ def _picture(catalog: Catalog, row: int, thumbnail) -> str:
     content = thumbnail(os.path.join(catalog.root, path))
     if content is None:
         label = _text(f"no picture: photo of {sku}")
-        picture = f'<div class="picture" role="img" aria-label="{label}" title="{_text(path)}">no picture</div>'
+        title = _text(f"{path}: {reasons.of_file(os.path.join(catalog.root, path))}")
+        picture = f'<div class="picture" role="img" aria-label="{label}" title="{title}">no picture</div>'
     else:
         picture = f'<img class="picture" src="{content}" alt="photo of {_text(sku)}" title="{_text(path)}">'
     return f'<div>{picture}<span class="sku">{_text(sku)}{_text(split)}</span></div>'

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
-import io
-import itertools
-import os
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+from eet_tf.data import reasons
 
 GREY_SIDE = 32
 COLOR_SIDE = 8
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # those that training decodes, and no others that Pillow knows
-_DRAFT_SIDE = 4 * GREY_SIDE  # a large JPEG is decoded at about this size, which takes an eighth of the time
-_AT_ONCE = 4096  # photos handed to the threads at a time
-_PNG_END = b"IEND\xaeB`\x82"
-_ORIENTATION = 0x0112  # the EXIF tag
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# what Pillow raises on files that are missing, cut short, no images, or too large to be photos
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +48,7 @@ def read_prints(
 ) -> PhotoPrints:
     """Decodes every photo once, on threads, holding as many decoded ones as there are threads.
 
-    A JPEG is turned upright by its EXIF orientation and transparent pixels become white, as in training.
+    The decoder is that of training and serving, so that what passes here passes there, and looks the same.
 
     Args:
         files: N photo files.
@@ -67,75 +58,39 @@ def read_prints(
     Example:
 
     >>> import os, tempfile
+    >>> from PIL import Image
     >>> file = os.path.join(tempfile.mkdtemp(), "photo.png")
     >>> Image.new("RGB", (40, 30), "red").save(file)
     >>> prints = read_prints([file, "missing.jpg"])
-    >>> prints.sizes.tolist(), sorted(prints.unreadable)
-    ([[40, 30], [0, 0]], [1])
+    >>> prints.sizes.tolist(), prints.unreadable
+    ([[40, 30], [0, 0]], {1: 'the file does not exist'})
     """
+    from eet_tf.data.reading import survey_files  # which loads TensorFlow
+
     number = len(files)
     grey = np.zeros([number, GREY_SIDE, GREY_SIDE], np.uint8)
     color = np.zeros([number, COLOR_SIDE, COLOR_SIDE, 3], np.uint8)
     sizes = np.zeros([number, 2], np.int64)
-    digests = np.zeros([number], "S32")
-    unreadable: dict[int, str] = {}
 
-    def take(row: int) -> int:
-        try:
-            digests[row], sizes[row], pixels = _read(files[row])
-        except _UNREADABLE as error:
-            unreadable[row] = _reason(error)
-        else:
-            grey[row] = pixels @ LUMA + 0.5
-            side = GREY_SIDE // COLOR_SIDE
-            color[row] = pixels.reshape(COLOR_SIDE, side, COLOR_SIDE, side, 3).mean((1, 3)) + 0.5
-        return row
+    def keep(row, decoded):
+        pixels, sizes[row] = decoded
+        grey[row] = pixels @ LUMA + 0.5
+        side = GREY_SIDE // COLOR_SIDE
+        color[row] = pixels.reshape(COLOR_SIDE, side, COLOR_SIDE, side, 3).mean((1, 3)) + 0.5
 
-    with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        rows = iter(range(number))
-        while portion := list(itertools.islice(rows, _AT_ONCE)):
-            for row in pool.map(take, portion):
-                if progress is not None and (row % 256 == 255 or row == number - 1):
-                    progress(row + 1)
-    return PhotoPrints(grey, color, sizes, digests, dict(sorted(unreadable.items())))
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(_digests, files)
+        unreadable = survey_files(files, GREY_SIDE, keep, progress, num_threads)
+        digests = waiting.result()
+    digests[list(unreadable)] = b""
+    return PhotoPrints(grey, color, sizes, digests, unreadable)
 
 
-def _read(file: str) -> tuple[bytes, tuple[int, int], np.ndarray]:
-    """Digest, width and height, and `[32, 32, 3]` float32 of one photo."""
-    with open(file, "rb") as opened:
-        content = opened.read()
-    if not content:
-        raise OSError("the file is empty")
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        width, height = image.size
-        image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
-        image.load()
-        if image.format == "PNG" and _PNG_END not in content:
-            raise OSError("the file is cut off")  # past the last pixel: Pillow does not mind, TensorFlow does
-        if image.format in ("JPEG", "MPO"):
-            if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            image = ImageOps.exif_transpose(image)
-        small = _opaque(image).resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR)
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest().encode()
-    return digest, (width, height), np.asarray(small, np.float32)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" or not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    opaque = Image.new("RGB", image.size, "white")
-    opaque.paste(image, mask=image)
-    return opaque
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "the file does not exist"
-    if isinstance(error, UnidentifiedImageError):
-        return "it is no JPEG, PNG, BMP, GIF or WebP"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
-    return str(error) or type(error).__name__
+def _digests(files: Sequence[str]) -> np.ndarray:
+    """`[N]` digests of files, `""` of those that are not to be read."""
+    digests = np.zeros(len(files), "S32")
+    for row, file in enumerate(files):
+        if not reasons.of_missing(file):
+            with contextlib.suppress(OSError), open(file, "rb") as opened:
+                digests[row] = hashlib.blake2b(opened.read(), digest_size=16).hexdigest().encode()
+    return digests

@@ -1,21 +1,23 @@
-"""How many pixels an encoded photo says it has, read from its first bytes: what is too large is never decoded.
-
-A file of a few hundred bytes can declare a picture of gigabytes, and the decoders allocate what is declared.
-"""
+"""What an encoded photo says of itself before it is decoded: its kind, its pixels, and where its EXIF stands."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import tensorflow as tf
+
+from eet_tf.data.limits import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, MAX_TEXTS
 
 PNG_MAGIC, JPEG_MAGIC, GIF_MAGIC, BMP_MAGIC, WEBP_MAGIC = b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF"
 
 _HEADER_BYTES = 32  # all that PNG, BMP, WebP need
 _WINDOW = 4096  # bytes looked through for the next marker of a JPEG
-_MOST_SEGMENTS = 1000  # of a JPEG before its frame header; a photo has 5 to 50
-_MOST_BLOCKS = 2_000  # of a GIF; an animation has 2 a frame
+_SCAN = b"\xff\xda\0"  # how each scan of a JPEG begins; among pixels no such bytes stand
+_EXIF = b"Exif\0\0"
 _UNKNOWN = -1.0
 
-_ANIMATION, _ALPHA = 0x02, 0x10  # of the flags of an extended WebP
+ANIMATION_FLAG, EXIF_FLAG, ALPHA_FLAG = 0x02, 0x08, 0x10  # of an extended WebP
 
 # what stands behind 0xFF in a JPEG: a frame header, SOF0 to SOF15; a segment that is passed over (tables, DRI, DQT,
 # APP0 to APP15, comments); or neither
@@ -31,58 +33,66 @@ def starts_with(image_bytes: tf.Tensor, magic: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
 
 
-@tf.function(
-    input_signature=[tf.TensorSpec([], tf.string)],
-    autograph=False,
-    experimental_attributes={"_noinline": True},  # as `images._decode_any`
-)
-def declared_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The pixels that a photo of any kind declares: scalar float64; 0 for bytes of no kind, -1 if in doubt."""
-    is_jpeg = starts_with(image_bytes, JPEG_MAGIC)
-    return tf.cond(is_jpeg, lambda: jpeg_pixels(image_bytes), lambda: other_pixels(image_bytes))
+class JpegHeader(NamedTuple):
+    """What stands before the pixels of a JPEG.
+
+    Args:
+        pixels: float64, what its frame header declares; -1 if none was found.
+        exif: int32, where its segment with EXIF starts; 0 if it has none.
+    """
+
+    pixels: tf.Tensor
+    exif: tf.Tensor
 
 
-def plain_jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The pixels that JPEGs declare whose segments follow one another without a gap, as nearly all do.
+def plain_jpeg(image_bytes: tf.Tensor) -> JpegHeader:
+    """Looks at JPEGs whose segments follow one another without a gap, as nearly all do.
 
     Args:
         image_bytes: strings of any shape.
 
     Returns:
-        float64 of that shape; -1 where a look of this kind does not tell.
+        What was found, of that shape; where a look of this kind does not tell, `pixels` is -1.
     """
     lengths = tf.strings.length(image_bytes)
 
-    def body(place, pixels, kind, segments):
-        segment = _bytes_at(image_bytes, tf.minimum(place, lengths), 9)  # FF, marker, length, bits, height, width
+    def body(place, pixels, exif, kind, segments):
+        segment = bytes_at(image_bytes, place, 10)  # FF, marker, length, bits, height, width
         kind = tf.where(tf.equal(segment[..., 0], 0xFF), tf.gather(_KINDS, segment[..., 1]), _NO_SEGMENT)
+        exif = tf.where(_is_exif(segment) & tf.equal(exif, 0), place, exif)
         numbers = tf.gather(segment, [2, 5, 7], axis=-1) * 256 + tf.gather(segment, [3, 6, 8], axis=-1)
         sides = tf.cast(numbers, tf.float64)
         pixels = tf.where(tf.equal(kind, _FRAME), sides[..., 1] * sides[..., 2], pixels)
         # what has been found out is not looked at again
-        return tf.where(tf.equal(kind, _SEGMENT), place + 2 + numbers[..., 0], lengths), pixels, kind, segments + 1
+        place = tf.where(tf.equal(kind, _SEGMENT), place + 2 + numbers[..., 0], lengths)
+        return place, pixels, exif, kind, segments + 1
 
     start = tf.ones_like(lengths)
-    _, pixels, _, _ = tf.while_loop(
-        lambda place, pixels, kind, segments: tf.reduce_any(tf.equal(kind, _SEGMENT)) & (segments < _MOST_SEGMENTS),
+    _, pixels, exif, _, _ = tf.while_loop(
+        lambda place, pixels, exif, kind, segments: tf.reduce_any(tf.equal(kind, _SEGMENT)) & (segments < MAX_SEGMENTS),
         body,
-        (2 * start, _UNKNOWN * tf.cast(start, tf.float64), _SEGMENT * start, 0),
+        (2 * start, _UNKNOWN * tf.cast(start, tf.float64), 0 * start, _SEGMENT * start, 0),
         parallel_iterations=1,
     )
-    return pixels
+    return JpegHeader(pixels, exif)
 
 
-def jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The pixels that the frame header of a JPEG declares: scalar float64; -1 if it has none."""
-    pixels = plain_jpeg_pixels(image_bytes)
-    return tf.cond(pixels < 0, lambda: _searched_jpeg_pixels(image_bytes), lambda: pixels)
+def _is_exif(segment: tf.Tensor) -> tf.Tensor:
+    """Whether `[..., 10]` bytes begin a segment with EXIF: FF E1, two bytes of length, its name."""
+    return tf.reduce_all(tf.equal(tf.gather(segment, [1, 4, 5, 6, 7, 8, 9], axis=-1), [0xE1, *_EXIF]), axis=-1)
 
 
-def _searched_jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
+def jpeg(image_bytes: tf.Tensor) -> JpegHeader:
+    """Looks at any JPEG, a scalar string."""
+    plain = plain_jpeg(image_bytes)
+    return JpegHeader(*tf.cond(plain.pixels < 0, lambda: tuple(_searched_jpeg(image_bytes)), lambda: tuple(plain)))
+
+
+def _searched_jpeg(image_bytes: tf.Tensor) -> JpegHeader:
     """Finds the frame header as libjpeg does: from segment to segment, passing over what stands between them."""
 
-    def body(place, pixels, segments):
-        window = _bytes_at(image_bytes, place, _WINDOW + 16)
+    def body(place, pixels, exif, segments):
+        window = bytes_at(image_bytes, place, _WINDOW + 16)
         first, second = window[:_WINDOW], window[1 : _WINDOW + 1]
         is_marker = tf.equal(first, 0xFF) & tf.not_equal(second, 0) & tf.not_equal(second, 0xFF)
         at = tf.argmax(is_marker, output_type=tf.int32)
@@ -94,27 +104,83 @@ def _searched_jpeg_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
         is_frame = is_marker[at] & (marker >= 0xC0) & (marker <= 0xCF) & ~is_table
         is_end = is_marker[at] & (tf.equal(marker, 0xD9) | tf.equal(marker, 0xDA))
         area = tf.cast(_big_endian(segment[3:5]), tf.float64) * tf.cast(_big_endian(segment[5:7]), tf.float64)
+        exif = tf.where(is_marker[at] & _is_exif(window[at : at + 10]) & tf.equal(exif, 0), place + at, exif)
         place = tf.where(is_end, length, place + step)
-        return place, tf.where(is_frame, area, pixels), segments + 1
+        return place, tf.where(is_frame, area, pixels), exif, segments + 1
 
     length = tf.strings.length(image_bytes)
-    _, pixels, _ = tf.while_loop(
-        lambda place, pixels, segments: (place < length) & (pixels < 0) & (segments < _MOST_SEGMENTS),
+    _, pixels, exif, _ = tf.while_loop(
+        lambda place, pixels, exif, segments: (place < length) & (pixels < 0) & (segments < MAX_SEGMENTS),
         body,
-        (0, tf.constant(_UNKNOWN, tf.float64), 0),
+        (0, tf.constant(_UNKNOWN, tf.float64), 0, 0),
         parallel_iterations=1,
     )
-    return pixels
+    return JpegHeader(pixels, exif)
+
+
+def has_few_scans(jpeg_bytes: tf.Tensor) -> tf.Tensor:
+    """Whether a JPEG, a scalar string, has at most `MAX_SCANS`: thousands of them take as many times as long."""
+    return tf.raw_ops.StringSplitV2(input=[jpeg_bytes], sep=_SCAN, maxsplit=MAX_SCANS + 1).shape[1] <= MAX_SCANS + 1
+
+
+class PngChunks(NamedTuple):
+    """What stands between the pixels of a PNG, and around them.
+
+    Args:
+        exif: int64, where its chunk with EXIF starts; 0 if it has none.
+        is_small: bool, whether it has at most `MAX_TEXTS` compressed texts, in at most `MAX_CHUNKS` chunks.
+    """
+
+    exif: tf.Tensor
+    is_small: tf.Tensor
+
+
+def png_chunks(png_bytes: tf.Tensor) -> PngChunks:
+    """Goes from chunk to chunk of a PNG, a scalar string; over those of its pixels that are of one length at once."""
+    length = tf.cast(tf.strings.length(png_bytes), tf.int64)
+
+    def body(place, exif, texts, chunks):
+        head = bytes_at(png_bytes, place, 8)
+        name = tf.strings.substr(png_bytes, tf.minimum(place + 4, length), 4)
+        step = 12 + tf.cast(number(head[3::-1]), tf.int64)
+        exif = tf.where(tf.equal(name, b"eXIf") & tf.equal(exif, 0), place, exif)
+        texts += tf.cast(tf.reduce_any(tf.equal(name, [b"zTXt", b"iTXt"])), tf.int32)
+        run = tf.cond(tf.equal(name, b"IDAT"), lambda: _chunks_alike(png_bytes, place, step), lambda: np.int64(1))
+        place = tf.where(tf.equal(name, b"IEND"), length, tf.minimum(place + run * step, length))
+        return place, exif, texts, chunks + 1
+
+    _, exif, texts, chunks = tf.while_loop(
+        lambda place, exif, texts, chunks: (place < length) & (texts <= MAX_TEXTS) & (chunks <= MAX_CHUNKS),
+        body,
+        (tf.constant(8, tf.int64), tf.constant(0, tf.int64), 0, 0),
+        parallel_iterations=1,
+    )
+    return PngChunks(exif, (texts <= MAX_TEXTS) & (chunks <= MAX_CHUNKS))
+
+
+def _chunks_alike(png_bytes: tf.Tensor, place: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """How many chunks of one length and name follow one another from `place` on, each `step` bytes long."""
+    length = tf.cast(tf.strings.length(png_bytes), tf.int64)
+    places = tf.range(place, length, step)
+    heads = tf.strings.substr(png_bytes, places, tf.fill(tf.shape(places), np.int64(8)))
+    differs = tf.concat([tf.not_equal(heads, heads[0]), [True]], axis=0)
+    return tf.argmax(differs, output_type=tf.int64)
 
 
 def other_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The pixels that a PNG, GIF, BMP or WebP declares: scalar float64; 0 for bytes of another kind, -1 if in doubt."""
-    header = _bytes_at(image_bytes, 0, _HEADER_BYTES)
+    """The pixels that a PNG, BMP or WebP declares: scalar float64; 0 for bytes of another kind, -1 if in doubt."""
+    header = bytes_at(image_bytes, 0, _HEADER_BYTES)
     kinds = [(PNG_MAGIC, _png_pixels), (BMP_MAGIC, _bmp_pixels), (WEBP_MAGIC, _webp_pixels)]
     pixels = tf.zeros([], tf.float64)
     for magic, read in kinds:
         pixels = tf.where(starts_with(image_bytes, magic), read(header), pixels)
-    return tf.cond(starts_with(image_bytes, GIF_MAGIC), lambda: _gif_pixels(image_bytes), lambda: pixels)
+    return pixels
+
+
+def is_extended_webp(webp_bytes: tf.Tensor, flag: int) -> tf.Tensor:
+    """Whether a WebP, a scalar string, declares that it has one of the features with a flag."""
+    header = bytes_at(webp_bytes, 12, 9)
+    return tf.reduce_all(tf.equal(header[:4], list(b"VP8X"))) & tf.not_equal(header[8] & flag, 0)
 
 
 def with_alpha_if_animated(webp_bytes: tf.Tensor) -> tf.Tensor:
@@ -123,19 +189,19 @@ def with_alpha_if_animated(webp_bytes: tf.Tensor) -> tf.Tensor:
     TensorFlow 2.20 writes four channels of an animation, but allocates three if its header declares no alpha: it
     writes past the end and may take the whole process down. With alpha declared it allocates four.
     """
-    header = _bytes_at(webp_bytes, 0, _HEADER_BYTES)
-    is_animated = tf.reduce_all(tf.equal(header[12:16], list(b"VP8X"))) & tf.not_equal(header[20] & _ANIMATION, 0)
 
     def declared():
-        flags = tf.gather([bytes([flags | _ALPHA]) for flags in range(256)], header[20])
+        flags = bytes_at(webp_bytes, 20, 1)[0]
+        flags = tf.gather([bytes([flags | ALPHA_FLAG]) for flags in range(256)], flags)
         rest = tf.strings.substr(webp_bytes, 21, tf.strings.length(webp_bytes))
         return tf.strings.join([tf.strings.substr(webp_bytes, 0, 20), flags, rest])
 
-    return tf.cond(is_animated, declared, lambda: webp_bytes)
+    return tf.cond(is_extended_webp(webp_bytes, ANIMATION_FLAG), declared, lambda: webp_bytes)
 
 
-def _bytes_at(image_bytes: tf.Tensor, place, count: int) -> tf.Tensor:
-    """`[..., count]` int32; zeros behind the end."""
+def bytes_at(image_bytes: tf.Tensor, place, count: int) -> tf.Tensor:
+    """`count` bytes of strings of any shape from a place on, `[..., count]` int32; zeros behind the end."""
+    place = tf.minimum(place, tf.cast(tf.strings.length(image_bytes), tf.convert_to_tensor(place).dtype))
     some = tf.strings.substr(image_bytes, place, tf.zeros_like(place) + count)
     some = tf.io.decode_raw(some, tf.uint8, fixed_length=count)
     return tf.cast(tf.ensure_shape(some, [*some.shape[:-1], count]), tf.int32)
@@ -149,7 +215,7 @@ def _little_endian(data: tf.Tensor) -> tf.Tensor:
     return data[0] + data[1] * 256
 
 
-def _number(data: tf.Tensor) -> tf.Tensor:
+def number(data: tf.Tensor) -> tf.Tensor:
     """A number of up to four bytes, the smallest first, as float64, which a product of two cannot overflow."""
     return tf.reduce_sum(
         tf.cast(data, tf.float64) * tf.constant([256.0**place for place in range(data.shape[0])], tf.float64)
@@ -157,12 +223,12 @@ def _number(data: tf.Tensor) -> tf.Tensor:
 
 
 def _png_pixels(header: tf.Tensor) -> tf.Tensor:
-    return _number(header[19:15:-1]) * _number(header[23:19:-1])
+    return number(header[19:15:-1]) * number(header[23:19:-1])
 
 
 def _bmp_pixels(header: tf.Tensor) -> tf.Tensor:
-    height = _number(header[22:26])  # two's complement: negative if rows go from top to bottom
-    return _number(header[18:22]) * tf.minimum(height, 2.0**32 - height)
+    height = number(header[22:26])  # two's complement: negative if rows go from top to bottom
+    return number(header[18:22]) * tf.minimum(height, 2.0**32 - height)
 
 
 def _webp_pixels(header: tf.Tensor) -> tf.Tensor:
@@ -170,50 +236,8 @@ def _webp_pixels(header: tf.Tensor) -> tf.Tensor:
     lossy = tf.cast((_little_endian(header[26:28]) & 0x3FFF) * (_little_endian(header[28:30]) & 0x3FFF), tf.float64)
     bits = header[21] + header[22] * 2**8 + header[23] * 2**16 + (header[24] & 0x0F) * 2**24
     lossless = tf.cast(((bits & 0x3FFF) + 1) * (bits // 2**14 + 1), tf.float64)
-    extended = (_number(header[24:27]) + 1) * (_number(header[27:30]) + 1)
+    extended = (number(header[24:27]) + 1) * (number(header[27:30]) + 1)
     pixels = tf.constant(_UNKNOWN, tf.float64)
     for name, of_kind in ((b"VP8 ", lossy), (b"VP8L", lossless), (b"VP8X", extended)):
         pixels = tf.where(tf.reduce_all(tf.equal(header[12:16], list(name))), of_kind, pixels)
     return pixels
-
-
-def _gif_pixels(gif_bytes: tf.Tensor) -> tf.Tensor:
-    """Of all frames together, since the decoder unpacks them all; or of the canvas, if that is more."""
-    data = tf.cast(tf.io.decode_raw(gif_bytes, tf.uint8), tf.int32)
-    end = tf.size(data)
-    data = tf.concat([data, tf.zeros([1024], tf.int32)], axis=0)
-    chain_ends = _chain_ends(data)
-
-    def table_size(flags):
-        return tf.where(flags >= 128, 3 * 2 ** ((flags & 7) + 1), 0)
-
-    def body(place, pixels, sides, blocks):
-        place = tf.minimum(place, end)
-        is_frame = tf.equal(data[place], 0x2C)
-        is_known = is_frame | tf.equal(data[place], 0x21)
-        size = tf.cast([_little_endian(data[place + 5 :]), _little_endian(data[place + 7 :])], tf.float64)
-        size = tf.where(is_frame, size, tf.zeros([], tf.float64))
-        chain = tf.where(is_frame, place + 11 + table_size(data[place + 9]), place + 2)
-        place = tf.where(is_known, chain_ends[tf.minimum(chain, end)] + 1, end)
-        return place, pixels + size[0] * size[1], tf.maximum(sides, size), blocks + 1
-
-    screen = tf.cast([_little_endian(data[6:]), _little_endian(data[8:])], tf.float64)
-    _, pixels, sides, blocks = tf.while_loop(
-        lambda place, pixels, sides, blocks: (place < end) & (blocks < _MOST_BLOCKS),
-        body,
-        (13 + table_size(data[10]), tf.zeros([], tf.float64), screen, 0),
-        parallel_iterations=1,
-    )
-    return tf.where(blocks < _MOST_BLOCKS, tf.maximum(pixels, sides[0] * sides[1]), tf.constant(_UNKNOWN, tf.float64))
-
-
-def _chain_ends(data: tf.Tensor) -> tf.Tensor:
-    """For each place: if a chain of blocks, each behind a byte with its length, starts there, where its 0 stands."""
-    places = tf.range(tf.size(data))
-    ends = tf.where(tf.equal(data, 0), places, tf.minimum(places + 1 + data, tf.size(data) - 1))
-
-    def body(ends, _):
-        farther = tf.gather(ends, ends)
-        return farther, tf.reduce_any(tf.not_equal(farther, ends))
-
-    return tf.while_loop(lambda ends, is_moving: is_moving, body, (ends, True), parallel_iterations=1)[0]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from eet_tf.data import images
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.reading import read_files
+from eet_tf.data.reasons import unreadable_message
 from eet_tf.data.sampling import PKSampler
+
+_Catalogs = TypeVar("_Catalogs", Catalog, Sequence[Catalog])
 
 
 def training_dataset(
@@ -69,7 +74,7 @@ def training_dataset(
             epoch += 1
 
     if decoded is None:
-        dataset = _from_files(batches, tf.constant(catalog.files), image_size, share)
+        dataset = _from_files(batches, _file_names(catalog), image_size, share)
     else:
         dataset = _from_decoded(batches, _checked(decoded, catalog, image_size), share)
     dataset = dataset.map(lambda batch, rows: (batch, targets(rows)), os.cpu_count())
@@ -125,10 +130,13 @@ def decode_photos(catalog: Catalog, image_size: int, progress: Callable[[int], N
     """
     decoded = np.empty([len(catalog), image_size, image_size, 3], np.uint8)
 
+    def decode(content):
+        return tf.cast(tf.round(images.decode_and_resize(content, image_size)), tf.uint8)
+
     def keep(row, image):
         decoded[row] = image
 
-    _visit(catalog, lambda file: tf.cast(tf.round(_read(file, image_size)), tf.uint8), keep, progress)
+    _refuse([catalog], read_files(catalog.files.tolist(), decode, keep, progress))
     return decoded
 
 
@@ -155,62 +163,45 @@ def _targets(catalog: Catalog, attributes: np.ndarray | None) -> Callable:
 
 def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64) -> tf.data.Dataset:
     """The photos of a catalogue in its order: batches of images `[B, S, S, 3]` float32 in [0, 255]."""
-    dataset = tf.data.Dataset.from_tensor_slices(catalog.files)
+    dataset = tf.data.Dataset.from_tensor_slices(_file_names(catalog))
     dataset = dataset.map(lambda file: _read(file, image_size), tf.data.AUTOTUNE)
     return dataset.batch(batch_size).prefetch(2)
+
+
+def _file_names(catalog: Catalog) -> tf.Tensor:
+    """`[N]` strings, as the system has them: a name need not be UTF-8."""
+    return tf.constant([os.fsencode(file) for file in catalog.files.tolist()])
 
 
 def _read(file: tf.Tensor, image_size: int) -> tf.Tensor:
     return images.decode_and_resize(tf.io.read_file(file), image_size)
 
 
-def check_photos(catalog: Catalog, progress: Callable[[int], None] | None = None) -> Catalog:
-    """Decodes every photo once, before long work starts on them; returns the catalogue.
+def check_photos(catalog: _Catalogs, progress: Callable[[int], None] | None = None) -> _Catalogs:
+    """Decodes every photo once, before long work starts on them; returns what it was given.
 
     Args:
-        catalog: what to check.
+        catalog: what to check, or several, of which all unreadable photos are named together.
         progress: called with the number of photos checked so far.
 
     Raises:
         CatalogError: names the unreadable photos, with the place that lists them and the reason.
     """
+    catalogs = [catalog] if isinstance(catalog, Catalog) else list(catalog)
+    files = [file for each in catalogs for file in each.files.tolist()]
     # a use of the pixels: what is not used is not decoded
-    _visit(catalog, lambda file: images.decode(tf.io.read_file(file))[0, 0, 0], lambda row, pixel: None, progress)
+    unreadable = read_files(files, lambda content: images.decode(content)[0, 0, 0], lambda row, pixel: None, progress)
+    _refuse(catalogs, unreadable)
     return catalog
 
 
-def _visit(catalog: Catalog, decode: Callable, keep: Callable, progress: Callable[[int], None] | None) -> None:
-    """Decodes every photo in parallel and gives each, in order, to `keep`; then refuses what could not be decoded."""
-    catalog.check_files()
-    files = tf.constant(catalog.files)
-    decoded = tf.data.Dataset.range(len(catalog)).map(lambda row: (row, decode(files[row])), tf.data.AUTOTUNE)
-    readable = np.zeros(len(catalog), bool)
-    for number, (row, image) in enumerate(decoded.ignore_errors(log_warning=False).as_numpy_iterator(), start=1):
-        readable[row] = True
-        keep(row, image)
-        if progress is not None and (number % 500 == 0 or number == len(catalog)):
-            progress(number)
-    unreadable = np.flatnonzero(~readable)
-    if unreadable.size:
-        raise CatalogError(_describe_unreadable(catalog, unreadable))
-
-
-def _describe_unreadable(catalog: Catalog, rows: np.ndarray) -> str:
-    files = catalog.files[rows[:5]].tolist()
-    shown = [f"{catalog.where(row)}: {file!r}: {_reason(file)}" for row, file in zip(rows, files)]
-    more = f"\n... and {len(rows) - 5} more" if len(rows) > 5 else ""
-    return (
-        f"{len(rows)} of {len(catalog)} photos cannot be read. Replace them or delete their rows:\n"
-        + "\n".join(shown)
-        + more
-    )
-
-
-def _reason(file: str) -> str:
-    if os.path.getsize(file) == 0:
-        return "the file is empty"
-    try:
-        images.decode(tf.io.read_file(file))
-    except tf.errors.OpError as error:
-        return error.message.splitlines()[0]
-    return "it could not be read a moment ago"
+def _refuse(catalogs: Sequence[Catalog], unreadable: Mapping[int, str]) -> None:
+    """Raises `CatalogError` if there are reasons why photos, by their row in all catalogues, cannot be read."""
+    if not unreadable:
+        return
+    places = [(each, row) for each in catalogs for row in range(len(each))]
+    lines = []
+    for number, why in unreadable.items():
+        each, row = places[number]
+        lines.append(f"{each.where(row)}: {os.path.join(each.root, str(each.paths[row]))!r}: {why}")
+    raise CatalogError(unreadable_message(lines, len(places)))

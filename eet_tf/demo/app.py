@@ -11,8 +11,9 @@ import numpy as np
 from werkzeug.exceptions import HTTPException
 
 from eet_tf.client import ServingError
+from eet_tf.data import reasons
 from eet_tf.demo.filters import Filter, filters_of, read_form
-from eet_tf.demo.photos import DemoError, Thumbnails, blank_photo, has_too_many_pixels
+from eet_tf.demo.photos import DemoError, Thumbnails, blank_photo
 from eet_tf.index import CatalogIndexError, lookup_photos
 
 _NUM_SAMPLES = 12
@@ -26,7 +27,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_NO_PHOTO = "This is no photo that can be read. It must be a JPEG, PNG, WebP, BMP or GIF."
+_NO_PHOTO = "This is no photo that can be read: {}. It must be a JPEG, PNG, WebP, BMP or GIF."
 
 
 class _Refusal(Exception):
@@ -206,12 +207,12 @@ class _Page:
             raise _Refusal("Choose a photo first.", 400)
         if len(content) > self._max_upload_bytes:
             flask.abort(413)
-        if has_too_many_pixels(content):
-            raise _Refusal("This photo has more than 80 megapixels. Choose a smaller one.", 413)
+        if reasons.has_too_many_pixels(content):  # the embedder would say so, too, but need not be asked
+            raise _Refusal(_NO_PHOTO.format(reasons.of_bytes(content)), 413)
         fingerprint = self._embedder.fingerprint
         embeddings, is_photo = self._embedder.embed([content])
         if not is_photo[0]:
-            raise _Refusal(_NO_PHOTO, 415)
+            raise _Refusal(_NO_PHOTO.format(reasons.of_bytes(content)), 415)
         return embeddings, fingerprint
 
     def _vector_of(self, photo: str) -> np.ndarray:

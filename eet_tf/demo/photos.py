@@ -12,8 +12,6 @@ from eet_tf import thumbnails
 
 _SIDE = 384  # pixels of the longer side; a tile is at most 190 CSS pixels wide, on a screen of 2 pixels to one
 _KEPT = 2048  # thumbnails of about 15 kB each
-_MOST_PIXELS = 80_000_000  # decoded as float32 RGB, a photo takes 12 bytes a pixel
-# what Pillow raises on files that are missing, cut short, no images, or too large to be photos
 
 
 class DemoError(ValueError):
@@ -69,23 +67,6 @@ class Thumbnails:
 def _thumbnail(path: str, changed: int) -> bytes | None:
     """`changed` only tells apart what was made before the file was replaced."""
     return thumbnails.thumbnail(path, _SIDE, quality=80)
-
-
-def has_too_many_pixels(content: bytes) -> bool:
-    """Whether an encoded photo says that it is larger than 80 megapixels: small to send, but not to decode.
-
-    Example:
-
-    >>> has_too_many_pixels(b"no photo at all")
-    False
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.width * image.height > _MOST_PIXELS
-    except thumbnails.TOO_MANY_PIXELS:
-        return True
-    except thumbnails.UNREADABLE:
-        return False  # the embedder has the last word on what is a photo
 
 
 def blank_photo() -> bytes:

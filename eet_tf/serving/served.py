@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
+from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.files import without_pattern
 from eet_tf.serving.saved_model import MANIFEST, SavedModelError, newest_version
@@ -58,7 +59,7 @@ class ServedEmbedder:
         """Embeds all photos of a catalogue, in its order.
 
         Args:
-            catalog: whose files exist.
+            catalog: the photos.
             batch_size: photos embedded at once.
             on_batch: is told after each batch how many photos are done.
 
@@ -66,23 +67,20 @@ class ServedEmbedder:
             `[N, D]` float32.
 
         Raises:
-            CatalogError: if some are no images; it names the first of them, with file and line.
+            CatalogError: if some cannot be read; it names them, with file and line and the reason.
         """
-        files, embeddings = catalog.files, []
+        files, embeddings = catalog.files.tolist(), []
         unreadable: list[int] = []
         for start in range(0, len(files), batch_size):
-            photos = []
-            for file in files[start : start + batch_size]:
-                with open(file, "rb") as photo:
-                    photos.append(photo.read())
+            photos = [_content(file) for file in files[start : start + batch_size]]
             vectors, is_image = self.embed(photos)
             embeddings.append(vectors)
-            unreadable.extend(start + np.flatnonzero(~is_image))
+            unreadable.extend((start + np.flatnonzero(~is_image)).tolist())
             if on_batch is not None:
                 on_batch(start + len(photos))
         if unreadable:
-            shown = "\n".join(f"{catalog.where(row)}: {files[row]!r}" for row in unreadable[:5])
-            raise CatalogError(f"{len(unreadable)} photos are no images. Replace them or delete their rows:\n{shown}")
+            lines = [f"{catalog.where(row)}: {files[row]!r}: {reasons.of_file(files[row])}" for row in unreadable]
+            raise CatalogError(reasons.unreadable_message(lines, len(files)))
         return np.concatenate(embeddings)
 
     def predict_attributes(self, photos: Iterable[bytes]) -> np.ndarray:
@@ -93,3 +91,14 @@ class ServedEmbedder:
     def _outputs(self, photos: Iterable[bytes]) -> dict[str, tf.Tensor]:
         photos = list(photos)
         return self._serve(image_bytes=tf.constant(photos, dtype=tf.string, shape=[len(photos)]))
+
+
+def _content(file: str) -> bytes:
+    """A photo's bytes; none, which are no photo, if it cannot be read: it is to harm no other."""
+    if reasons.of_missing(file):
+        return b""
+    try:
+        with open(file, "rb") as photo:
+            return photo.read()
+    except OSError:
+        return b""

@@ -1,6 +1,7 @@
 """Batches hold the photos that the sampler chose, a resumed run sees the same ones, and bad photos are named."""
 
 import itertools
+import os
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from eet_tf.data.augment import augmentation
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.images import decode_and_resize
 from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, training_dataset
+from eet_tf.data.reasons import unreadable_message
 from eet_tf.data.sampling import PKSampler
 
 SIZE = 32
@@ -239,22 +241,45 @@ def test_unreadable_photos_are_named_all_at_once(listed, tmp_path):
         assert len(line.split(": ", 2)[2]) > 10
 
 
-def test_of_many_unreadable_photos_five_are_shown(listed, tmp_path):
+def test_unreadable_photos_of_several_catalogues_are_named_together(catalog, listed, tmp_path):
+    """Of a long message at most a thousand lines are shown."""
     for number in range(6):
         (tmp_path / f"{number}.png").write_bytes(b"text")
-    with pytest.raises(CatalogError, match="^6 of 6 photos") as caught:
-        check_photos(listed)
-    assert str(caught.value).count("list.csv:") == 5
-    assert str(caught.value).endswith("... and 1 more")
+    parts = [listed.take([4, 1]), catalog, listed.take([0, 2, 3, 5])]
+    with pytest.raises(CatalogError, match="^6 of 26 photos") as caught:
+        check_photos(parts)
+    places = [line.partition(": ")[0] for line in str(caught.value).splitlines()[1:]]
+    assert places == [f"list.csv:{line}" for line in (15, 12, 11, 13, 14, 16)]
+    assert check_photos([catalog]) == [catalog]
+    message = unreadable_message(["line"] * 1003, 2000).splitlines()
+    assert len(message) == 1002 and message[-1] == "... and 3 more"
 
 
-def test_an_empty_and_a_missing_photo_are_named(listed, tmp_path):
+def test_empty_and_missing_photos_are_named_beside_the_others(listed, tmp_path):
     (tmp_path / "2.png").write_bytes(b"")
-    with pytest.raises(CatalogError, match=r"list\.csv:13: photo file '.*/2\.png' is empty"):
-        check_photos(listed)
     (tmp_path / "0.png").unlink()
-    with pytest.raises(CatalogError, match=r"list\.csv:11: photo file '.*/0\.png' does not exist"):
+    (tmp_path / "4.png").unlink()
+    (tmp_path / "4.png").mkdir()
+    (tmp_path / "5.png").write_bytes(b"GIF89a")
+    with pytest.raises(CatalogError) as caught:
         check_photos(listed)
+    said = [line.removeprefix("list.csv:").replace(f"{tmp_path}/", "") for line in str(caught.value).splitlines()]
+    assert said == [
+        "4 of 6 photos cannot be read. Replace them or delete their rows:",
+        "11: '0.png': the file does not exist",
+        "13: '2.png': the file is empty",
+        "15: '4.png': it is a folder",
+        "16: '5.png': a GIF that is cut off",
+    ]
+
+
+def test_names_that_are_not_utf_8_are_read(listed, tmp_path):
+    """As Linux has them: any bytes."""
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(listed.files[0], tmp_path / name)
+    odd = Catalog([name, "1.png"], ["a", "b"], root=str(tmp_path))
+    assert check_photos(odd) is odd
+    assert next(iter(gallery_dataset(odd, SIZE))).shape == [2, SIZE, SIZE, 3]
 
 
 def test_what_passes_the_check_can_be_trained_on(listed):
