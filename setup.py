@@ -53,10 +53,12 @@ setup(
         "serving": ["tensorflow-serving-api>=2.15.1,<2.21,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*"],
         # export/serve_demo.py
         "demo": ["flask>=3,<4"],
+        # python -m eet_tf.convert reads HEIC with it; AVIF and TIFF are Pillow's own
+        "convert": ["pillow-heif>=1"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
         "test": [
-            *("pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4"),
+            *("pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4", "pillow-heif>=1"),
             # make typecheck, make coverage, and tests/test_package.py, which builds the wheel without a network
             *("mypy>=2.4", "coverage>=7.10", "pytest-cov>=7", "setuptools>=61", "wheel"),
         ],

@@ -41,9 +41,11 @@ flags.DEFINE_string("report", None, "Also write what was found as an HTML page."
 
 
 def _read(file: str) -> bytes:
-    if not os.path.isfile(file):
-        what = "is a folder" if os.path.isdir(file) else "is no file" if os.path.exists(file) else "does not exist"
-        raise ValueError(f"--query must be a photo. Received: --query={file}, which {what}.")
+    from eet_tf.data import reasons
+
+    why = reasons.of_missing(file)
+    if why:
+        raise ValueError(f"--query must be a photo. Received: --query={file}: {why}.")
     with open(file, "rb") as photo:
         return photo.read()
 

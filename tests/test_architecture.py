@@ -161,6 +161,15 @@ MODULES = {
         {".arguments", ".audit.findings", ".data.catalog", ".data.reasons", ".files", ".thumbnails"},
     ),
     "audit.prints": (6, {".data.reading", ".data.reasons", "numpy"}),  # the former where photos are read
+    "convert": (6, {"._lazy"}),
+    "convert.__main__": (6, {".convert.conversion", ".data.benchmarks", ".data.catalog"}),
+    "convert.conversion": (
+        6,
+        {
+            *(".data.catalog", ".data.limits", ".data.reading", ".data.reasons", ".files"),
+            *("PIL", "numpy", "pillow_heif"),
+        },
+    ),
     "addons": (6, {".compat", ".losses.base", ".mining", ".pairwise", "keras", "tensorflow", "tensorflow_addons"}),
     "index.local": (
         6,
@@ -289,7 +298,9 @@ WITHOUT_TENSORFLOW = [
 ]
 WITHOUT_TENSORFLOW += ["data.synthetic", "data.benchmarks", "data.attributes", "data.deepfashion", "data.fine_grained"]
 WITHOUT_TENSORFLOW += [
-    name for name in MODULES if room(name) in ("audit", "client", "demo", "doctor") and name != "client.grpc_transport"
+    name
+    for name in MODULES
+    if room(name) in ("audit", "client", "convert", "demo", "doctor") and name != "client.grpc_transport"
 ]
 WITHOUT_TENSORFLOW += ["data.lists", *[name for name in MODULES if name.startswith("index")]]
 
@@ -366,6 +377,7 @@ def test_it_does_without_tensorflow(name):
         "apache_beam": ["beam"],
         "flask": ["demo.app"],
         "grpc": ["client.grpc_transport", "index.milvus_collection"],
+        "pillow_heif": ["convert.conversion"],
         "pymilvus": ["index.milvus_collection"],
         "tensorflow_addons": ["addons"],
         "tensorflow_serving": ["client.grpc_transport", "serving.bundle", "serving.warmup"],

@@ -18,6 +18,7 @@ EXTRAS = {
     "milvus": (("pymilvus", "milvus-lite"), "an index in a Milvus cluster"),
     "beam": (("apache-beam",), "embedding a large catalogue with Apache Beam"),
     "demo": (("flask",), "the page to search with"),
+    "convert": (("pillow-heif",), "converting HEIC photos"),
     "cars196": (("scipy",), "reading the annotations of Cars196"),
 }
 PACKAGES = NEEDED + tuple(package for packages, _ in EXTRAS.values() for package in packages)

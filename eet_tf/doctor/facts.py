@@ -23,6 +23,7 @@ _MODULES = {  # what is imported to see whether a package works, where it is not
     "keras-cv": "keras_cv",
     "milvus-lite": "milvus_lite",
     "pillow": "PIL.Image",
+    "pillow-heif": "pillow_heif",
     "protobuf": "google.protobuf.message",
     "scipy": "scipy.io",
     "tensorflow-addons": "tensorflow_addons",

@@ -152,7 +152,7 @@ def test_a_photo_that_is_no_image_is_named_and_harms_no_other(embedded, copied, 
         os.remove(copied / name)
     here = command(place, copied, photos=tmp_path / "photos")
     run_script(*here).refused(
-        "1 photos are no images; all others are embedded", r"catalog\.csv:7: '.*\.jpg'", "same command again"
+        "1 of 32 photos cannot be read", r"catalog\.csv:7: '.*\.jpg': a text, not a photo", "same command again"
     )
     before = times(copied)
     assert len(before) == NUM_SHARDS

@@ -218,8 +218,8 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "pieces": ("`microbatch` must divide .* microbatch=3",),
         "unreadable": (
             "2 of 16 photos cannot be read",
-            r"catalog\.csv:7: '.*/2-1\.jpg': ",
-            r"catalog\.csv:12: '.*/5-0\.jpg': ",
+            r"catalog\.csv:7: '.*/2-1\.jpg': a ",
+            r"catalog\.csv:12: '.*/5-0\.jpg': a ",
         ),
         "empty": (r"catalog\.csv:8: photo file '.*/3-0\.jpg' is empty",),
         "missing": (r"catalog\.csv:11: photo file '.*/4-1\.jpg' does not exist",),
