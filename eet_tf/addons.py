@@ -155,13 +155,16 @@ class AddonsLoss(BatchLoss):
         """Labels `[B]` or `[B, 1]`, embeddings `[B, D]` -> `[B]`, the loss of the whole batch again and again."""
         batch = make_batch(y_true, y_pred, from_normalized=True)
         labels = mining.find_classes(batch.reference_labels).of_row  # Addons compares some labels as float32
+        references = batch.references
+        if tf.convert_to_tensor(y_pred).shape[0] == 0:  # the row that stands for no photo is none of a pair
+            labels, references = tf.repeat(labels, 2, axis=0), tf.repeat(references, 2, axis=0)
         value = {
             "tfa_triplet_semihard": self._triplets,
             "tfa_triplet_hard": self._triplets,
             "tfa_lifted": self._lifted,
             "tfa_npairs": self._npairs,
             "tfa_contrastive": self._contrastive,
-        }[self.kind](labels, batch.references)
+        }[self.kind](labels, references)
         return batch.of_photos(tf.fill(tf.shape(batch.anchor_labels), value + batch.flaw))
 
     def _triplets(self, labels, embeddings):
@@ -191,7 +194,7 @@ class AddonsLoss(BatchLoss):
         each = self._losses.contrastive_loss(tf.reshape(is_same, [-1]), tf.reshape(distances, [-1]), self.margin)
         is_pair = tf.reshape(is_pair, [-1])
         count = tf.reduce_sum(tf.cast(is_pair, tf.float32))
-        return tf.reduce_sum(tf.where(is_pair, each, 0.0)) / count
+        return tf.math.divide_no_nan(tf.reduce_sum(tf.where(is_pair, each, 0.0)), count)  # one photo makes no pair
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -255,6 +255,20 @@ def test_optimizers_refuse_what_they_have_not():
         addons.make_optimizer("lamb", 0.1)
 
 
+@needs_addons
+@pytest.mark.parametrize("kind", addons.LOSSES)
+def test_labels_nan_and_no_photos_are_as_in_every_loss(kind):
+    """EANs differ though float32 does not tell them apart; one NaN makes the loss NaN; no photos lose nothing."""
+    loss, embeddings = addons.AddonsLoss(kind, **SETTINGS[kind]), make_embeddings().numpy()
+    value = float(loss(LABELS, embeddings))
+    assert float(loss(LABELS + 4_006_381_333_931, embeddings)) == pytest.approx(value, rel=1e-6)
+    assert float(loss(LABELS[:0], embeddings[:0])) == 0.0
+    with pytest.raises(ValueError, match="`y_true` must be integer labels. Received: strings. Number the skus"):
+        loss(LABELS.astype(str), embeddings)
+    embeddings[5, 2] = np.nan
+    assert np.isnan(loss(LABELS, embeddings))
+
+
 # Where Addons is not
 
 
