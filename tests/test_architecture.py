@@ -162,7 +162,7 @@ MODULES = {
     ),
     "audit.prints": (6, {".data.reading", ".data.reasons", "numpy"}),  # the former where photos are read
     "convert": (6, {"._lazy"}),
-    "convert.__main__": (6, {".convert.conversion", ".data.benchmarks", ".data.catalog"}),
+    "convert.__main__": (6, {".convert.conversion", ".data.benchmarks", ".data.catalog", ".terminal"}),
     "convert.conversion": (
         6,
         {
