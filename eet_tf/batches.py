@@ -28,11 +28,20 @@ def checked(method: Callable) -> Callable:
                 raise _refusal_of_weights(f"`{name}`", name)
         y = given.get("y")
         labels = y.get("label") if isinstance(y, Mapping) else y
-        if isinstance(labels, (list, np.ndarray)) and np.asarray(labels[:1]).dtype.kind in "US":
+        if isinstance(labels, (list, np.ndarray)) and np.asarray(list(labels[:1])).dtype.kind in "US":
             raise _refusal_of_strings()
+        if isinstance(given.get("x"), tf.data.Dataset):
+            images_and_targets(_with_nothing_left_out(given["x"].element_spec))
         return method(self, *args, **kwargs)
 
     return _after_a_look
+
+
+def _with_nothing_left_out(spec):
+    """What a dataset says that its batches are; a part that is always None says so by a class without a public name."""
+    if not isinstance(spec, tuple):
+        return spec
+    return tuple(None if type(part).__name__ == "NoneTensorSpec" else part for part in spec)
 
 
 def images_and_targets(data):

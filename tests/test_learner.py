@@ -367,6 +367,12 @@ def test_weights_in_a_dataset_are_refused():
             getattr(make_learner(EETLoss()), method)(batches, **arguments, verbose=0)
 
 
+def test_a_dataset_may_say_that_there_are_no_weights():
+    batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(8).map(lambda *batch: (*batch, None))
+    plain, model = make_learner(TripletLoss()), make_learner(TripletLoss())
+    assert model.fit(batches, shuffle=False, verbose=0).history == fit(plain)
+
+
 def test_images_without_labels_are_refused():
     with pytest.raises(ValueError, match=r"batches of \(images, labels\). Received: images alone, float32 \[None, 6\]"):
         make_learner(EETLoss()).fit(tf.data.Dataset.from_tensor_slices(IMAGES).batch(8), shuffle=False, verbose=0)
