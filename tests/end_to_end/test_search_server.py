@@ -43,9 +43,7 @@ def test_what_is_wrong_is_said_in_one_line(run_script, folder, server):
     """No photo; an index of another embedder, refused before anything is searched; and no such model."""
     search = ("export/search.py", f"--query={folder / NAMES[0]}", server)
     no_photo = f"--query={folder / 'text.jpg'}"
-    run_script(*search, no_photo, f"--index_dir={folder / 'index'}").refused(
-        r"query=.*text\.jpg: a text, not a photo"
-    )
+    run_script(*search, no_photo, f"--index_dir={folder / 'index'}").refused(r"query=.*text\.jpg: a text, not a photo")
     run_script(*search, f"--index_dir={folder / 'other'}").refused("embedded by different models", FINGERPRINT)
     run_script(*search, f"--index_dir={folder / 'index'}", "--server_model=shoes").refused("has no model 'shoes'")
     run_script(*search, f"--index_dir={folder / 'index'}", "--server_version=8").refused("has no model 'embedder'")
