@@ -221,8 +221,8 @@ def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_
         Another `RetrievalResult`. A first place beyond the C is as it was.
 
     Raises:
-        ValueError: if shapes do not fit, a label is missing, or a query has more than C right answers, so that its
-            precisions are not to be had.
+        ValueError: if shapes do not fit, a label is missing, a distance is NaN, or a query has more than C right answers,
+            so that its precisions are not to be had.
 
     Example:
 
@@ -237,6 +237,9 @@ def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_
             f"`rows` and `distances` must be [{len(result.labels)}, C]. "
             f"Received: shapes {rows.shape} and {distances.shape}."
         )
+    if np.isnan(distances).any():
+        query = np.flatnonzero(np.isnan(distances).any(axis=1))[0]
+        raise ValueError(f"`distances` must be numbers. Received: NaN for query {query}.")
     others = check_labels("gallery_labels", gallery_labels)
     labels, others = numbered("result.labels", check_labels("result.labels", result.labels), "gallery_labels", others)
     _check_same_photos(labels, others, leave_out_self)

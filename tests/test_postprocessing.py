@@ -225,5 +225,9 @@ def test_orders_that_do_not_fit_a_ranking_are_refused():
         metrics.reorder(result, np.zeros([20, 2], int), np.zeros([20, 3]), labels)
     with pytest.raises(ValueError, match="Received: 1, and a query with .*larger num_candidates"):
         metrics.reorder(result, np.zeros([20, 1], int), np.zeros([20, 1]), labels, leave_out_self=True)
+    distances = np.ones([20, 2])
+    distances[3, 1] = np.nan
+    with pytest.raises(ValueError, match="`distances` must be numbers. Received: NaN for query 3"):
+        metrics.reorder(result, np.zeros([20, 2], int), distances, labels)
     with pytest.raises(ValueError, match="`gallery_labels` must be those of the queries if `leave_out_self`"):
         metrics.rank_queries(embeddings, labels, embeddings, labels[::-1], leave_out_self=True)

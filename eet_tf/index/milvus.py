@@ -282,7 +282,7 @@ class MilvusIndex(CatalogIndex):
         """
         state, skus, num_photos = self._state, set(), 0
         for records in state.collection.scan(state.dim):
-            wrong = np.abs(np.linalg.norm(records.embeddings, axis=1) - 1) > UNIT_LENGTH_TOLERANCE
+            wrong = ~(np.abs(np.linalg.norm(records.embeddings, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE)  # NaN too
             if wrong.any():
                 photo = records.photos[int(np.flatnonzero(wrong)[0])]
                 raise CatalogIndexError(

@@ -63,7 +63,8 @@ def _check_rows(folder, contents: str, rows) -> None:
         raise refusal(folder, "holds a photo twice", name=contents)
     slack = {"float32": UNIT_LENGTH_TOLERANCE, "bfloat16": 5e-3, "int8": UNIT_LENGTH_TOLERANCE}[base.vectors.storage]
     for start in range(0, len(base), _ROWS_PER_BLOCK):
-        wrong = np.abs(np.linalg.norm(base.vectors.rows(slice(start, start + _ROWS_PER_BLOCK)), axis=1) - 1) > slack
+        lengths_of_block = np.linalg.norm(base.vectors.rows(slice(start, start + _ROWS_PER_BLOCK)), axis=1)
+        wrong = ~(np.abs(lengths_of_block - 1) <= slack)  # NaN is wrong too
         if wrong.any():
             row = start + int(np.flatnonzero(wrong)[0])
             raise refusal(folder, f"holds a vector that is not of length 1, row {row}", name=contents)

@@ -136,7 +136,7 @@ class DevianceLoss(MetricLoss):
     ):
         super().__init__(reduction, name, dtype)
         for argument, value in {"alpha": alpha, "negative_cost": negative_cost}.items():
-            if value <= 0:
+            if not value > 0:  # NaN neither
                 raise ValueError(f"`{argument}` must be above 0. Received: {argument}={value}.")
         self.alpha = alpha
         self.beta = beta

@@ -172,7 +172,7 @@ class EETLoss(MetricLoss):
             "equidistributed_weight": equidistributed_weight,
         }
         for argument, value in weights.items():
-            if value < 0:
+            if not value >= 0:  # NaN neither
                 raise ValueError(f"`{argument}` must be 0 or more. Received: {argument}={value}.")
         self.margin = margin
         self.equidistant_weight = equidistant_weight

@@ -229,7 +229,7 @@ class TripletLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction, name, dtype)
-        if margin < 0:
+        if not margin >= 0:  # NaN neither
             raise ValueError(f"`margin` must be 0 or more. Received: margin={margin}.")
         check_choice("positives", positives, _POSITIVES)
         check_choice("negatives", negatives, _NEGATIVES)

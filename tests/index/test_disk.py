@@ -320,6 +320,20 @@ def test_a_pickle_planted_for_scann_is_not_opened(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_a_vector_that_is_no_number_is_found_where_all_is_verified(value, tmp_path, monkeypatch):
+    """Though the file is as it was written."""
+    make_index().save(tmp_path / "index")
+    file = contents_of(tmp_path / "index") / "vectors.npy"
+    vectors = np.load(file)
+    vectors[17] = value
+    np.save(file, vectors)
+    monkeypatch.setattr(eet_tf.index.local, "check_files", lambda path, manifest: path / manifest.contents)
+    monkeypatch.setattr(verify, "check_files", lambda path, manifest, **_: path / manifest.contents)
+    with pytest.raises(CatalogIndexError, match="a vector that is not of length 1, row 17"):
+        verify.verify_index(load_index(tmp_path / "index"), tmp_path / "index")
+
+
 def test_large_files_are_compared_by_size_only_but_where_all_is_verified(tmp_path, monkeypatch):
     make_index().save(tmp_path / "index")
     damage_changed(contents_of(tmp_path / "index"))

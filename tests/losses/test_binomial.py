@@ -224,7 +224,7 @@ def test_descent_separates_the_classes():
 
 
 @pytest.mark.parametrize("argument", ["alpha", "negative_cost"])
-@pytest.mark.parametrize("value", [0, -0.1])
+@pytest.mark.parametrize("value", [0, -0.1, np.nan])
 def test_arguments_that_are_not_above_0_are_refused_at_construction(argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be above 0. Received: {argument}={value}"):
         BinomialDevianceLoss(**{argument: value})

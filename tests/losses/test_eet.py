@@ -349,10 +349,11 @@ def test_wrong_shapes_are_named(labels, embeddings, message):
         eet_loss(np.array(labels), tf.constant(embeddings))
 
 
+@pytest.mark.parametrize("value", [-0.1, np.nan])
 @pytest.mark.parametrize("argument", ["margin", "equidistant_weight", "equidistributed_weight"])
-def test_negative_arguments_are_refused_at_construction(argument):
-    with pytest.raises(ValueError, match=f"`{argument}` must be 0 or more. Received: {argument}=-0.1"):
-        EETLoss(**{argument: -0.1})
+def test_negative_arguments_are_refused_at_construction(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be 0 or more. Received: {argument}={value}"):
+        EETLoss(**{argument: value})
 
 
 @pytest.mark.parametrize("attribute", ["term_names", "terms"])

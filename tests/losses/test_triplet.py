@@ -207,9 +207,10 @@ def test_only_the_three_of_a_triplet_get_a_gradient():
     np.testing.assert_allclose(gradient[:, 0], [0.0, 0.0, 1.0, -1.0, 0.0], atol=1e-6)
 
 
-def test_a_negative_margin_is_refused():
-    with pytest.raises(ValueError, match="`margin` must be 0 or more. Received: margin=-1"):
-        TripletLoss(margin=-1)
+@pytest.mark.parametrize("margin", [-1, np.nan])
+def test_a_negative_margin_is_refused(margin):
+    with pytest.raises(ValueError, match=f"`margin` must be 0 or more. Received: margin={margin}"):
+        TripletLoss(margin=margin)
 
 
 @pytest.mark.parametrize("argument", ["positives", "negatives", "distance"])
