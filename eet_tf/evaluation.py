@@ -59,13 +59,13 @@ def batches_of(images) -> tf.data.Dataset:
     else:
         array = np.asarray(images)
         batches = [array[start : start + _BATCH] for start in range(0, len(array) if array.ndim else 0, _BATCH)]
-    shapes = {batch.shape[1:] for batch in batches}
-    if len(shapes) != 1 or shapes == {()} or any(batch.dtype.kind not in "iufb" for batch in batches):
+    kinds = {(batch.shape[1:], batch.dtype) for batch in batches}
+    if len(kinds) != 1 or not batches[0].ndim > 1 or batches[0].dtype.kind not in "iufb":
         raise ValueError(
             "`images` must be an array [N, ...] of numbers, a list of such batches that are alike but for N, or a "
             f"tf.data.Dataset of batches. Received: {_described(images, batches)}."
         )
-    signature = tf.TensorSpec([None, *shapes.pop()], batches[0].dtype)
+    signature = tf.TensorSpec([None, *batches[0].shape[1:]], batches[0].dtype)
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
@@ -73,7 +73,7 @@ def batches_of(images) -> tf.data.Dataset:
 def _described(images, batches: list[np.ndarray]) -> str:
     if isinstance(images, np.ndarray) or not batches:
         return f"images of shape {np.shape(images)}"
-    return f"batches of the shapes {', '.join(str(batch.shape) for batch in batches[:5])}"
+    return f"batches of {', '.join(f'{batch.dtype} {batch.shape}' for batch in batches[:5])}"
 
 
 def _chosen_output(model: keras.Model, outputs, output: str | int | None):
@@ -286,7 +286,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             ValueError: if it has not.
         """
         for images in self.dataset.take(1):
-            _chosen_output(self.model, self.model(images[:1], training=False), self.output)
+            one = tf.nest.map_structure(lambda part: part[:1], images)
+            _chosen_output(self.model, self.model(one, training=False), self.output)
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and adds to `logs`."""

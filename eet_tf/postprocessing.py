@@ -44,8 +44,9 @@ def expand_queries(queries, gallery=None, num_neighbors: int = 10, alpha: float 
 
     Reference: Radenovic, Tolias, Chum, TPAMI 2018, arXiv 1711.02512, section 3.5.
     """
-    _check_at_least("num_neighbors", num_neighbors, 1)
-    _check_at_least("alpha", alpha, 0)
+    _check_count("num_neighbors", num_neighbors)
+    if not alpha >= 0:
+        raise ValueError(f"`alpha` must be 0 or more. Received: alpha={alpha}.")
     unit, unit_gallery = _unit_pair(queries, gallery)
     expanded = np.empty_like(unit)
     for rows, columns, scores in _nearest(unit, unit_gallery, num_neighbors, leave_out_self=gallery is None):
@@ -146,7 +147,7 @@ def fit_whitening(embeddings, dim: int | None = None) -> Whitening:
     variances, directions = variances[::-1], directions[:, ::-1]
     num_directions = int(np.sum(variances > 1e-6 * variances[0])) if variances[0] > 1e-12 else 0
     dim = num_directions if dim is None else dim
-    if not 1 <= dim <= num_directions:
+    if not isinstance(dim, (int, np.integer)) or not 1 <= dim <= num_directions:
         raise ValueError(
             f"`dim` must be from 1 to {num_directions}, in so many directions the embeddings vary. Received: dim={dim}."
         )
@@ -179,7 +180,7 @@ def rerank(
     Reference: Zhong, Zheng, Cao, Li, CVPR 2017, arXiv 1701.08398, equations 5 to 12.
     """
     for name, value in (("num_candidates", num_candidates), ("k1", k1), ("k2", k2)):
-        _check_at_least(name, value, 1)
+        _check_count(name, value)
     if not 0 <= original_weight <= 1:
         raise ValueError(f"`original_weight` must be from 0 to 1. Received: original_weight={original_weight}.")
     unit, unit_gallery = _unit_pair(queries, gallery)
@@ -283,9 +284,9 @@ def _nearest(queries: np.ndarray, gallery: np.ndarray, k: int, leave_out_self: b
         yield rows, np.take_along_axis(columns, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 
-def _check_at_least(name: str, value: float, lowest: int) -> None:
-    if not value >= lowest:
-        raise ValueError(f"`{name}` must be {lowest} or more. Received: {name}={value}.")
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value!r}. Give a whole number.")
 
 
 def _unit_pair(queries, gallery) -> tuple[np.ndarray, np.ndarray]:

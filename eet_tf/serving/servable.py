@@ -75,6 +75,11 @@ def _checked_size(embedder: keras.Model, image_size: int | None) -> int:
             f"`embedder` must take images [B, S, S, 3]: photos are served as squares of red, green and blue. Received: "
             f"input shape {shape}. Put a layer in front that makes of them what the model takes."
         )
+    if shape[0] is not None:
+        raise SavedModelError(
+            f"`embedder` must take any number of images at a time. Received: input shape {shape}. Build it without "
+            "batch_size."
+        )
     if sides and image_size not in (None, *sides):
         raise SavedModelError(
             f"`image_size` must be {min(sides)}, the model's own, or None. Received: image_size={image_size}."

@@ -184,6 +184,11 @@ REFUSED = {
     "one channel": (of([32, 32, 1], layers.Flatten()), {}, r"take images \[B, S, S, 3\].*\(None, 32, 32, 1\). Put"),
     "channels first": (of([3, 32, 32], layers.Flatten()), {}, r"take images \[B, S, S, 3\]"),
     "no square": (of([32, 64, 3], layers.Flatten()), {}, r"take images \[B, S, S, 3\]"),
+    "one at a time": (
+        lambda: keras.Sequential([keras.Input([32, 32, 3], batch_size=1), layers.Flatten()]),
+        {},
+        r"any number of images at a time. Received: input shape \(1, 32, 32, 3\)",
+    ),
     "no images": (of([7], layers.Dense(2)), {}, r"take images \[B, S, S, 3\].*\(None, 7\)"),
     "any size": (any_size, {}, r"`image_size` must be given .*--image_size=224.*\(None, None, None, 3\)"),
     "a subclass": (Subclassed, {}, "`image_size` must be given"),
