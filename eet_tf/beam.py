@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import PipelineState
 from apache_beam.utils import shared
 
+from eet_tf.data import reasons
 from eet_tf.embedding_files import EmbeddingFolder
 from eet_tf.serving import ServedEmbedder
 
@@ -84,11 +85,13 @@ class EmbedShard(beam.DoFn):
 
 
 def _read(file: str) -> bytes:
-    """The photo's bytes; none, which are no image, if it is gone: it is to harm no other."""
+    """The photo's bytes; none, which are no image, if it is gone or may not be read: it is to harm no other."""
+    if reasons.of_missing(file):
+        return b""
     try:
         with open(file, "rb") as photo:
             return photo.read()
-    except FileNotFoundError:
+    except OSError:
         return b""
 
 

@@ -61,6 +61,7 @@ def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
     complaints = commands.Complaints()
     complaints.number("server_version", FLAGS.server_version, 1)
     if FLAGS.server:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # nothing is embedded here, and pictures for pages need no GPU
         embedder = complaints.given("server", FLAGS.server, _client)
     else:
         from eet_tf.serving import ServedEmbedder

@@ -581,6 +581,24 @@ def _prepared() -> tuple:
     return strategy, run, learner, sampler, attributes, train, validation, test
 
 
+@contextlib.contextmanager
+def _naming_photos(catalogs):
+    """A photo that was not checked, or has changed since, ends a training; this says which it is, and why."""
+    import tensorflow as tf
+
+    from eet_tf import data
+    from eet_tf.run import RunError
+
+    try:
+        try:
+            yield
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+            data.check_photos([catalog for catalog in catalogs if catalog is not None])
+            raise
+    except data.CatalogError as error:
+        raise RunError(str(error)) from error
+
+
 def main(argv):
     """Says in one line what is wrong; if another worker is gone, starts again."""
     if len(argv) > 1:
@@ -597,7 +615,7 @@ def main(argv):
             strategy, *prepared = _prepared()
         except ValueError as error:
             raise RunError(str(error)) from error
-        with contextlib.nullcontext() if _is_shared() else strategy.scope():
+        with contextlib.nullcontext() if _is_shared() else strategy.scope(), _naming_photos(prepared[4:]):
             _train(*prepared)
         if _is_shared():
             workers.part_ways(strategy)  # until all is written the chief may need the others again

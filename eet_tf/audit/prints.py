@@ -48,7 +48,9 @@ def read_prints(
 ) -> PhotoPrints:
     """Decodes every photo once, on threads, holding as many decoded ones as there are threads.
 
-    The decoder is that of training and serving, so that what passes here passes there, and looks the same.
+    The decoder is that of training and serving, so that what passes here passes there, and looks the same. Photos are
+    decoded in full. Pillow's decoding of JPEGs at an eighth of their size takes half the time at 12 million pixels, but
+    other pixels come out, by 2 of 255, and other files are refused.
 
     Args:
         files: N photo files.

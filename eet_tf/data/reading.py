@@ -72,7 +72,7 @@ def shrunk(file: str | os.PathLike, side: int) -> np.ndarray | None:
     if reasons.of_missing(file):
         return None
     try:
-        with open(file, "rb") as opened:
+        with open(file, "rb") as opened, tf.device("/CPU:0"):
             return images.shrunk(opened.read(), side).numpy()
     except (OSError, tf.errors.OpError):
         return None

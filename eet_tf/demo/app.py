@@ -132,6 +132,8 @@ class _Page:
                 f"which there is no {self._sample_photos[0]!r} (a link that leads out of it does not count). Name the "
                 "right one with --photo_root."
             )
+        if self._sample_photos:
+            self._thumbnails.jpeg(self._sample_photos[0])  # the first takes seconds, which load the decoder
         embeddings, _ = self._embedder.embed([blank_photo()])
         self._index.search(embeddings, 1, fingerprint=self._embedder.fingerprint)
 
@@ -177,7 +179,9 @@ class _Page:
         self._vector_of(photo)  # only what the index holds
         jpeg = self._thumbnails.jpeg(photo)
         if jpeg is None:
-            raise _Refusal("This photo cannot be shown.", 404)
+            path = self._thumbnails.path(photo)
+            why = reasons.of_file(path) if path else "there is no such file"
+            raise _Refusal(f"This photo cannot be shown: {why}.", 404)
         response = flask.Response(jpeg, mimetype="image/jpeg")
         response.headers["Cache-Control"] = "private, max-age=600"
         return response

@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from eet_tf.data import headers
+from eet_tf.data.limits import MAX_CHUNKS, MAX_SCANS, MAX_TEXTS
 
 scalar = [tf.TensorSpec([], tf.string)]
 jpeg_pixels = tf.function(lambda photo: headers.jpeg(photo).pixels, input_signature=scalar)
@@ -15,6 +16,8 @@ other_pixels = tf.function(headers.other_pixels, input_signature=scalar)
 plain_jpeg_pixels = tf.function(
     lambda photos: headers.plain_jpeg(photos).pixels, input_signature=[tf.TensorSpec([None], tf.string)]
 )
+has_few_scans = tf.function(headers.has_few_scans, input_signature=scalar)
+png_chunks = tf.function(headers.png_chunks, input_signature=scalar)
 
 SIZES = [(1, 1), (7, 300), (300, 7), (255, 256), (1000, 3)]  # width, height
 
@@ -152,3 +155,47 @@ def test_plain_jpegs_are_looked_at_together():
     photos = [before + b"junk" + after, before + after, b"", b"\xff", encoded((40, 30), "JPEG"), b"\xff\xd8\xff\xd9"]
     assert plain_jpeg_pixels(photos).numpy().tolist() == [-1, 21 * 13, -1, -1, 1200, -1]
     assert plain_jpeg_pixels(tf.zeros([0], tf.string)).shape == [0]
+
+
+# What takes long
+
+
+@pytest.mark.parametrize("number", [1, MAX_SCANS, MAX_SCANS + 1, 5000])
+def test_scans_of_a_jpeg_are_counted(number):
+    """Bytes that stand for a scan elsewhere, as in a thumbnail, count too; a photo has few of these."""
+    photo = encoded((21, 13), "JPEG", comment=segment(0xDA, b"\1\1\0\0\x3f\0") * (number - 1))
+    assert bool(has_few_scans(photo)) == (number <= MAX_SCANS)
+
+
+def chunk(name, content=b""):
+    return struct.pack(">I", len(content)) + name + content + b"crc "
+
+
+@pytest.mark.parametrize(
+    "chunks, exif, is_small",
+    [
+        ([], 0, True),
+        ([chunk(b"eXIf", b"x" * 9)], 33, True),
+        ([chunk(b"IDAT", b"y" * 50)] * 20_000 + [chunk(b"IDAT", b"y")], 0, True),
+        ([chunk(b"IDAT", b"y" * 50)] * 20_000 + [chunk(b"eXIf"), chunk(b"eXIf")], 33 + 20_000 * 62, True),
+        ([chunk(b"IDAT", b"y" * (1 + number % 2)) for number in range(MAX_CHUNKS + 10)], 0, False),
+        ([chunk(b"zTXt"), chunk(b"iTXt")] * (MAX_TEXTS // 2), 0, True),
+        ([chunk(b"IDAT", b"y")] * 9 + [chunk(b"zTXt")] * (MAX_TEXTS + 1), 0, False),
+        ([b"\xff\xff\xff\xffIDAT"], 0, True),
+        ([chunk(b"IEND"), chunk(b"eXIf")], 0, True),
+    ],
+    ids=["none", "EXIF", "many alike", "EXIF behind many", "too many", "texts", "too many texts", "too long", "behind"],
+)
+def test_chunks_of_a_png_are_gone_through(chunks, exif, is_small):
+    photo = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + b"".join(chunks)
+    found = png_chunks(photo)
+    assert (int(found.exif), bool(found.is_small)) == (exif, is_small)
+
+
+def test_exif_of_a_jpeg_is_found_before_its_frame():
+    before, after = parts()
+    exif, large = segment(0xE1, b"Exif\0\0II*\0"), segment(0xE2, b"p" * 60_000)
+    photos = [before + exif + after, before + large + exif + exif + after, before + after, before + exif[:6], b"Exif"]
+    places = headers.plain_jpeg(tf.constant(photos)).exif.numpy().tolist()
+    assert places == [len(before), len(before + large), 0, 0, 0]
+    assert int(headers.jpeg(tf.constant(before + b"junk" + exif + after)).exif) == len(before) + 4

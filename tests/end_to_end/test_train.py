@@ -168,6 +168,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
     weights.write_bytes(b"no weights")
     runs = {
         "unreadable": (spoilt, "--hold_out=0"),
+        "unchecked": (spoilt, "--hold_out=0", "--nocheck_photos"),
         "empty": (empty,),
         "missing": (missing,),
         "single": (single,),
@@ -221,6 +222,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
             r"catalog\.csv:7: '.*/2-1\.jpg': a ",
             r"catalog\.csv:12: '.*/5-0\.jpg': a ",
         ),
+        "unchecked": ("2 of 16 photos cannot be read", r"catalog\.csv:12: '.*/5-0\.jpg': a "),
         "empty": (r"catalog\.csv:8: photo file '.*/3-0\.jpg' is empty",),
         "missing": (r"catalog\.csv:11: photo file '.*/4-1\.jpg' does not exist",),
         "single": (r"catalog\.csv:18: product 'lonely' has one photo", "--drop_singles"),

@@ -305,8 +305,8 @@ def test_a_link_within_the_folder_is_followed(tmp_path):
 def test_a_photo_that_is_gone_or_broken_cannot_be_shown(shop):
     (shop.folder / "photos" / "red.png").unlink()
     (shop.folder / "photos" / "green.png").write_text("no photo")
-    for name in ("red.png", "green.png"):
-        refused(shop.client.get("/photo", query_string={"id": name}), 404, "cannot be shown")
+    for name, why in (("red.png", "no such file"), ("green.png", "a text, not a photo")):
+        refused(shop.client.get("/photo", query_string={"id": name}), 404, "cannot be shown", why)
 
 
 def test_a_photo_that_was_replaced_is_made_anew(shop):
