@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
+
+_ESCAPING = "eet_tf.escaping"
+_BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"  # of which Keras makes the bar of progress
 
 
 def open_door() -> None:
     """Makes output possible in any encoding, and ends the process if an argument is not UTF-8."""
+    codecs.register_error(_ESCAPING, _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ESCAPING)
     wrong = [escaped(argument) for argument in sys.argv[1:] if not is_utf8(argument)]
     if wrong:
         sys.exit(f"error: arguments must be UTF-8. Received: {' '.join(wrong)}. Rename what they name.")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for characters that an encoding lacks: `=` for those of a bar, and else as in Python's source."""
+    if isinstance(error, UnicodeEncodeError):
+        bar = error.object[error.start : error.end]
+        if set(bar) == {_BAR}:
+            return "=" * len(bar), error.end
+    return codecs.backslashreplace_errors(error)
 
 
 def is_utf8(name: str) -> bool:

@@ -166,7 +166,8 @@ def verify(folder):
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "verify.py")
     libraries = [f"--op_library={path}" for path in FLAGS.op_library]
     command = [sys.executable, script, *libraries, os.path.abspath(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
     if result.returncode:
         found = result.stdout + result.stderr
         raise ValueError(f"The bundle is not fit to be served and was thrown away:\n{found}")

@@ -1,6 +1,7 @@
 """Planted faults are found, a drawn catalogue has none, and the page and the exit status say so."""
 
 import csv
+import dataclasses
 import html
 import os
 import pathlib
@@ -505,6 +506,35 @@ def test_called_wrongly(drawn, tmp_path, capsys, flags, said):
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and said in errors
     assert not (tmp_path / "audit.html").exists()
+
+
+def test_what_a_folder_passes_over_is_told(drawn, tmp_path, capsys):
+    for name, photos in {"mug": drawn.files[:2], "cup": drawn.files[2:4]}.items():
+        (tmp_path / name / "@eaDir").mkdir(parents=True)
+        for photo in photos.tolist():
+            shutil.copy(photo, tmp_path / name)
+    (tmp_path / "jug").mkdir()
+    (tmp_path / "jug" / "{1}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    page = tmp_path / "audit.html"
+    assert main(["--dataset=folder", f"--data_dir={tmp_path}", f"--output={page}"]) == 0
+    line = (
+        "4 files and folders are passed over: 2 hidden or of a tool: cup/@eaDir, mug/@eaDir; "
+        "1 HEIC, which must be converted: jug/{1}.heic; 1 product without a photo: jug"
+    )
+    assert f"look: {line}\n" in capsys.readouterr().out
+    assert "1 HEIC, which must be converted: jug/{1}.heic</figcaption>" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("singles", [1, 3])
+def test_a_test_split_in_which_nothing_can_be_found_blocks(drawn, singles):
+    rows = np.unique(drawn.labels, return_index=True)[1][:singles]
+    splits = np.where(np.isin(drawn.labels, drawn.labels[rows]), "other", "train")
+    splits[rows] = "test"
+    catalog = Catalog(drawn.paths, drawn.skus, splits=splits, root=drawn.root)
+    finding = audit_catalog(catalog).finding("no_answers")
+    assert finding.blocks and finding.groups == (tuple(sorted(rows.tolist())),)
+    splits[np.flatnonzero(drawn.labels == drawn.labels[rows[0]])[1]] = "test"
+    assert audit_catalog(dataclasses.replace(catalog, splits=splits)).finding("no_answers") is None
 
 
 def test_unknown_flags_are_usage_errors(capsys):

@@ -213,6 +213,16 @@ def test_output_in_any_encoding(encoding, monkeypatch):
         assert stream.buffer.getvalue() == text.encode(encoding, "backslashreplace")
 
 
+def test_a_bar_of_progress_stays_one(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["script"])
+    terminal.open_door()
+    stream.write("1/2 \u2501\u2501\u2501 \xe9")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"1/2 === \\xe9"
+
+
 def test_arguments_that_are_no_text_are_refused_and_shown(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["script", "--data_dir=/caf\udce9", "--model_dir=fine"])
     with pytest.raises(SystemExit, match=r"arguments must be UTF-8. Received: --data_dir=/caf\\xe9. Rename"):

@@ -541,7 +541,7 @@ def test_a_bundle_that_fails_never_ships(exported):
 def test_batch_sizes_that_are_no_numbers_are_refused(exported):
     code, _, errors = exported[1]["nonsense"]
     assert code == 1
-    assert "error: `allowed_batch_sizes` must be numbers. Received: ['1', 'two']." in errors
+    assert "error: --allowed_batch_sizes must be whole numbers" in errors and "--allowed_batch_sizes=1,two." in errors
 
 
 def test_its_manifest_has_the_training(exported):
