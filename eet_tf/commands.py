@@ -109,10 +109,32 @@ class Complaints:
             raise CommandError("\n".join(self._texts))
 
 
-def run(main: Callable, flags_parser: Callable = app.parse_flags_with_usage) -> None:
+def run(main: Callable, flags_parser: Callable | None = None) -> None:
     """Runs a script's `main(argv)` as `absl.app.run` does, at the door that all scripts share."""
     open_door()
-    app.run(guarded(main), flags_parser=flags_parser)
+    app.run(guarded(main), flags_parser=flags_parser or _parsed)
+
+
+def _parsed(arguments: list[str]) -> list[str]:
+    """Sets all flags; ends with every value that a flag does not take, where absl names the first."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        refusals = refused_values(arguments) or [str(error)]
+    sys.exit("error: " + "\n".join(refusals) + "\nPass --help to see the flags.")
+
+
+def refused_values(arguments: Sequence[str]) -> list[str]:
+    """What flags say of the values that they do not take, of arguments like `--epochs=0`."""
+    refusals = []
+    for argument in arguments:
+        name, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and "=" in argument and name in flags.FLAGS:
+            try:
+                flags.FLAGS[name].parser.parse(value)
+            except (ValueError, TypeError) as error:
+                refusals.append(f"--{name}={value}: {error}")
+    return refusals
 
 
 def guarded(main: Callable) -> Callable:

@@ -19,6 +19,7 @@ and ends with 0 if nothing is wrong. Otherwise it says what, where and how to me
 """
 
 import functools
+import math
 import os
 import sys
 
@@ -93,6 +94,8 @@ def main(argv):
     """Checks, reports, ends with 0 or 1."""
     if len(argv) != 2:
         raise app.UsageError("export/verify.py takes the folder of a bundle")
+    if not math.isfinite(FLAGS.tolerance):
+        sys.exit(f"error: --tolerance must be a finite number. Received: --tolerance={FLAGS.tolerance}.")
     logging.set_verbosity(logging.ERROR)
     folder = newest(os.path.abspath(argv[1]))
     try:

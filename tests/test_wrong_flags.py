@@ -178,6 +178,18 @@ COMMANDS = {
             "batch_size": NO_COUNT,
         },
     ),
+    "export/embed_beam.py": (
+        {"saved_model": "{serving}", "dataset": "csv", "data_dir": "{photos}", "output_dir": "{new}"},
+        {
+            "saved_model": NO_INDEX,
+            "dataset": NO_ENUM,
+            "data_dir": NOTHING,
+            "split": ["none", ""],
+            "output_dir": [*NO_FOLDER, "{folder}"],
+            "num_shards": NO_COUNT,
+            "batch_size": NO_COUNT,
+        },
+    ),
     "train/compare.py": ({"{classes}": "", "{classes} ": ""}, {"metric": ["recall@7", ""]}),
 }
 # flags that take any text, or are wrong for other actions than that of the table only
@@ -195,6 +207,7 @@ LONG_WORK = {  # what a command calls once it has checked all
     "export/make_report.py": "_results",
     "export/serve_demo.py": "_serve",
     "export/index_admin.py": "_is_same",
+    "export/embed_beam.py": "_prepare",
     "train/compare.py": "_side",
 }
 
@@ -234,6 +247,8 @@ def places(tmp_path_factory):
 @pytest.fixture(scope="module", params=COMMANDS)
 def command(request, places):
     """A script in this process: called with flags, it says how it ended and what it printed as an error."""
+    if request.param == "export/embed_beam.py":
+        pytest.importorskip("apache_beam")
     before = set(FLAGS)
     spec = importlib.util.spec_from_file_location("a_command", ROOT / request.param)
     script = importlib.util.module_from_spec(spec)
@@ -321,6 +336,7 @@ def test_all_that_is_wrong_is_said_at_once(command):
         "export/make_report.py": {"output": "{folder}", "model_dir": "{gone}", "index_dir": "{gone}"},
         "export/serve_demo.py": {"photo_root": "{gone}", "index_dir": "{gone}"},
         "export/index_admin.py": {"data_dir": "{gone}", "saved_model": "{gone}"},
+        "export/embed_beam.py": {"output_dir": "{file}", "saved_model": "{gone}", "data_dir": "{gone}"},
         "train/compare.py": {"metric": "recall@7"},
     }[name]
     status, message = call({**COMMANDS[name][0], **several})

@@ -17,15 +17,18 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("metric", "recall@1", "The figure to compare: a column of classes.csv.")
 
 
-def _read(names: str) -> list:
+def _read(names: str, complaints: commands.Complaints) -> list:
     """The results of each seed of one side."""
     from eet_tf.comparison import ClassResults
 
     files = [os.path.join(name, "classes.csv") if os.path.isdir(name) else name for name in names.split(",")]
+    results = []
     for file in files:
-        if not os.path.isfile(file):
-            raise ValueError(f"{file!r} does not exist. Give the folder of a finished training, or a classes.csv.")
-    return [ClassResults.read(file) for file in files]
+        if os.path.isfile(file):
+            results.append(complaints.check(ClassResults.read, file))
+        else:
+            complaints.add(f"{file!r} does not exist. Give the folder of a finished training, or a classes.csv.")
+    return results
 
 
 def _side(name: str, results: list) -> str:
@@ -46,7 +49,9 @@ def main(argv):
     if len(argv) != 3:
         sys.exit(f"error: give two results: python {argv[0]} FIRST SECOND. Received: {len(argv) - 1}.")
     try:
-        first, second = _read(argv[1]), _read(argv[2])
+        complaints = commands.Complaints()
+        first, second = _read(argv[1], complaints), _read(argv[2], complaints)
+        complaints.end()
         comparison = compare(first, second, FLAGS.metric)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
