@@ -130,10 +130,13 @@ def refused_values(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, _, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and "=" in argument and name in flags.FLAGS:
+            parser = flags.FLAGS[name].parser
             try:
-                flags.FLAGS[name].parser.parse(value)
+                parser.parse(value)
             except (ValueError, TypeError) as error:
-                refusals.append(f"--{name}={value}: {error}")
+                is_number = isinstance(parser, (flags.FloatParser, flags.IntegerParser))
+                what = f"must be {parser.syntactic_help}" if is_number else str(error)
+                refusals.append(f"--{name}={value}: --{name} {what}.")
     return refusals
 
 
