@@ -88,7 +88,7 @@ MODULES = {
     "embedding_files": (2, {".files", "numpy"}),
     "index.base": (2, {".index.checks"}),
     "index.columns": (2, {".index.checks", ".index.numerals", "numpy"}),
-    "index.folder": (2, {".files", ".index.checks"}),
+    "index.folder": (2, {".files", ".index.checks", ".terminal"}),
     "index.log": (2, {".files"}),
     "index.texts": (2, {".index.checks", ".index.numerals"}),
     "metrics": (2, {".labels", ".ranking", "numpy"}),
@@ -236,7 +236,7 @@ MODULES = {
         9,
         {
             *(".embedder", ".files", ".index", ".serving.catalog", ".serving.fingerprint", ".serving.graph"),
-            *(".serving.scann_graph", ".serving.search_graph", ".serving.servable", "keras", "tensorflow"),
+            *(".serving.scann_graph", ".serving.search_graph", ".serving.servable", ".terminal", "keras", "tensorflow"),
         },
     ),
     "serving.servable": (

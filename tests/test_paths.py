@@ -147,6 +147,16 @@ def test_a_name_without_pattern_is_itself(tmp_path):
     assert not os.path.lexists(folder)
 
 
+def test_names_that_are_not_utf8_are_refused_before_anything_is_written(embedder, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    index = ExactIndex.build(np.eye(3, dtype=np.float32), ["a", "b", "c"])
+    for write in (index.save, lambda place: eet_tf.export_embedder(embedder, place)):
+        with pytest.raises(ValueError, match=r"UTF-8.*") as refused:
+            write(folder)
+        assert r"caf\xe9" in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
 # Places to write to
 
 

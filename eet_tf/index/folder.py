@@ -30,6 +30,7 @@ from pathlib import Path
 
 from eet_tf.files import flush
 from eet_tf.index.checks import CatalogIndexError
+from eet_tf.terminal import escaped, is_utf8
 
 FORMAT = "eet_tf.index"
 FORMAT_VERSION = 3  # 2 kept names as NumPy's strings, all as wide as the longest
@@ -186,8 +187,13 @@ def check_replaceable(folder: str | os.PathLike) -> str | None:
     Call it before the long work whose result goes there.
 
     Raises:
-        CatalogIndexError: if `folder` holds something that is not an index.
+        CatalogIndexError: if `folder` holds something that is not an index, or its name is not UTF-8.
     """
+    if not is_utf8(os.fspath(folder)):
+        raise CatalogIndexError(
+            f"`folder` must have a name in UTF-8. Received: folder='{escaped(os.fspath(folder))}'. "
+            "Choose another folder."
+        )
     folder = Path(folder)
     try:
         if _read_fields(folder).get("format_version") in range(1, _READABLE[0]):

@@ -19,6 +19,7 @@ from eet_tf.serving.graph import ServingModule, describing, output_sizes
 from eet_tf.serving.scann_graph import SCANN_OPS, ScannSearch
 from eet_tf.serving.search_graph import CatalogSearch
 from eet_tf.serving.servable import SavedModelError, is_brought_to_unit_length, servable
+from eet_tf.terminal import escaped, is_utf8
 
 MANIFEST = os.path.join("assets.extra", "eet_tf.json")
 
@@ -85,9 +86,9 @@ def export_embedder(
     '1'
     """
     embedder = servable(embedder, image_size)
-    why = why_no_folder(output_dir)
+    why = why_no_folder(output_dir) if is_utf8(output_dir) else "whose name is not UTF-8"
     if why:
-        raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir={output_dir!r}, {why}.")
+        raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir='{escaped(output_dir)}', {why}.")
     embedding_dim = output_sizes(embedder)["embedding"]
     if whitening is not None and len(whitening.mean) != embedding_dim:
         raise SavedModelError(
