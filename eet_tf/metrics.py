@@ -221,8 +221,8 @@ def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_
         Another `RetrievalResult`. A first place beyond the C is as it was.
 
     Raises:
-        ValueError: if shapes do not fit, a label is missing, a distance is NaN, or a query has more than C right answers,
-            so that its precisions are not to be had.
+        ValueError: if shapes do not fit, a label is missing, a distance is NaN, or a query has more than C right
+            answers, so that its precisions are not to be had.
 
     Example:
 
