@@ -12,6 +12,6 @@ MAX_PIXELS = 1024**3 // 4 // 3
 MAX_SCANS = 100
 MAX_SEGMENTS = 1000  # of a JPEG before its frame header, of 64 kB at most; a photo has 5 to 50
 MAX_TEXTS = 16  # compressed texts of a PNG, each of which unpacks to 8 MB in 40 ms at most; an editor writes 1 to 5
-MAX_CHUNKS = 10_000  # of a PNG, where those of its pixels that are of one length count as one; a photo has 5 to 20
+MAX_CHUNKS = 10_000  # of a PNG, where a thousand of one length, of its pixels, count as one; a photo has 5 to 20
 MAX_GIF_BLOCKS = 4000  # of 255 bytes at most, before the first frame of a GIF; a photo has 2 to 50
 MAX_BYTES = 2**29  # of a file, which is read whole: more than a BMP of MAX_PIXELS pixels has

@@ -40,7 +40,7 @@ def export_embedder(
     A version appears whole or not at all; older ones stay. Its signatures:
 
     * `serving_default`: `image_bytes` (string `[None]`, encoded photos) -> `embedding` (float32 `[None, D]`, unit
-      length) and `ok` (bool `[None]`). Bytes that are no image, or declare more than `data.images.MAX_PIXELS`, get `ok`
+      length) and `ok` (bool `[None]`). Bytes that are no image, or ask for more than `data/limits.py` allows, get `ok`
       false and a zero vector, and change nothing for the other rows.
     * `embed_images`: `images` (uint8 `[None, H, W, 3]`, any H and W, resized as decoded photos are) -> `embedding`.
     * `search`, with a `catalog_index`: `image_bytes` -> `sku` (string `[None, k]`), `score` (float32 `[None, k]`,
