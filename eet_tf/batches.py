@@ -75,8 +75,8 @@ def _refusal_of_weights(what: str, received: str) -> ValueError:
 
 def _refusal_of_strings() -> ValueError:
     return ValueError(
-        "`labels` must be integer labels. Received: strings. Number the skus: the labels of a Catalog are such numbers, "
-        "and so is np.unique(skus, return_inverse=True)[1]."
+        "`labels` must be integer labels. Received: strings. Number the skus: the labels of a Catalog are such "
+        "numbers, and so is np.unique(skus, return_inverse=True)[1]."
     )
 
 

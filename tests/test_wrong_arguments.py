@@ -99,7 +99,7 @@ def calls(given):
         "EETLoss": (
             eet_tf.EETLoss,
             {},
-            {**LOSSES, "equidistant_weight": [-1.0], "equidistributed_weight": [-1.0]},
+            {**LOSSES, "equidistant_weight": [-1.0, np.nan], "equidistributed_weight": [-1.0, np.nan]},
         ),
         "TripletLoss": (
             eet_tf.TripletLoss,
@@ -130,19 +130,20 @@ def calls(given):
         "MetricLearner": (
             eet_tf.MetricLearner,
             {"embedder": given.embedder},
-            {"memory_size": [-1]},
+            {"memory_size": [-1], "embedder": [None, "model.keras"]},
         ),
         "RetrievalEvaluation": (
             eet_tf.RetrievalEvaluation,
             {"dataset": eet_tf.data.gallery_dataset(catalog, 32), "labels": catalog.labels},
-            {},
+            {"ks": [[0], [1.5], [1, 1]], "labels": [[None] * len(catalog), [[1, 2]] * len(catalog)]},
         ),
         "evaluate_retrieval": (
             eet_tf.evaluate_retrieval,
             {"embeddings": UNIT, "labels": LABELS},
             {
                 "embeddings": [UNIT[:, 0], UNIT * np.nan, UNIT[:3]],
-                "labels": [LABELS[:3], [[1]] * 8],
+                "labels": [LABELS[:3], [[1, 2]] * 8, [None] * 8, [1.5] * 8],
+                "ks": [[0], [1.5], ["1"], [1, 1]],
             },
         ),
         "export_embedder": (
