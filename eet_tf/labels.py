@@ -63,7 +63,7 @@ def _of_objects(argument: str, array: np.ndarray, may_be_empty: bool) -> np.ndar
     first = _INTEGERS if isinstance(array[0], _INTEGERS) else _STRINGS
     numbers = (*_INTEGERS, float, np.floating)
     for row, value in enumerate(array):
-        if _is_missing(value):
+        if is_missing(value):
             is_of_pandas = isinstance(value, float) and all(isinstance(one, numbers) for one in array)
             raise _refusal(argument, row, value, is_of_pandas)
         if not isinstance(value, (*_STRINGS, *numbers)):
@@ -80,7 +80,8 @@ def _of_objects(argument: str, array: np.ndarray, may_be_empty: bool) -> np.ndar
     )
 
 
-def _is_missing(value) -> bool:
+def is_missing(value) -> bool:
+    """Whether a value stands for none: None, NaN, NumPy's NaT, or pandas' NA and NaT."""
     is_no_number = isinstance(value, (float, np.floating)) and np.isnan(value)
     is_no_time = isinstance(value, (np.datetime64, np.timedelta64)) and np.isnat(value)
     return value is None or is_no_number or is_no_time or type(value).__name__ in _MISSING

@@ -39,7 +39,7 @@ MODULES = {
     "data.orientation": (0, {".data.headers", "tensorflow"}),
     "data.reading": (0, {".data.images", ".data.reasons", "numpy", "tensorflow"}),
     "data.reasons": (0, {".data.limits"}),
-    "data.values": (0, {"numpy"}),
+    "data.values": (1, {".labels", "numpy"}),
     "index.checks": (0, {"numpy"}),
     "index.milvus_filters": (0, {".index.checks", ".index.numerals", "numpy"}),
     "index.numerals": (0, set()),

@@ -166,7 +166,7 @@ def _reason(file: str) -> str | None:
         return None
     kind = _BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
     kind = "TIFF" if start[:4] in (b"II*\0", b"MM\0*") else kind or _CONVERTED.get(ending)
-    return f"{kind}, which must be converted" if kind else _NO_PHOTO
+    return f"{kind}, to be converted with python -m eet_tf.convert" if kind else _NO_PHOTO
 
 
 def _begins_like_photo(start: bytes) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from eet_tf.labels import is_missing
+
 # what programs write where a value is missing; no shop names a product so
 MISSING_TEXTS = frozenset({"nan", "NaN", "NAN", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaT"})
 
@@ -30,13 +32,6 @@ def as_objects(values) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype.kind == "U":
         values = shared(values.tolist())
     return np.asarray(values, dtype=object)
-
-
-def is_missing(value: object) -> bool:
-    """Whether a value of a table stands for none: None, NaN, or pandas' NA and NaT."""
-    if isinstance(value, str):
-        return False
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
 
 
 def read_names(values: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
