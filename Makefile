@@ -1,4 +1,4 @@
-# make demo | make test | make test-compiled | make test-addons | make typecheck | make coverage | make docs | make bench |
+# make demo | make test | make test-slow | make test-addons | make typecheck | make coverage | make docs | make bench |
 # make bench-gpu | make venv.
 # Each builds the environment it needs, once.
 
@@ -12,7 +12,7 @@ PHOTOS ?= runs/synthetic_photos
 # keep the order of tests/conftest.py
 TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: bench bench-gpu coverage demo docs test test-addons test-compiled typecheck venv venv-addons venv-docs
+.PHONY: bench bench-gpu coverage demo docs test test-addons test-slow typecheck venv venv-addons venv-docs
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
@@ -53,15 +53,15 @@ demo: venv
 		--query=$(PHOTOS)/$$(awk -F, '$$4 == "test" { print $$1; exit }' $(PHOTOS)/catalog.csv)
 	$(PY) export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
 
-# all tests but those of test-compiled, which would make it too long to be run before each commit
+# all tests but those of test-slow, which would make it too long to be run before each commit
 test: typecheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not compiled'
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not compiled'
 
-# what XLA makes of every loss in every setting: to be run after a change of a loss
-test-compiled: venv
-	.venv/bin/python -m pytest --numprocesses=2 --dist=load -m compiled tests/losses
+# what XLA makes of every loss in every setting and of a training step, trainings that are killed, benchmarks
+test-slow: venv
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'slow or compiled'
 
 typecheck: venv
 	.venv/bin/python -m mypy
@@ -74,10 +74,10 @@ coverage: venv
 docs: venv-docs
 	.venv-docs/bin/python -m mkdocs build --strict
 
-# all tests in the second supported set of versions, trainings with tensorflow-addons among them, and what either set reads
+# the tests in the second supported set of versions, trainings with tensorflow-addons among them, and what either set reads
 # of the other, where .venv is there too; what needs newer packages is skipped, and says so
 test-addons: venv-addons
-	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE)
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow'
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

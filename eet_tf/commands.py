@@ -40,6 +40,11 @@ class Complaints:
     def __init__(self):
         self._texts: list[str] = []
 
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing is wrong so far."""
+        return not self._texts
+
     def add(self, text: str) -> None:
         """One more; a text that is already there is not said twice."""
         if text not in self._texts:

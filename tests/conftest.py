@@ -46,8 +46,23 @@ class _Interpreter:
         self._process.kill()
 
 
+COMPILED = ("test_compiled.py", "test_compilation.py")
+SLOW = ("test_workers.py", "test_resume.py", "test_benchmark.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that of two processes none is left with one of them at the end."""
+    """Marks the files that `make test` leaves to `make test-slow`.
+
+    The longest files come first, so that of two processes none is left with one of them at the end.
+    """
+    for item in items:
+        if item.path.name in COMPILED:
+            item.add_marker(pytest.mark.compiled)
+        elif item.path.parent.name == "benchmarks" or (
+            item.path.parent.name == "end_to_end" and item.path.name in SLOW
+        ):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.parent.name != "end_to_end")
 
 

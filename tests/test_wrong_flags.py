@@ -110,6 +110,7 @@ COMMANDS = {
             "k": NO_COUNT,
             "catalog_storage": NO_ENUM,
             "scann_in_graph": NO_BOOL,
+            "image_size": ["0", "-1", "33", "abc", "1.5"],
         },
     ),
     "export/build_index.py": (

@@ -226,7 +226,8 @@ def _checked() -> tuple:
 
     complaints = _complaints()
     is_cut = 0 <= FLAGS.seed < 2**32 and 0 <= FLAGS.hold_out < 1  # else what is held out is not known
-    catalogs = complaints.check(_catalogs) if is_cut else None
+    is_there = complaints.are_none or FLAGS.dataset != "synthetic"  # photos are not drawn for nothing
+    catalogs = complaints.check(_catalogs) if is_cut and is_there else None
     sampler = attributes = None
     if catalogs is not None:
         sampler = complaints.check(_sampler, catalogs[0])

@@ -346,7 +346,7 @@ def refusals(shop, run_script, tmp_path_factory):
     "wrong, patterns",
     {
         "no index": (r"empty'", r"manifest\.json is missing"),
-        "no photos": (r"`photo_root` must be .*none', which is no folder", "--photo_root"),
+        "no photos": ("--photo_root must be there", r"none, which does not exist"),
         "other photos": (r"`photo_root` must be .*in which there is no '", "--photo_root"),
         "port in use": (r"`port` must be free .*Address already in use", "another port"),
         "no address": (r"--host=1\.2\.3\.4",),

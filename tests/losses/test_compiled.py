@@ -28,7 +28,6 @@ from eet_tf.losses.base import MetricLoss, Remembered
 from tests import reference_gradients
 from tests.rounding import tensor_float_32  # noqa: F401
 
-pytestmark = pytest.mark.compiled
 NUM_ATTRIBUTES, NUM_REMEMBERED = 6, 48
 CHOICES = {
     EETLoss: {
