@@ -34,7 +34,7 @@ class Complaints:
     Traceback (most recent call last):
         ...
     eet_tf.commands.CommandError: --seed must be from 0 to 4294967295. Received: --seed=-1.
-    --ks must be whole numbers from 1 to 999999999 with commas between. Received: --ks=1,abc.
+    --ks must be whole numbers from 1 to 999999999 with commas between, none twice. Received: --ks=1,abc.
     """
 
     def __init__(self):
@@ -100,10 +100,10 @@ class Complaints:
 
     def whole_numbers(self, flag: str, texts: Sequence[str]) -> tuple[int, ...]:
         """The texts as whole numbers; complains unless there is one at least, and all are positive."""
-        if texts and all(map(_WHOLE_NUMBER.fullmatch, texts)):
+        if texts and all(map(_WHOLE_NUMBER.fullmatch, texts)) and len(set(texts)) == len(texts):
             return tuple(map(int, texts))
         self.add(
-            f"--{flag} must be whole numbers from 1 to 999999999 with commas between. "
+            f"--{flag} must be whole numbers from 1 to 999999999 with commas between, none twice. "
             f"Received: --{flag}={','.join(texts)}."
         )
         return ()

@@ -157,15 +157,3 @@ def apply_gradients(optimizer, gradients, variables) -> None:
     if KERAS_2 and scales_loss(optimizer):
         gradients = optimizer.get_unscaled_gradients(gradients)
     optimizer.apply_gradients(zip(gradients, variables))
-
-
-def mean_loss(loss: keras.losses.Loss, labels: tf.Tensor, embeddings: tf.Tensor, num_replicas: int) -> tf.Tensor:
-    """A Keras loss averaged over this replica's batch.
-
-    Keras 3 averages by calling the loss, which knows which anchors count, and divides by the number of replicas. A
-    loss of Keras 2 refuses to be called in a training step of one's own.
-    """
-    if KERAS_2:
-        values = loss.call(labels, embeddings)
-        return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
-    return loss(labels, embeddings) * num_replicas

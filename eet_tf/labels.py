@@ -7,13 +7,13 @@ import numpy as np
 _INTEGERS = (int, np.integer, np.bool_)
 _STRINGS = (str, bytes)
 _MISSING = ("NAType", "NaTType")  # of pandas, which need not be installed
-_EXACT = 2**53  # floating-point numbers from here on stand for several integers each
 
 
 def check_labels(argument: str, values, num_rows: int | None = None, may_be_empty: bool = False) -> np.ndarray:
     """Returns labels as a flat array of exact integers or of strings, or says which row holds none.
 
-    Floating-point numbers are taken where each is a whole number below 2^53. Bytes, as TensorFlow has strings, become
+    Floating-point numbers are taken where each is a whole number that its type tells from the next: below 2^53 for
+    float64, 2^24 for float32. Bytes, as TensorFlow has strings, become
     strings.
 
     Args:
@@ -99,7 +99,8 @@ def _whole(argument: str, numbers: np.ndarray) -> np.ndarray:
     missing = np.flatnonzero(np.isnan(numbers))
     if missing.size:
         raise _refusal(argument, missing[0], np.nan, is_of_pandas=True)
-    wrong = np.flatnonzero((numbers != np.round(numbers)) | (np.abs(numbers) >= _EXACT))
+    limit = 2.0 ** (np.finfo(numbers.dtype).nmant + 1)  # from here on a number stands for several integers
+    wrong = np.flatnonzero((numbers != np.round(numbers)) | (np.abs(numbers) >= limit))
     if wrong.size:
         raise ValueError(
             f"`{argument}` must be integers or strings. Received: {argument}[{wrong[0]}]={float(numbers[wrong[0]])!r}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import numbers
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -100,7 +101,9 @@ class MetricLearner(keras.Model):
             optimizer: a Keras optimizer or its name.
             loss: a loss of labels `[B]` and embeddings `[B, D]`, e.g. `EETLoss()`, or of both heads,
                 `SoftBinomialDevianceLoss()`; or a function of them that returns the loss of each photo `[B]` or their
-                mean, or the name of a loss of Keras.
+                mean, or the name of a loss of Keras. Where replicas share a batch, a function may get no photos at all,
+                and must ask a Keras loss by its `call(labels, embeddings)`: calling it as a function divides by the
+                number of replicas.
             attribute_loss: a loss of attributes and logits, `[B, A]` each, e.g. `AttributeLoss()`. It is added to the
                 loss and logged as `attributes`. Without one an attribute head stays as it is, and Keras warns of it.
             attribute_weight: what `attribute_loss` is multiplied by, default 1. [base]
@@ -170,14 +173,14 @@ class MetricLearner(keras.Model):
 
     def _check_numbers(self, attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution) -> None:
         """The arguments of `compile` that are neither losses nor metrics."""
-        if microbatch is not None and microbatch < 1:
+        if microbatch is not None and (not isinstance(microbatch, numbers.Integral) or microbatch < 1):
             raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
         if microbatch is not None and compilation.input_shape(self.embedder) is None:
             raise ValueError(
                 "`microbatch` must be None where the embedder does not know the shape of its images: make it a "
                 f"functional model. Received: microbatch={microbatch}."
             )
-        if attribute_weight < 0:
+        if not attribute_weight >= 0:
             raise ValueError(f"`attribute_weight` must be 0 or more. Received: attribute_weight={attribute_weight}.")
         if jit_compile not in (True, False, "auto"):
             raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}.")
@@ -236,6 +239,11 @@ class MetricLearner(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         """The loss and its terms, as running means over an epoch, and the metrics that `compile` was given."""
         return [self._total, *self._logged.means.values(), *[each.metric for each in self._logged.measurements]]
+
+    @property
+    def measures_more(self) -> bool:
+        """Whether `compile` was given metrics."""
+        return bool(self._logged.measurements)
 
     def _results(self) -> dict:
         """What a step returns."""
@@ -371,7 +379,8 @@ class MetricLearner(keras.Model):
         per_anchor, terms = self._metric_terms(targets, outputs, memory)
         if self._attribute_loss is not None:
             attributes, logits = entry_of("y_true", targets, "attributes"), entry_of("y_pred", outputs, "attributes")
-            terms["attributes"] = self._attribute_weight * self._attribute_loss.call(attributes, logits)
+            values = self._attribute_weight * self._attribute_loss.call(attributes, logits)
+            terms["attributes"] = _of_photos(values, outputs["embedding"])
             per_anchor += terms["attributes"]
         self._total.update_state(per_anchor)
         for name, values in terms.items():
@@ -387,10 +396,11 @@ class MetricLearner(keras.Model):
         """The loss of each anchor, all the mean where the loss is not one of this package, and the terms by name."""
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
         if isinstance(self._metric_loss, FunctionLoss):
-            return tf.broadcast_to(self._metric_loss.call(labels, embeddings), tf.shape(embeddings)[:1]), {}
+            return _of_photos(self._metric_loss.call(labels, embeddings), embeddings), {}
         if not isinstance(self._metric_loss, MetricLoss):
-            mean = compat.mean_loss(self._metric_loss, labels, embeddings, replicas.num_replicas())
-            return tf.fill(tf.shape(embeddings)[:1], tf.cast(mean, tf.float32)), {}
+            # `call`: calling it rounds labels to float32 and divides a vector by the replicas (Keras 3), or is
+            # refused in a training step of one's own (Keras 2)
+            return _of_photos(self._metric_loss.call(labels, embeddings), embeddings), {}
         if self._metric_loss.uses_attributes:
             terms = self._metric_loss.terms(targets, outputs, memory)
         else:
@@ -429,6 +439,13 @@ def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: kera
         )
 
 
+def _of_photos(values: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+    """A loss of each photo as it is, `[B]`; a mean over them as that of each, so that no photos give no number."""
+    values = tf.cast(values, tf.float32)
+    values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank else values
+    return tf.broadcast_to(values, tf.shape(embeddings)[:1])
+
+
 def _names_of_terms(loss: MetricLoss, embedder: keras.Model) -> tuple[str, ...]:
     """The names that `loss.terms` returns, of an embedder that may have no shape before its first call."""
     if compilation.input_shape(embedder) is None:
@@ -439,9 +456,10 @@ def _names_of_terms(loss: MetricLoss, embedder: keras.Model) -> tuple[str, ...]:
 
 
 def _with_a_photo(network: Callable) -> Callable:
-    """A network that takes an image of zeros where a replica has no photo, and forgets what comes of it.
+    """A network that takes an image of zeros where a replica has no photo, and gives no output for it.
 
-    Convolutions on CPUs fail without an image, and the statistics of batch normalisation become NaN.
+    Convolutions on CPUs fail without an image, and the statistics of batch normalisation become NaN. What the layers
+    keep of that image, such as such statistics or a loss of an activation, is not undone.
 
     Args:
         network: images -> (outputs, losses of the layers).

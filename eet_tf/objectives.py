@@ -74,8 +74,11 @@ class Measurement:
         """Takes a batch."""
         if self._function is None:
             self.metric.update_state(labels, embeddings)
-        else:
-            self.metric.update_state(self._function(labels, embeddings))
+            return
+        values = tf.convert_to_tensor(self._function(labels, embeddings))
+        if not values.shape.rank:  # a mean counts for each photo, and of no photos for nothing
+            values = tf.fill(tf.shape(embeddings)[:1], values)
+        self.metric.update_state(values)
 
 
 def as_measurements(argument: str, metrics: Sequence | None, taken: Sequence[str]) -> list[Measurement]:
@@ -108,6 +111,8 @@ def _measurement(argument: str, metric) -> Measurement:
             raise _no_metric(argument, metric) from None
     if isinstance(found, keras.metrics.Metric):
         return Measurement(found)
+    if isinstance(found, keras.losses.Loss):
+        return Measurement(keras.metrics.Mean(name=found.name), found.call)  # a call divides by the replicas
     if not callable(found) or isinstance(found, type):
         raise _no_metric(argument, metric)
     name = metric if isinstance(metric, str) else getattr(found, "__name__", type(found).__name__)

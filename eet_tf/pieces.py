@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
-from eet_tf import compat
+from eet_tf import compat, plans
 
 
 def gradients(
@@ -79,15 +79,31 @@ def _embedded(embedder: keras.Model, network: Callable, pieces: tf.Tensor, num_i
 
 
 def _in_pieces(rows: tf.Tensor, microbatch: int) -> tf.Tensor:
-    """`[B, ...]` -> `[N, M, ...]`, filled up with the first rows."""
-    size = rows.shape[0]
-    if size is None or size % microbatch:
-        size = tf.shape(rows)[0] if size is None else size
-        rows = tf.gather(rows, tf.range(-(-size // microbatch) * microbatch) % tf.maximum(size, 1))
+    """`[B, ...]` -> `[N, M, ...]`, filled up with the first rows; one piece of zeros where there is no row."""
+    if not rows.shape[0] or rows.shape[0] % microbatch:
+        size = tf.shape(rows)[0]
+        places = tf.range(_filled(size, microbatch))
+
+        def filled():
+            return tf.gather(rows, places % tf.maximum(size, 1))
+
+        def zeros():
+            return tf.zeros(tf.concat([[microbatch], tf.shape(rows)[1:]], axis=0), rows.dtype)
+
+        if rows.shape[0] or plans.is_compiled():  # to XLA both ways would have to give one shape
+            rows = filled()
+        else:
+            rows = tf.cond(size > 0, lambda: tf.cond(size % microbatch > 0, filled, lambda: rows), zeros)
     return tf.reshape(rows, tf.concat([[-1, microbatch], tf.shape(rows)[1:]], axis=0))
+
+
+def _filled(size: tf.Tensor, microbatch: int) -> tf.Tensor:
+    """How many rows whole pieces have, one piece at least."""
+    return tf.maximum(-(-size // microbatch), 1) * microbatch
 
 
 def _filled_with_zeros(slopes: tf.Tensor, microbatch: int) -> tf.Tensor:
     """`[B, D]` -> `[N, M, D]`, filled up with zeros: what is in the network a second time has no slope."""
-    slopes = tf.pad(slopes, [[0, -tf.shape(slopes)[0] % microbatch], [0, 0]])
+    size = tf.shape(slopes)[0]
+    slopes = tf.pad(slopes, [[0, _filled(size, microbatch) - size], [0, 0]])
     return tf.reshape(slopes, [-1, microbatch, slopes.shape[-1]])

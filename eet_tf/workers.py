@@ -48,12 +48,17 @@ def fit(
         The logs of every epoch, the same on every worker but for what its callbacks add.
 
     Raises:
-        ValueError: if it is called within a strategy's scope.
+        ValueError: if it is called within a strategy's scope, or the learner was compiled with metrics.
         tf.errors.OpError: if another worker is gone; see `is_loss_of_worker`.
         MemoryError: if a batch does not fit into the memory of a device.
     """
     if tf.distribute.has_strategy():
         raise ValueError("`workers.fit` must be called outside the scope of the strategy that made the learner.")
+    if learner.measures_more:
+        raise ValueError(
+            "`metrics` must be left out of `compile` where several workers train: they would be averaged over workers, "
+            "which is right for a mean alone. Measure the saved embedder instead."
+        )
     strategy = learner.distribute_strategy
     batches = iter(strategy.distribute_datasets_from_function(_dataset_function(dataset_of_part)))
     names = [metric.name for metric in learner.metrics]

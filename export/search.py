@@ -57,7 +57,7 @@ def _embed(embedder, photos: list[bytes]):
     complaints = commands.Complaints()
     for file, photo, fine in zip(FLAGS.query, photos, is_image):
         if not fine:
-            why = reasons.of_bytes(photo)
+            why = reasons.without_command(reasons.of_bytes(photo))
             complaints.add(f"--query must be a JPEG, PNG, WebP, BMP or GIF. Received: --query={file}: {why}.")
     complaints.end()
     return embeddings

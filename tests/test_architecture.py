@@ -53,7 +53,7 @@ MODULES = {
     "data.sampling": (1, {".labels", "numpy"}),
     "batches": (0, {"numpy", "tensorflow"}),
     "objectives": (0, {"keras", "tensorflow"}),
-    "pieces": (1, {".compat", "keras", "tensorflow"}),
+    "pieces": (1, {".compat", ".plans", "keras", "tensorflow"}),
     "pairwise": (1, {".plans", ".precision", "tensorflow"}),
     "thumbnails": (1, {".data.reading", ".data.reasons", "PIL"}),  # the former where a photo is shown
     "ranking": (1, {".plans", ".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
@@ -73,7 +73,7 @@ MODULES = {
     "data.fine_grained": (2, {".data.attributes", ".data.catalog", ".data.lists", "numpy", "scipy"}),
     "data.augment": (2, {".arguments", "tensorflow"}),
     "data.answers": (2, {".data.catalog", "numpy"}),
-    "data.folders": (2, {".data.catalog", ".terminal"}),
+    "data.folders": (2, {".data.catalog", ".data.reasons", ".terminal"}),
     "data.lists": (2, {".data.catalog", ".data.values"}),
     "data.pipeline": (
         2,
@@ -162,11 +162,14 @@ MODULES = {
     ),
     "audit.prints": (6, {".data.reading", ".data.reasons", "numpy"}),  # the former where photos are read
     "convert": (6, {"._lazy"}),
-    "convert.__main__": (6, {".convert.conversion", ".data.benchmarks", ".data.catalog", ".terminal"}),
+    "convert.__main__": (
+        6,
+        {".commands", ".convert.conversion", ".data.benchmarks", ".data.catalog", ".data.folders", ".terminal"},
+    ),
     "convert.conversion": (
         6,
         {
-            *(".data.catalog", ".data.limits", ".data.reading", ".data.reasons", ".files"),
+            *(".data.catalog", ".data.folders", ".data.limits", ".data.reading", ".data.reasons", ".files"),
             *("PIL", "numpy", "pillow_heif"),
         },
     ),

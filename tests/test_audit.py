@@ -539,6 +539,20 @@ def test_a_test_split_in_which_nothing_can_be_found_blocks(drawn, singles):
     assert audit_catalog(dataclasses.replace(catalog, splits=splits)).finding("no_answers") is None
 
 
+def test_a_validation_split_without_answers_blocks_and_a_photo_in_no_split_is_not_measured(drawn):
+    rows = np.unique(drawn.labels, return_index=True)[1]
+    splits = np.where(drawn.labels < 20, "train", "")
+    splits[rows[20:22]] = "val"
+    result = audit_catalog(Catalog(drawn.paths, drawn.skus, splits=splits, root=drawn.root))
+    assert "split 'validation'" in result.finding("no_answers").title and result.blocks
+    assert [group for group in result.finding("cannot_be_found").groups] == [(rows[20],), (rows[21],)]
+
+
+def test_a_copy_in_no_split_is_not_across_splits(rows, tmp_path):
+    plant(rows, tmp_path / "photos", 0, "again.jpg", split="")
+    assert kinds(audited(rows, tmp_path / "photos")) == ["copies"]
+
+
 def test_unknown_flags_are_usage_errors(capsys):
     for flags in (["--dataset=nothing"], ["--examples_per_class=many"], ["--no_such_flag"]):
         with pytest.raises(SystemExit) as ended:

@@ -189,7 +189,7 @@ def test_a_converted_photo_takes_no_other_ones_name(folder, tmp_path):
 def test_unusable_output_folders_are_refused(folder, tmp_path, place):
     PICTURE.save(folder / "a.png")
     (tmp_path / "file").write_text("")
-    with pytest.raises(CatalogError, match="`output_dir` must .* Received: output_dir="):
+    with pytest.raises(ValueError, match="`output_dir` must .* Received: output_dir="):
         convert_catalog(catalog_of(folder), tmp_path / place)
 
 
@@ -203,11 +203,62 @@ def test_the_command(folder, tmp_path, capsys):
     (folder / "b.png").write_text("text")
     assert main(flags) == 1
     assert f"{folder}/catalog.csv:3: '{folder}/b.png': a text, not a photo\n" in capsys.readouterr().out
-    assert main([flags[0], f"--output_dir={folder}"]) == 1
+    assert main([flags[0], f"--output_dir={folder}"]) == 2
     assert main([f"--data_dir={tmp_path}/none", flags[1]]) == 1
     with pytest.raises(SystemExit):
         main([])
     assert capsys.readouterr().err.count("error: ") == 3
+
+
+def test_an_output_that_cannot_be_written_to_is_refused_before_photos_are_read(folder, tmp_path, capsys, monkeypatch):
+    PICTURE.save(folder / "a.tif")
+    (folder / "catalog.csv").write_text("path,sku\na.tif,mug\n", encoding="utf-8")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("eet_tf.data.reading.survey_files", lambda *_: pytest.fail("photos were read"))
+    for place in (tmp_path / "file", tmp_path / "file" / "below", folder / "inside"):
+        assert main([f"--data_dir={folder}", f"--output_dir={place}"]) == 2
+        assert capsys.readouterr().err.startswith("error: `output_dir` must ")
+
+
+def test_a_list_that_cannot_hold_the_catalogue_is_refused(folder, tmp_path):
+    PICTURE.save(folder / "a.png")
+    with_roles = Catalog(["a.png"], ["mug"], roles=["query"], root=str(folder))
+    with pytest.raises(CatalogError, match="queries or gallery"):
+        convert_catalog(with_roles, tmp_path / "new")
+    clashing = Catalog(["a.png"], ["mug"], attributes={"split": ["x"], "colour": ["red"]}, root=str(folder))
+    with pytest.raises(CatalogError, match="attributes named 'split'"):
+        convert_catalog(clashing, tmp_path / "new")
+
+
+def test_photos_of_paths_that_are_one_file_get_files_of_their_own(folder, tmp_path):
+    PICTURE.save(folder / "a.tif")
+    catalog = Catalog(["a.tif", "./a.tif"], ["mug", "cup"], root=str(folder))
+    result = convert_catalog(catalog, tmp_path / "new")
+    assert result.num_converted == 2
+    converted = load_csv(result.list_file)
+    assert converted.skus.tolist() == ["mug", "cup"]
+
+
+def test_folders_go_by_the_rules_of_training(tmp_path, capsys):
+    """Tools' folders are no products, a JPEG without an ending is a photo, and raw files are no TIFF."""
+    shop = tmp_path / "shop"
+    for name in (
+        "mug/a.jpg",
+        "mug/b",
+        "mug/deep/c.tif",
+        "mug/@eaDir/t.jpg",
+        "#recycle/old.jpg",
+        "mug/raw.dng",
+        "d.tif",
+    ):
+        (shop / name).parent.mkdir(parents=True, exist_ok=True)
+        PICTURE.save(shop / name, "TIFF" if name.endswith((".tif", ".dng")) else "JPEG")
+    assert load_folder_of_any_kind(str(shop)).paths.tolist() == ["mug/a.jpg", "mug/b", "mug/deep/c.tif"]
+    assert main(["--dataset=folder", f"--data_dir={shop}", f"--output_dir={tmp_path / 'new'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 photos converted, 2 as they were." in printed
+    assert "1 beside the products' folders: d.tif" in printed
+    assert "1 camera's raw file, to be exported as JPEG: mug/raw.dng" in printed
 
 
 def test_the_command_is_a_module(tmp_path):

@@ -31,12 +31,29 @@ TRAININGS = {
     "keras": lambda: {"loss": EETLoss(symmetric_margin=True)},
     "keras_of_attributes": lambda: {"loss": AttributeLoss()},
     "learner_compiled_with_memory": lambda: {"loss": TripletLoss(), "memory_size": 6, "jit_compile": True},
+    "learner_in_pieces": lambda: {"loss": EETLoss(), "microbatch": 2},
+    "learner_of_means": lambda: {"loss": MeanLength(), "attribute_loss": mean_error, "metrics": [mean_length]},
     "learner_of_two_heads": lambda: {
         "loss": SoftBinomialDevianceLoss(negative_cost=2.0, granularity="predictions"),
         "attribute_loss": AttributeLoss(),
         "attribute_weight": 0.5,
     },
 }
+
+
+def mean_length(labels, embeddings):
+    return tf.reduce_mean(tf.reduce_sum(tf.square(embeddings), axis=1) / tf.cast(labels, tf.float32))
+
+
+def mean_error(attributes, predictions):
+    return tf.reduce_mean(tf.square(tf.cast(attributes, tf.float32) - predictions))
+
+
+class MeanLength(keras.losses.Loss):
+    """A loss of somebody else's that takes the mean itself."""
+
+    def call(self, y_true, y_pred):
+        return mean_length(y_true, y_pred)
 
 
 def make_embedder(has_two_heads):

@@ -28,7 +28,7 @@ NO_ENUM = ["nonsense", ""]
 NO_SHARE = ["-0.1", "1.1", "nan", "abc"]
 NO_WEIGHT = ["-1", "nan", "inf", "abc", ""]
 NO_COUNT = ["0", "-1", "abc", "1.5", ""]
-NO_KS = ["", "0", "-1", "1,abc", "1.5", "1,,2", "\u0663", "10000000000"]
+NO_KS = ["", "1,1", "0", "-1", "1,abc", "1.5", "1,,2", "\u0663", "10000000000"]
 NO_INDEX = ["", "{gone}", "{folder}", "{file}"]
 
 # Of each command: flags that make it work, and wrong values of every flag.

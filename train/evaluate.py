@@ -38,11 +38,17 @@ flags.DEFINE_string("output", None, "Where figures are written; by default evalu
 
 
 def _embeddings(embedder, catalog):
+    import tensorflow as tf
+
     from eet_tf import data
     from eet_tf.evaluation import embed
 
     print(f"Embedding {len(catalog):,} photos.", flush=True)
-    return embed(embedder, data.gallery_dataset(catalog, embedder.input_shape[1]), verbose=1)
+    try:
+        return embed(embedder, data.gallery_dataset(catalog, embedder.input_shape[1]), verbose=1)
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        data.check_photos([catalog])  # says which cannot be read, and why
+        raise
 
 
 def _whitening(embedder, catalog):

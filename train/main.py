@@ -232,7 +232,7 @@ def _checked() -> tuple:
     if catalogs is not None:
         sampler = complaints.check(_sampler, catalogs[0])
         attributes = complaints.given("attributes", ",".join(FLAGS.attributes), lambda _: _attributes(catalogs[0]))
-        for catalog, name in zip(catalogs[1:], ("the photos held out", "the split 'test'")):
+        for catalog, name in zip(catalogs[1:], ("what chooses the best epoch", "the split 'test'")):
             if catalog is not None:
                 complaints.check(check_answers, catalog, name)
     complaints.end()
@@ -593,7 +593,7 @@ def _naming_photos(catalogs):
     try:
         try:
             yield
-        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, FileNotFoundError):
             data.check_photos([catalog for catalog in catalogs if catalog is not None])
             raise
     except data.CatalogError as error:

@@ -20,6 +20,7 @@ from eet_tf.data.catalog import Catalog
 EXAMPLES_PER_CLASS = 4  # as train/main.py has it
 _MOST_PLACES = 6  # of copies, that are told
 _FLOAT_SKU = re.compile(r"\d+\.0")
+_MEASURED = ("validation", "test")
 _MOST_FLOAT_SKUS = 100  # shown one by one
 LEAST_SIDE = 32  # pixels; no copy of a smaller photo is found either
 MOST_ELONGATED = 4.0  # the longer side over the shorter: squashed to a square, little is left of the latter
@@ -97,7 +98,7 @@ def audit_catalog(
     - photos that cannot be read (JPEG, PNG, BMP, GIF and WebP can),
     - products to learn from with a single photo, or fewer than two products,
     - products that are in two splits: figures would not be of unseen products,
-    - a split `"test"` in which no photo has another of its product.
+    - a split `"test"` or `"validation"` in which no photo has another of its product.
 
     To be looked at, since only a person can say what is right:
 
@@ -234,7 +235,8 @@ def _small_products(catalog: Catalog, is_training: np.ndarray, examples_per_clas
 
 
 def _cannot_be_found(catalog: Catalog, is_training: np.ndarray) -> Finding | None:
-    groups = _products(catalog, ~is_training, 1, 1)
+    measured = [np.asarray(catalog.splits == name, bool) for name in _MEASURED] if catalog.splits is not None else []
+    groups = [group for among in measured for group in _products(catalog, among & ~is_training, 1, 1)]
     return _finding(
         "cannot_be_found",
         "{n} product{s} to test on {has} a single photo",
@@ -245,15 +247,16 @@ def _cannot_be_found(catalog: Catalog, is_training: np.ndarray) -> Finding | Non
 
 
 def _no_answers(catalog: Catalog) -> Finding | None:
-    """Nothing to measure in "test"."""
+    """Nothing to measure in what is measured."""
     if catalog.splits is None:
         return None
-    rows = np.flatnonzero(catalog.splits == "test")
-    if not len(rows) or has_answers(catalog.take(rows)):
+    parts = {name: np.flatnonzero(catalog.splits == name) for name in _MEASURED}
+    empty = {name: rows for name, rows in parts.items() if len(rows) and not has_answers(catalog.take(rows))}
+    if not empty:
         return None
-    title = "No photo of the split 'test' has another of its product that a search could find"
+    title = f"No photo of the split {' or '.join(map(repr, empty))} has another of its product that a search could find"
     advice = "Training would have nothing to measure. Add photos, or leave the split out of the list."
-    return _finding("no_answers", title, advice, [rows], [""], blocks=True)
+    return _finding("no_answers", title, advice, list(empty.values()), [f"the split {name!r}" for name in empty], True)
 
 
 def _shared_products(catalog: Catalog) -> Finding | None:
@@ -318,7 +321,7 @@ def _copies(catalog: Catalog, groups: list[np.ndarray]) -> list[Finding | None]:
     """Near copies: a group counts once, as the worst that it is."""
     kinds: dict[str, list[np.ndarray]] = {"split": [], "product": [], "same": []}
     for rows in groups:
-        in_splits = 1 if catalog.splits is None else len(set(catalog.splits[rows].tolist()))
+        in_splits = 1 if catalog.splits is None else len(set(catalog.splits[rows].tolist()) - {""})
         products = len(set(catalog.labels[rows].tolist()))
         kinds["split" if in_splits > 1 else "product" if products > 1 else "same"].append(rows)
     notes = {kind: [_copies_note(catalog, rows) for rows in found] for kind, found in kinds.items()}

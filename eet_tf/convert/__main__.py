@@ -2,7 +2,8 @@
 
 python -m eet_tf.convert --dataset=csv --data_dir=photos/catalog.csv --output_dir=converted
 
-Ends with 0 if all photos can now be trained on, with 1 if some could not be converted, with 2 if it was called wrongly.
+Ends with 0 if all photos can now be trained on, with 1 if some could not be converted or the catalogue must be mended,
+with 2 if it was called wrongly.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from eet_tf.commands import os_error_text
 from eet_tf.convert.conversion import Conversion, convert_catalog, load_folder_of_any_kind
 from eet_tf.data.benchmarks import LOADERS, load_dataset
 from eet_tf.data.catalog import CatalogError
+from eet_tf.data.folders import scan_folder
 from eet_tf.terminal import open_door
 
 
@@ -52,9 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         catalog = (
             load_folder_of_any_kind(parsed.data_dir) if is_folder else load_dataset(parsed.dataset, parsed.data_dir)
         )
+        if is_folder and (note := scan_folder(parsed.data_dir).with_convertible().note()):
+            print(note)
         result = convert_catalog(catalog, parsed.output_dir, _show_progress)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {os_error_text(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1 if isinstance(error, CatalogError) else 2
     _say(result)
     return int(bool(result.failed))

@@ -18,13 +18,11 @@ from PIL import Image, ImageOps
 from eet_tf import files
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.folders import scan_folder
 from eet_tf.data.limits import MAX_PIXELS
 
 LIST = "catalog.csv"
-_ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"),
-    *(".heic", ".heif", ".hif", ".avif", ".tif", ".tiff", ".jp2", ".j2k", ".psd", ".ico", ".jxl"),
-)
+_COLUMNS = ("sku", "category", "split")
 _QUALITY = 95  # of JPEGs
 
 
@@ -46,24 +44,15 @@ class Conversion:
 
 
 def load_folder_of_any_kind(data_dir: str) -> Catalog:
-    """One folder per sku, as `load_folder`, with photos of kinds that are still to be converted.
-
-    Args:
-        data_dir: the folder. Files in folders within a product's are its photos too; hidden ones are passed over.
+    """One folder per sku, by the rules of `load_folder`, with photos of kinds that are still to be converted.
 
     Raises:
-        CatalogError: if there is no such folder or no photo in it.
+        CatalogError: if there is no such folder or no photo in it, or something in it cannot be read.
     """
-    if not os.path.isdir(data_dir):
-        raise CatalogError(f"`data_dir` must be a folder with one folder per sku. Received: data_dir={data_dir!r}.")
-    rows = []
-    for place, folders, names in os.walk(data_dir):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(place, data_dir)
-        shown = [name for name in sorted(names) if not name.startswith(".") and name.lower().endswith(_ENDINGS)]
-        rows += [(os.path.join(below, name), below.split(os.sep)[0]) for name in shown if below != os.curdir]
-    paths, skus = zip(*rows) if rows else ((), ())
-    return Catalog(paths, skus, root=data_dir, source=data_dir)
+    found = scan_folder(data_dir).with_convertible()
+    if not found.paths:
+        raise CatalogError(f"{data_dir} lists no photos in folders of products. {found.note()}".rstrip())
+    return Catalog(found.paths, found.skus, root=data_dir, source=data_dir)
 
 
 def convert_catalog(
@@ -85,7 +74,8 @@ def convert_catalog(
         progress: called now and then with the number of photos looked at.
 
     Raises:
-        CatalogError: if `output_dir` lies in the catalogue's folder or is a file.
+        ValueError: if `output_dir` lies in the catalogue's folder or cannot be written to.
+        CatalogError: if the list could not hold all of the catalogue: roles, or attributes named as its columns are.
 
     Example:
 
@@ -100,6 +90,7 @@ def convert_catalog(
     from eet_tf.data.reading import survey_files  # the one decoder, which loads TensorFlow
 
     _check_output(catalog, output_dir)
+    _check_columns(catalog)
     unread = survey_files(catalog.files.tolist(), 1, lambda row, decoded: None, progress)
     targets = [os.path.join(output_dir, name) for name in _names(catalog)]
     made: dict[int, str] = {}
@@ -128,25 +119,43 @@ class _CannotConvertError(Exception):
 
 def _check_output(catalog: Catalog, output_dir: str | os.PathLike) -> None:
     root, output = os.path.realpath(catalog.root), os.path.realpath(output_dir)
-    if os.path.exists(output) and not os.path.isdir(output):
-        raise CatalogError(f"`output_dir` must be a folder. Received: output_dir={os.fspath(output_dir)!r}, a file.")
+    why = files.why_no_folder(output)
+    if why:
+        raise ValueError(f"`output_dir` must be a folder. Received: output_dir={os.fspath(output_dir)!r}, {why}.")
     if os.path.commonpath([root, output]) == root:
-        raise CatalogError(
+        raise ValueError(
             "`output_dir` must lie outside of the catalogue's folder, whose photos stay as they are. Received: "
             f"output_dir={os.fspath(output_dir)!r}, which is in {root!r}."
         )
 
 
+def _check_columns(catalog: Catalog) -> None:
+    if catalog.roles is not None and (catalog.roles != "").any():
+        raise CatalogError(
+            f"{catalog.source} has photos that are queries or gallery, which a CSV cannot say. Convert its photos one "
+            "folder at a time with --dataset=folder."
+        )
+    clashing = sorted({"path", *_COLUMNS} & catalog.attributes.keys())
+    if clashing:
+        raise CatalogError(
+            f"{catalog.source} has attributes named {', '.join(map(repr, clashing))}, as the columns of a list are. "
+            "Rename them."
+        )
+
+
 def _names(catalog: Catalog) -> list[str]:
     """Where each photo goes, without the ending that conversion adds; one from elsewhere gets a folder of its own."""
-    names = []
+    names: list[str] = []
+    taken: set[str] = set()
     for path in catalog.paths.tolist():
         name = os.path.normpath(os.path.relpath(path, catalog.root or os.curdir) if os.path.isabs(path) else path)
         if name.split(os.sep)[0] == os.pardir:
             digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
             name = os.path.join("elsewhere", digest, os.path.basename(path))
+        if name in taken:  # `a.jpg` and `./a.jpg`, which are two photos to a catalogue
+            name = os.path.join("again", str(len(names)), name)
+        taken.add(name)
         names.append(name)
-    taken = set(names)
     return [f"{name}.converted" if taken & {f"{name}.jpg", f"{name}.png"} else name for name in names]
 
 

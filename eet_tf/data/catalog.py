@@ -337,8 +337,15 @@ class Catalog:
         return self
 
     def without_singles(self) -> Catalog:
-        """The catalogue without the products that have only one photo."""
-        return self.take(np.bincount(self.labels)[self.labels] >= 2)
+        """The catalogue without the products that have only one photo.
+
+        Raises:
+            CatalogError: if none is left.
+        """
+        has_pair = np.bincount(self.labels)[self.labels] >= 2
+        if not has_pair.any():
+            raise CatalogError(f"{self.source}: no product has two photos, so none is left. Add photos.")
+        return self.take(has_pair)
 
 
 def missing_photos(root: str, paths: Iterable[str], places: Iterable[str]) -> list[str]:

@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from eet_tf.data import reasons
 from eet_tf.data.catalog import CatalogError
 from eet_tf.terminal import escaped, is_utf8
 
 _PHOTO_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif")
-_CONVERTED = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".tif": "TIFF", ".tiff": "TIFF"}
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
-)
+_CONVERTED = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".avif": "AVIF", ".tif": "TIFF", ".tiff": "TIFF"}
+_TO_CONVERT = "to be converted with python -m eet_tf.convert"
 _BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # their lengths
 # of NAS devices, operating systems and archives; what begins with a dot is passed over too
 _OF_TOOLS = {
@@ -26,6 +25,7 @@ _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 _TOOL = "hidden or of a tool"
 _BESIDE = "beside the products' folders"
 _NO_PHOTO = "of another kind"
+_RAW = "camera's raw file, to be exported as JPEG"
 _NOWHERE = "a link that leads nowhere"
 _AROUND = "a link to a folder around it"
 _NOT_UTF8 = "has a name that is not UTF-8"
@@ -55,6 +55,18 @@ class FolderScan:
     skus: tuple[str, ...]
     passed_over: Mapping[str, tuple[str, ...]]
     empty: tuple[str, ...]
+
+    def with_convertible(self) -> FolderScan:
+        """The same, with those among the photos that `python -m eet_tf.convert` converts."""
+        kept = {reason: names for reason, names in self.passed_over.items() if not reason.endswith(_TO_CONVERT)}
+        moved = [path for reason in self.passed_over.keys() - kept for path in self.passed_over[reason]]
+        inside = [path for path in moved if "/" in path]  # in a product's folder
+        if len(inside) < len(moved):
+            kept[_BESIDE] = tuple(sorted({*kept.get(_BESIDE, ()), *moved}.difference(inside)))
+        rows = sorted([*zip(self.paths, self.skus), *((path, path.partition("/")[0]) for path in inside)])
+        skus = tuple(sku for _, sku in rows)
+        empty = tuple(product for product in self.empty if product not in skus)
+        return FolderScan(tuple(path for path, _ in rows), skus, kept, empty)
 
     def notes(self) -> list[str]:
         """A text for each reason: how many there are, why, and which are the first."""
@@ -164,9 +176,10 @@ def _reason(file: str) -> str | None:
         return _CLOSED
     if _begins_like_photo(start):
         return None
-    kind = _BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
-    kind = "TIFF" if start[:4] in (b"II*\0", b"MM\0*") else kind or _CONVERTED.get(ending)
-    return f"{kind}, to be converted with python -m eet_tf.convert" if kind else _NO_PHOTO
+    if ending in reasons.RAW_ENDINGS:
+        return _RAW
+    kind = reasons.kind_to_convert(start) or _CONVERTED.get(ending)
+    return f"{kind}, {_TO_CONVERT}" if kind else _NO_PHOTO
 
 
 def _begins_like_photo(start: bytes) -> bool:

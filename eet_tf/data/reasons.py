@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from eet_tf.data.limits import MAX_BYTES, MAX_CHUNKS, MAX_GIF_BLOCKS, MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MAX_TEXTS
 
 CONVERT = "convert it with python -m eet_tf.convert"
+RAW_ENDINGS = (".dng", ".nef", ".nrw", ".arw", ".cr2", ".cr3", ".orf", ".rw2", ".raf", ".pef", ".srw")
+_RAW = "a camera's raw file; export it as a JPEG"
 _MOST_LINES = 1000  # of photos that are named
 _READ = "JPEG, PNG, BMP, GIF or WebP"
 
@@ -65,7 +67,9 @@ def of_file(file: str | os.PathLike) -> str:
         if why := of_missing(file):
             return why
         with open(file, "rb") as opened:
-            return of_bytes(opened.read())
+            why = of_bytes(opened.read())
+        is_raw = os.fspath(file).lower().endswith(RAW_ENDINGS)  # most begin as a TIFF does
+        return _RAW if is_raw and CONVERT in why else why
     except OSError as error:
         return f"the file cannot be read: {error.strerror or 'the disk does not give it'}"
 
@@ -115,6 +119,29 @@ def of_bytes(content: bytes) -> str:
             except (struct.error, IndexError):
                 return f"a {name} that is cut off"
     return _of_another_kind(content)
+
+
+def without_command(why: str) -> str:
+    """A reason for someone who has one photo, and no catalogue that a command could convert.
+
+    Example:
+
+    >>> without_command("a TIFF photo, which TensorFlow does not read; convert it with python -m eet_tf.convert")
+    'a TIFF photo, which TensorFlow does not read'
+    """
+    return why.partition(f"; {CONVERT}")[0]
+
+
+def kind_to_convert(start: bytes) -> str:
+    """What a file that begins so is a photo of, where `python -m eet_tf.convert` may convert it; else `""`.
+
+    Example:
+
+    >>> kind_to_convert(b"II*\\0"), kind_to_convert(b"%PDF")
+    ('TIFF', '')
+    """
+    why = _of_another_kind(start)
+    return why.partition(",")[0].split(" ", 1)[1].removesuffix(" photo") if CONVERT in why else ""
 
 
 def unreadable_message(lines: Sequence[str], num_photos: int) -> str:

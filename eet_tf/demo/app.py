@@ -212,11 +212,11 @@ class _Page:
         if len(content) > self._max_upload_bytes:
             flask.abort(413)
         if reasons.has_too_many_pixels(content):  # the embedder would say so, too, but need not be asked
-            raise _Refusal(_NO_PHOTO.format(reasons.of_bytes(content)), 413)
+            raise _Refusal(_NO_PHOTO.format(reasons.without_command(reasons.of_bytes(content))), 413)
         fingerprint = self._embedder.fingerprint
         embeddings, is_photo = self._embedder.embed([content])
         if not is_photo[0]:
-            raise _Refusal(_NO_PHOTO.format(reasons.of_bytes(content)), 415)
+            raise _Refusal(_NO_PHOTO.format(reasons.without_command(reasons.of_bytes(content))), 415)
         return embeddings, fingerprint
 
     def _vector_of(self, photo: str) -> np.ndarray:

@@ -403,6 +403,11 @@ def test_a_product_with_one_photo_is_named_and_can_be_left_out():
     assert mended.skus.tolist() == ["b", "b", "a", "a"]
 
 
+def test_leaving_out_all_products_is_refused():
+    with pytest.raises(CatalogError, match=r"list\.csv: no product has two photos"):
+        catalog_of(["a", "b", "c"]).without_singles()
+
+
 def test_errors_are_one_line_for_a_person(on_disk):
     os.remove(on_disk.files[1])
     with pytest.raises(CatalogError) as caught:
