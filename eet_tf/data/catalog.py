@@ -328,12 +328,13 @@ class Catalog:
         counts = np.bincount(self.labels)
         single = np.flatnonzero(counts < 2)
         if single.size:
-            row, sku = int(np.flatnonzero(self.labels == single[0])[0]), str(self.label_skus[single[0]])
-            raise CatalogError(
-                f"{self.where(row)}: product {sku!r} has one photo, so it has no positive pair "
-                f"({single.size} of {self.num_classes} products are like that). Add photos, or leave such products out "
-                "with `catalog.without_singles()` (--drop_singles)."
+            _, first = np.unique(self.labels, return_index=True)
+            named = [f"{self.where(row)}: product {self.skus[row]!r} has one photo" for row in sorted(first[single])]
+            named[0] += (
+                f", so it has no positive pair ({single.size} of {self.num_classes} products are like that). Add "
+                "photos, or leave such products out with `catalog.without_singles()` (--drop_singles)."
             )
+            raise CatalogError(one_after_another(named))
         return self
 
     def without_singles(self) -> Catalog:

@@ -399,6 +399,8 @@ def test_a_product_with_one_photo_is_named_and_can_be_left_out():
     catalog = catalog_of(["b", "b", "c", "a", "a", "d"])
     with pytest.raises(CatalogError, match=r"list\.csv:4: product 'c' has one photo.*2 of 4 products.*drop_singles"):
         catalog.check_trainable()
+    with pytest.raises(CatalogError, match=r"\nlist\.csv:7: product 'd' has one photo$"):
+        catalog.check_trainable()
     mended = catalog.without_singles().check_trainable()
     assert mended.skus.tolist() == ["b", "b", "a", "a"]
 
