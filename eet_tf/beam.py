@@ -77,22 +77,11 @@ class EmbedShard(beam.DoFn):
         ok = np.zeros(len(files), np.bool_)
         for start in range(0, len(files), self._batch_size):
             batch = slice(start, start + self._batch_size)
-            embeddings[batch], ok[batch] = self._embedder.embed(map(_read, files[batch]))
+            embeddings[batch], ok[batch] = self._embedder.embed(map(reasons.bytes_of, files[batch]))
         self._folder.write(shard, photos, embeddings, ok)
         self._embedded.inc(int(ok.sum()))
         self._unreadable.inc(int((~ok).sum()))
         yield ShardSummary(shard, len(files), [files[row] for row in np.flatnonzero(~ok)])
-
-
-def _read(file: str) -> bytes:
-    """The photo's bytes; none, which are no image, if it is gone or may not be read: it is to harm no other."""
-    if reasons.of_missing(file):
-        return b""
-    try:
-        with open(file, "rb") as photo:
-            return photo.read()
-    except OSError:
-        return b""
 
 
 def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:

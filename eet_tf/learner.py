@@ -16,7 +16,7 @@ from eet_tf import compat, compilation, pieces, plans, replicas
 from eet_tf.batches import as_mappings, checked, images_and_targets, out_of_memory
 from eet_tf.losses.base import MetricLoss, Remembered, entry_of
 from eet_tf.memory import CrossBatchMemory
-from eet_tf.objectives import FunctionLoss, as_loss, as_measurements
+from eet_tf.objectives import as_loss, as_measurements
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
@@ -395,8 +395,6 @@ class MetricLearner(keras.Model):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of each anchor, all the mean where the loss is not one of this package, and the terms by name."""
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
-        if isinstance(self._metric_loss, FunctionLoss):
-            return _of_photos(self._metric_loss.call(labels, embeddings), embeddings), {}
         if not isinstance(self._metric_loss, MetricLoss):
             # `call`: calling it rounds labels to float32 and divides a vector by the replicas (Keras 3), or is
             # refused in a training step of one's own (Keras 2)

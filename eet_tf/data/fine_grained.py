@@ -237,9 +237,11 @@ def _read_matlab(file: str, variable: str) -> np.ndarray:
         ) from error
     try:
         return np.atleast_1d(loadmat(file, squeeze_me=True, variable_names=[variable])[variable])
-    except NotImplementedError as error:
-        raise CatalogError(f"{file} is a MATLAB file of version 7.3, which is not read. Save it with -v7.") from error
     except Exception as error:  # SciPy raises many kinds over a damaged file
+        with open(file, "rb") as opened:
+            is_hdf5 = opened.read(10) == b"MATLAB 7.3"
+        if is_hdf5:
+            raise CatalogError(f"{file} is of MATLAB 7.3, which is not read. Save it with -v7.") from error
         raise CatalogError(
             f"{file} is no MATLAB file with a variable {variable!r}, or is damaged. Get it anew."
         ) from error

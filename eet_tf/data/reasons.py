@@ -97,6 +97,23 @@ def _of_size(size: int) -> str:
     return f"the file has more than {MAX_BYTES // 2**20} MiB" if size > MAX_BYTES else ""
 
 
+def bytes_of(file: str | os.PathLike) -> bytes:
+    """A photo's bytes; none, which are no photo, if it cannot be read: it is to harm no other.
+
+    Example:
+
+    >>> bytes_of("nowhere.jpg")
+    b''
+    """
+    if of_missing(file):
+        return b""
+    try:
+        with open(file, "rb") as photo:
+            return photo.read()
+    except OSError:
+        return b""
+
+
 def of_bytes(content: bytes) -> str:
     """Why bytes cannot be read as a photo.
 

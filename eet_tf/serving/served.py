@@ -72,7 +72,7 @@ class ServedEmbedder:
         files, embeddings = catalog.files.tolist(), []
         unreadable: list[int] = []
         for start in range(0, len(files), batch_size):
-            photos = [_content(file) for file in files[start : start + batch_size]]
+            photos = [reasons.bytes_of(file) for file in files[start : start + batch_size]]
             vectors, is_image = self.embed(photos)
             embeddings.append(vectors)
             unreadable.extend((start + np.flatnonzero(~is_image)).tolist())
@@ -91,14 +91,3 @@ class ServedEmbedder:
     def _outputs(self, photos: Iterable[bytes]) -> dict[str, tf.Tensor]:
         photos = list(photos)
         return self._serve(image_bytes=tf.constant(photos, dtype=tf.string, shape=[len(photos)]))
-
-
-def _content(file: str) -> bytes:
-    """A photo's bytes; none, which are no photo, if it cannot be read: it is to harm no other."""
-    if reasons.of_missing(file):
-        return b""
-    try:
-        with open(file, "rb") as photo:
-            return photo.read()
-    except OSError:
-        return b""

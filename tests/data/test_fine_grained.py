@@ -306,6 +306,12 @@ def test_cars196_damaged_file(old_cars, content):
         load_cars196(str(old_cars))
 
 
+def test_cars196_of_matlab_7_3(old_cars):
+    (old_cars / "cars_annos.mat").write_bytes(b"MATLAB 7.3 MAT-file" + b"\0" * 600)
+    with pytest.raises(CatalogError, match=r"cars_annos\.mat is of MATLAB 7\.3.*Save it with -v7"):
+        load_cars196(str(old_cars))
+
+
 def test_cars196_file_cut_short(old_cars):
     """The annotations are whole, the names behind them are not."""
     content = (old_cars / "cars_annos.mat").read_bytes()

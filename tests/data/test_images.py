@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from eet_tf.data import headers, images, orientation
+from tests.odd_photos import TURNS
 
 # libjpeg's fast and exact inverse transforms differ by up to 7 on these; a wrong channel or a flip by 100 and more
 JPEG_TOLERANCE = 8.0
@@ -274,16 +275,6 @@ def jpeg_with_exif(block, seed=0):
 
 AS_STORED = decode(encoded(pixels(16, 24), "JPEG", quality=95, subsampling=0)).numpy()
 # what each orientation does to the rows, columns and axes of the stored picture (TIFF 6.0, tag 274)
-TURNS = {
-    1: lambda image: image,
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: image[::-1].swapaxes(0, 1),
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: lambda image: image[:, ::-1].swapaxes(0, 1),
-}
 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
