@@ -1,5 +1,5 @@
-# make demo | make test | make test-slow | make test-addons | make typecheck | make coverage | make docs | make bench |
-# make bench-gpu | make venv.
+# make demo | make test | make test-slow | make test-milvus | make test-addons | make typecheck | make coverage |
+# make docs | make bench | make bench-gpu | make venv.
 # Each builds the environment it needs, once.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ PHOTOS ?= runs/synthetic_photos
 # keep the order of tests/conftest.py
 TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: bench bench-gpu coverage demo docs test test-addons test-slow typecheck venv venv-addons venv-docs
+.PHONY: bench bench-gpu coverage demo docs test test-addons test-milvus test-slow typecheck venv venv-addons venv-docs
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
@@ -25,7 +25,7 @@ venv-docs: .venv-docs/complete
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "This Python cannot make environments. On Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,milvus,serving,test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,milvus,milvus-server,serving,test]'
 	@touch $@
 
 .venv-addons/complete: setup.py constraints-addons.txt
@@ -53,15 +53,20 @@ demo: venv
 		--query=$(PHOTOS)/$$(awk -F, '$$4 == "test" { print $$1; exit }' $(PHOTOS)/catalog.csv)
 	$(PY) export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
 
-# all tests but those of test-slow, which would make it too long to be run before each commit
+# all tests but those of test-slow and test-milvus, which would make it too long to be run before each commit
 test: typecheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not compiled'
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not compiled and not milvus_server'
 
 # what XLA makes of every loss in every setting and of a training step, trainings that are killed, benchmarks
 test-slow: venv
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'slow or compiled'
+
+# the index harness and what only a cluster does, against a real Milvus that the tests start, kill and freeze; skipped with
+# the reason where none can be started
+test-milvus: venv
+	.venv/bin/python -m pytest -m milvus_server tests/index
 
 typecheck: venv
 	.venv/bin/python -m mypy
@@ -77,7 +82,7 @@ docs: venv-docs
 # the tests in the second supported set of versions, trainings with tensorflow-addons among them, and what either set reads
 # of the other, where .venv is there too; what needs newer packages is skipped, and says so
 test-addons: venv-addons
-	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow'
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not milvus_server'
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

@@ -49,6 +49,8 @@ setup(
         # MilvusIndex: the client of a cluster, and milvus-lite for where there is none; not with [addons], whose
         # protobuf is too old for the client
         "milvus": ["pymilvus>=3.0,<4", "milvus-lite>=3.2,<3.3"],
+        # make test-milvus: a real server of one machine, whose only package is for Linux on x86-64
+        "milvus-server": ["milvus==2.3.5; platform_system == 'Linux' and platform_machine == 'x86_64'"],
         # export/main.py --bundle, export/verify.py and the client by gRPC; of TensorFlow's version
         "serving": ["tensorflow-serving-api>=2.15.1,<2.21,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*"],
         # export/serve_demo.py

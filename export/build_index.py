@@ -28,6 +28,13 @@ flags.DEFINE_float("target_recall", None, "Share of the true 10 nearest that Sca
 flags.DEFINE_enum("storage", "float32", ["float32", "bfloat16", "int8"], "How vectors are kept.")
 flags.DEFINE_string("milvus_uri", None, "A Milvus cluster, http://host:port; without it milvus-lite in the folder.")
 flags.DEFINE_string("milvus_collection", None, "What the cluster's collection begins with; eet_tf by default.")
+flags.DEFINE_enum(
+    "milvus_consistency",
+    None,
+    ["session", "strong"],
+    "What the cluster's searches see; see MilvusIndex. Default session.",
+)
+flags.DEFINE_float("milvus_timeout", None, "Seconds in which the cluster must answer a call; 10 by default.")
 flags.DEFINE_string("output_dir", None, "The index folder; an index in it is replaced.", required=True)
 flags.DEFINE_integer("batch_size", 64, "Photos embedded at once.", lower_bound=1)
 
@@ -53,6 +60,9 @@ def _embeddings(source, catalog):
     return source.embed_catalog(catalog, FLAGS.batch_size, bar.update), source.fingerprint, source.folder
 
 
+_MILVUS = ("uri", "collection", "consistency", "timeout")  # arguments of MilvusIndex.build, each a flag milvus_...
+
+
 def _options() -> dict:
     """What this kind of index takes; refuses flags of the others."""
     from eet_tf.index import MilvusIndex
@@ -62,10 +72,10 @@ def _options() -> dict:
     if FLAGS.index == "milvus":
         if FLAGS.storage != "float32":
             raise ValueError(f"--storage must be float32 with --index=milvus. Received: --storage={FLAGS.storage}.")
-        options = {"uri": FLAGS.milvus_uri, "collection": FLAGS.milvus_collection}
+        options = {name: FLAGS[f"milvus_{name}"].value for name in _MILVUS}
         MilvusIndex.check_place(**options)
         return options
-    for name in ("milvus_uri", "milvus_collection"):
+    for name in (f"milvus_{name}" for name in _MILVUS):
         if FLAGS[name].value is not None:
             raise ValueError(f"--{name} is for --index=milvus. Received: --index={FLAGS.index}.")
     return {"storage": FLAGS.storage, **({"target_recall": FLAGS.target_recall} if FLAGS.index == "scann" else {})}

@@ -126,7 +126,7 @@ def _verify(index):
     if found["torn_bytes"]:
         print(f"The log ends with {found['torn_bytes']} bytes of an update that was never acknowledged; it is ignored.")
     if found["recall"] is not None:
-        print(f"It finds {100 * found['recall']:.1f} % of the true 10 nearest of 200 of its rows.")
+        print(f"It finds {100 * found['recall']:.1f} % of the true 10 nearest of some 200 of its rows.")
     print("The index is whole.")
 
 
@@ -140,6 +140,7 @@ def _stats(index):
                 "photos": index.size,
                 "dimensions": index.dim,
                 "attributes": _described(index),
+                "searched by": _described_engine(index.rows_indexed),
                 "rows": f"{index.collection} at {index.uri}" if index.uri else "milvus-lite, in the folder",
                 "on disk": f"{bytes_on_disk(FLAGS.index_dir) / 2**20:.1f} MB",
                 "embedder": index.fingerprint or "unknown",
@@ -162,6 +163,13 @@ def _stats(index):
     _print_facts(facts)
     if index.num_recent + index.num_deleted > 0.1 * index.size:
         print("More than a tenth has changed since it was built: `compact` makes it fast again.")
+
+
+def _described_engine(rows_indexed) -> str:
+    if rows_indexed is None:
+        return "comparing with all rows"
+    indexed, total = rows_indexed
+    return "SCANN" if indexed == total else f"SCANN, {indexed} of {total} rows indexed so far: `verify` waits for it"
 
 
 def _described(index) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eet_tf.index import MilvusIndex
+from tests.milvus_server import shared_server
 
 needs_milvus = pytest.mark.skipif(
     importlib.util.find_spec("pymilvus") is None, reason="the Milvus client does not go with TensorFlow 2.15"
@@ -13,9 +14,27 @@ needs_milvus = pytest.mark.skipif(
 COLOURS = ["red", "blue", "grün", 'a "b"', ""]
 
 
-def where_installed(kinds):
-    """Parameters of a test of every kind, of which Milvus's is skipped where its client is not installed."""
-    return [pytest.param(kind, marks=needs_milvus if "milvus" in str(kind).lower() else ()) for kind in kinds]
+class InCluster(MilvusIndex):
+    """Builds a `MilvusIndex` in the real server that the tests of a process share."""
+
+    @classmethod
+    def build(cls, *arguments, **options):
+        return MilvusIndex.build(*arguments, **options, uri=shared_server().uri)
+
+
+def where_installed(kinds, unpack=False):
+    """Parameters of a test of every kind; Milvus's are skipped without its client, or left to make test-milvus.
+
+    With `unpack`, each is a tuple of several parameters, of which the first names the kind.
+    """
+    marked = [(kind if unpack else (kind,), _marks(str(kind).lower())) for kind in kinds]
+    return [pytest.param(*parameters, marks=marks) for parameters, marks in marked]
+
+
+def _marks(kind):
+    if "cluster" in kind:
+        return pytest.mark.milvus_server
+    return needs_milvus if "milvus" in kind else ()
 
 
 def unit_vectors(count, dim=24, seed=0):

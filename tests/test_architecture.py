@@ -42,6 +42,8 @@ MODULES = {
     "data.values": (1, {".labels", "numpy"}),
     "index.checks": (0, {"numpy"}),
     "index.milvus_filters": (0, {".index.checks", ".index.numerals", "numpy"}),
+    "index.milvus_server": (0, {".index.checks", "grpc", "pymilvus"}),
+    "index.milvus_local": (0, {".index.milvus_server", "milvus_lite", "pymilvus"}),
     "index.numerals": (0, set()),
     "index.storage": (0, {"numpy"}),
     # 1
@@ -106,7 +108,10 @@ MODULES = {
     "evaluation": (3, {".labels", ".metrics", ".postprocessing", "keras", "numpy", "tensorflow"}),
     "index.milvus_collection": (
         3,
-        {".index.checks", ".index.columns", ".index.milvus_filters", "grpc", "milvus_lite", "numpy", "pymilvus"},
+        {
+            *(".index.checks", ".index.columns", ".index.milvus_filters", ".index.milvus_local"),
+            *(".index.milvus_server", "numpy"),
+        },
     ),
     "index.rows": (3, {".index.columns", ".index.storage", "numpy"}),
     # 4
@@ -114,7 +119,10 @@ MODULES = {
     # 5
     "index.milvus_place": (
         5,
-        {".index.checks", ".index.columns", ".index.folder", ".index.log", ".index.milvus_collection", "numpy"},
+        {
+            *(".index.checks", ".index.columns", ".index.folder", ".index.log", ".index.milvus_collection"),
+            *(".index.milvus_local", ".index.milvus_server", "numpy"),
+        },
     ),
     "client": (5, {".client.embedding_client", ".client.retries"}),
     "client.embedding_client": (
@@ -191,7 +199,13 @@ MODULES = {
         7,
         {
             *(".index.base", ".index.checks", ".index.columns", ".index.folder", ".index.local"),
-            *(".index.milvus_collection", ".index.milvus_place", "numpy"),
+            *(
+                ".index.milvus_collection",
+                ".index.milvus_local",
+                ".index.milvus_place",
+                ".index.milvus_server",
+                "numpy",
+            ),
         },
     ),
     "index.verify": (
@@ -379,9 +393,10 @@ def test_it_does_without_tensorflow(name):
     {
         "apache_beam": ["beam"],
         "flask": ["demo.app"],
-        "grpc": ["client.grpc_transport", "index.milvus_collection"],
+        "grpc": ["client.grpc_transport", "index.milvus_server"],
+        "milvus_lite": ["index.milvus_local"],
         "pillow_heif": ["convert.conversion"],
-        "pymilvus": ["index.milvus_collection"],
+        "pymilvus": ["index.milvus_local", "index.milvus_server"],
         "tensorflow_addons": ["addons"],
         "tensorflow_serving": ["client.grpc_transport", "serving.bundle", "serving.warmup"],
     }.items(),

@@ -118,10 +118,10 @@ def test_a_missing_extra_is_a_hint(extra):
 
 
 def test_extras_are_those_of_the_setup():
-    """Which `test` and `docs` are not, being for those who work on the package itself."""
+    """Which some are not, being for those who work on the package itself."""
     setup = (REPOSITORY / "setup.py").read_text(encoding="utf-8")
     block = setup[setup.index("extras_require") : setup.index("classifiers")]
-    assert set(re.findall(r'^        "([\w-]+)": \[', block, re.M)) == {*EXTRAS, "test", "docs"}
+    assert set(re.findall(r'^        "([\w-]+)": \[', block, re.M)) == {*EXTRAS, "milvus-server", "test", "docs"}
     for packages, _ in EXTRAS.values():
         for package in packages:
             assert f'"{package}>=' in block or f'"{package}==' in block

@@ -126,6 +126,8 @@ COMMANDS = {
             "storage": NO_ENUM,
             "milvus_uri": ["nonsense", "http://["],
             "milvus_collection": ["a b"],
+            "milvus_consistency": NO_ENUM,
+            "milvus_timeout": ["0", "-1", "nan", "abc"],
             "output_dir": [*NO_FOLDER, "{folder}"],
             "batch_size": NO_COUNT,
         },

@@ -20,7 +20,9 @@ class CatalogIndexError(ValueError):
 class Neighbors:
     """What a search found, best first. Row `i` answers query `i`.
 
-    There are fewer than `k` columns only if the index has no more photos (products, where grouped) that are allowed.
+    There are fewer than `k` columns only if the index has no more photos (products, where grouped) that are allowed. A
+    query that has fewer neighbours than another, as it can happen where photos are deleted from a Milvus cluster during
+    the search, is filled up with `""` and a score of -inf.
 
     Attributes:
         skus: `[num_queries, k]` strings, the product of each neighbour. Photos of one product may repeat it.

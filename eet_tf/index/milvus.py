@@ -26,8 +26,23 @@ from eet_tf.index.checks import (
 from eet_tf.index.columns import Column, allowed_rows, checked_update, dtype_of
 from eet_tf.index.folder import check_replaceable, is_same, locked, read_manifest
 from eet_tf.index.local import checked_snapshot
-from eet_tf.index.milvus_collection import MOST_NEIGHBORS, check_server, checked_records, products_nearest
-from eet_tf.index.milvus_place import KIND, State, built_locally, built_remotely, checked_place, copied, read
+from eet_tf.index.milvus_collection import MOST_NEIGHBORS, checked_records, products_nearest
+from eet_tf.index.milvus_local import check_packages
+from eet_tf.index.milvus_place import (
+    KIND,
+    State,
+    built_locally,
+    built_remotely,
+    checked_place,
+    copied,
+    read,
+    try_cluster,
+)
+from eet_tf.index.milvus_server import wait
+
+_NOBODY = ("", "", -np.inf)
+_K, _NUM_QUERIES = 10, 200  # of `check_rows`
+_BUILDING_STANDSTILL = 60.0  # seconds that `check_rows` waits for an index that does not grow
 
 
 class MilvusIndex(CatalogIndex):
@@ -44,10 +59,12 @@ class MilvusIndex(CatalogIndex):
 
     With `uri`, a cluster:
 
-    * `build` makes a new collection, `<collection>_<random>`, searched by SCANN; where the server has no SCANN, all
-      rows are compared. The folder holds the server and the name only. The token is the environment variable
-      MILVUS_TOKEN and is written nowhere.
-    * Reads are strongly consistent. What was acknowledged is as safe as the cluster keeps it.
+    * `build` makes a new collection, `<collection>_<random>`, searched by SCANN, and returns when that index is built.
+      Up to 20,000 rows, or where the server has no SCANN, all rows are compared. The folder holds the server and the
+      name only. The token is the environment variable MILVUS_TOKEN and is written nowhere.
+    * A search sees all that this process has written, and what others have written a moment later (a fifth of a second
+      as measured). With `consistency="strong"` it sees all that anybody was told is written, and takes that fifth of a
+      second. What was acknowledged is as safe as the cluster keeps it.
     * An update of more than 16 MB goes in several requests, and a search meanwhile may see a part of it. It is in the
       folder's log first: if the writer is killed, or the cluster is out of reach, the next load or update finishes it.
       An index that was not saved yet has no such log.
@@ -61,10 +78,13 @@ class MilvusIndex(CatalogIndex):
             bytes of UTF-8.
         uri: optional address of a cluster, `http://...` or `https://...`. Defaults to milvus-lite.
         collection: optional name that the cluster's collections begin with; defaults to "eet_tf".
+        consistency: of the cluster's searches, "session" or "strong"; defaults to "session".
+        timeout: seconds in which the cluster must answer a call; defaults to 10. To load a collection and to build its
+            index it may take any time, as long as it goes on.
 
     Raises:
-        CatalogIndexError: as `ExactIndex`; if a string is too long; if the packages are not installed; or if Milvus
-            refuses or cannot be reached.
+        CatalogIndexError: as `ExactIndex`; if a string is too long, or there are more than 61 attributes; if the
+            packages are not installed; or if Milvus is older than 2.3.5, refuses, or does not answer in time.
 
     Example:
 
@@ -84,14 +104,26 @@ class MilvusIndex(CatalogIndex):
         self._lock = threading.RLock()
 
     @staticmethod
-    def check_place(uri: str | None = None, collection: str | None = None) -> None:
-        """Refuses what `build` would refuse of these two, before the long work of embedding a catalogue.
+    def check_place(
+        uri: str | None = None,
+        collection: str | None = None,
+        consistency: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Refuses what `build` would refuse of these, before the long work of embedding a catalogue.
+
+        In a cluster a collection of two photos is made, filled, searched and dropped again, so that a right which is
+        missing is found now; it takes some seconds.
 
         Raises:
-            CatalogIndexError: if they are no address and no name, a package is missing, or the cluster does not answer.
+            CatalogIndexError: if they are no address and no name, a package is missing, or the cluster does not answer,
+                is too old, or does not let us.
         """
-        checked_place(uri, collection)
-        check_server(uri)
+        place = checked_place(uri, collection, consistency, timeout)
+        if place is None:
+            check_packages()
+        else:
+            try_cluster(place)
 
     @classmethod
     def check_catalog(cls, skus, photos=None, attributes=None) -> None:  # noqa: D102
@@ -111,18 +143,20 @@ class MilvusIndex(CatalogIndex):
         metadata=None,
         uri: str | None = None,
         collection: str | None = None,
+        consistency: str | None = None,
+        timeout: float | None = None,
     ) -> MilvusIndex:
         """Builds the index; see the class."""
-        prefix = checked_place(uri, collection)
+        place = checked_place(uri, collection, consistency, timeout)
         snapshot = checked_snapshot(embeddings, skus, photos, attributes, fingerprint, metadata, "float32")
         base, columns = snapshot.rows.base, snapshot.rows.columns
         skus = snapshot.rows.sku_column.decode(base.skus)
         records = checked_records(base.photos, skus, columns, base.attributes, base.vectors.values)
         columns = {name: Column(name, column.kind) for name, column in columns.items()}
         facts = (columns, base.vectors.dim, snapshot.fingerprint, snapshot.metadata)
-        if uri is None:
+        if place is None:
             return cls(built_locally([records], *facts))
-        return cls(built_remotely(uri, prefix, [records], len(base), *facts))
+        return cls(built_remotely(place, [records], len(base), *facts))
 
     # --- searching
 
@@ -148,7 +182,7 @@ class MilvusIndex(CatalogIndex):
             found = products_nearest(state.collection, queries, k, condition)
         else:
             found = state.collection.search(queries, k, condition)
-        return _neighbors(found, min(map(len, found)))
+        return _neighbors(found, max(map(len, found)))
 
     # --- updating
 
@@ -275,12 +309,19 @@ class MilvusIndex(CatalogIndex):
             return self._state.log_end > before
 
     def check_rows(self) -> dict:
-        """Reads all rows: `"photos"` and `"skus"`, how many there are, and `"torn_bytes"` at the end of the log.
+        """Reads all rows, waits until the cluster's index holds those that it has to, and asks for some of them.
+
+        Returns:
+            `"photos"` and `"skus"`, how many there are; `"torn_bytes"` at the end of the log; and `"recall"`, the share
+            of the true 10 nearest that it finds for about 200 of its rows, each among the others; None if it is exact.
 
         Raises:
-            CatalogIndexError: if a vector is not of length 1.
+            CatalogIndexError: if a vector is not of length 1, fewer rows are read than the cluster counts, or its index
+                is not built.
         """
         state, skus, num_photos = self._state, set(), 0
+        sample, rng = np.zeros([0, state.dim], np.float32), np.random.default_rng(0)
+        before = state.collection.count()
         for records in state.collection.scan(state.dim):
             wrong = ~(np.abs(np.linalg.norm(records.embeddings, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE)  # NaN too
             if wrong.any():
@@ -291,7 +332,37 @@ class MilvusIndex(CatalogIndex):
                 )
             skus.update(records.skus)
             num_photos += len(records.photos)
-        return {"photos": num_photos, "skus": len(skus), "torn_bytes": state.torn_bytes()}
+            sample = _sampled(sample, records.embeddings, num_photos, rng)
+        after = state.collection.count()
+        if not min(before, after) <= num_photos <= max(before, after):
+            raise CatalogIndexError(
+                f"the collection '{state.collection.name}' must give all the photos it counts. Received: {num_photos} "
+                f"of {after}. Is somebody writing to it? Then try again; else build the index again."
+            )
+        self._check_indexed()
+        recall = None if self.is_exact or num_photos <= _K else self._recall(sample)
+        return {"photos": num_photos, "skus": len(skus), "torn_bytes": state.torn_bytes(), "recall": recall}
+
+    def _recall(self, queries: np.ndarray) -> float:
+        """The nearest of all is the row itself."""
+        collection = self._state.collection
+        found, true = collection.search(queries, _K + 1, ""), collection.compared(queries, _K + 1, "")
+        hits = [len({hit[0] for hit in ours[1:]} & {hit[0] for hit in theirs[1:]}) for ours, theirs in zip(found, true)]
+        return float(np.mean(hits) / _K)
+
+    def _check_indexed(self) -> None:
+        collection = self._state.collection
+        if not collection.num_leaves:
+            return
+        try:
+            wait(collection.indexed, lambda counts: counts[0] == counts[1], "build the index", _BUILDING_STANDSTILL)
+        except CatalogIndexError as error:
+            indexed, total = collection.indexed()
+            raise CatalogIndexError(
+                f"the index of the collection '{collection.name}' must be built. Received: {indexed} of {total} rows, "
+                "and it does not grow, so searches are slow and find less. Servers before 2.5.12 never built those "
+                "of eet-tf 0.1: run build_index again. Else look into the server's log."
+            ) from error
 
     # --- facts
 
@@ -330,10 +401,29 @@ class MilvusIndex(CatalogIndex):
         """The collection that holds the rows."""
         return self._state.collection.name
 
+    @property
+    def rows_indexed(self) -> tuple[int, int] | None:
+        """How many rows the cluster's SCANN holds, and how many it has to hold; None where all rows are compared.
+
+        Those of the last minutes are in neither: they are compared with one by one until the cluster indexes them.
+        """
+        collection = self._state.collection
+        return collection.indexed() if collection.num_leaves else None
+
+
+def _sampled(sample: np.ndarray, rows: np.ndarray, num_seen: int, rng: np.random.Generator) -> np.ndarray:
+    """About `_NUM_QUERIES` of the rows seen so far, of which there are `num_seen` with these, all equally likely."""
+    share = min(1.0, _NUM_QUERIES / num_seen)
+    kept = sample[rng.random(len(sample)) < 1 - len(rows) / num_seen]
+    added = rows[rng.random(len(rows)) < share]
+    return np.concatenate([kept, added])
+
 
 def _neighbors(found: list[list[tuple]], width: int) -> Neighbors:
+    """`[Q, width]`; a query for which photos were deleted while others searched is filled up, as `Neighbors` says."""
+    filled = [hits + [_NOBODY] * (width - len(hits)) for hits in found]
+    photos, skus, scores = ([[hit[place] for hit in hits] for hits in filled] for place in range(3))
     shape = (len(found), width)
-    photos, skus, scores = ([[hit[place] for hit in hits[:width]] for hits in found] for place in range(3))
     return Neighbors(
         np.asarray(skus, np.str_).reshape(shape),
         np.asarray(scores, np.float32).reshape(shape),

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent import futures
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError
 from eet_tf.index.columns import Column, to_json
-from eet_tf.index.milvus_filters import expression, finite, is_one_of
+from eet_tf.index.milvus_filters import (
+    blocks_of_names,
+    expression,
+    is_one_of,
+    kept_number,
+    literal,
+    read_number,
+)
+from eet_tf.index.milvus_local import LOCAL_MESSAGE
+from eet_tf.index.milvus_server import MessageTooLargeError, NotLoadedError, Server, imported, wait
 
 MOST_NEIGHBORS = 16_384  # Milvus's limit on one answer
 LONGEST_STRING = 65_535  # bytes; Milvus's limit on a VARCHAR
-TOKEN = "MILVUS_TOKEN"  # the environment variable
-LOCAL_COLLECTION = "photos"
+MOST_ATTRIBUTES = 61  # Milvus takes 64 fields; `photo`, `sku` and `embedding` are ours
+COMPARED = 20_000  # rows up to which all are compared; an index is of no use below, as for ScannIndex
+CONSISTENCIES = ("session", "strong")
 _BYTES_PER_REQUEST = 2**24  # a cluster takes 64 MB
-_LOCAL_MESSAGE = 2**28
-_PHOTOS_PER_FILTER = 1000
+_BYTES_PER_FILTER = 2**20
+_FIRST_PAGE = 256  # rows, of which nobody knows how long they are
 _FETCHED_PER_PRODUCT = 4
 _SHARE_OF_LEAVES = 0.1  # searched of SCANN's; as ScannConfiguration does
 _CANDIDATES = 200
+_BUILDING_STANDSTILL = 600.0  # seconds; a server builds the index of one segment after the other
 
 
 class Records(NamedTuple):
@@ -52,135 +56,204 @@ class Collection:
     """One collection: its fields are `photo` (the key), `sku`, `embedding`, and `attribute_0`, `attribute_1`, ...
 
     Args:
-        client: a `pymilvus.MilvusClient`.
+        server: that has it.
         name: of the collection.
         columns: the attributes, `{name: kind}`, in their order.
         num_leaves: of SCANN; 0 is FLAT.
-        server: what must live as long as the collection is used; for milvus-lite.
+        consistency: of searches, one of `CONSISTENCIES`. All else is read strongly.
     """
 
-    def __init__(self, client, name: str, columns: Mapping[str, str], num_leaves: int = 0, server=None):
-        self._client = client
+    def __init__(
+        self, server: Server, name: str, columns: Mapping[str, str], num_leaves: int = 0, consistency: str = "session"
+    ):
+        self._server = server
         self.name = name
+        self.kinds = dict(columns)
         self.fields = {attribute: f"attribute_{place}" for place, attribute in enumerate(columns)}
         self.num_leaves = num_leaves
-        self._server = server
-        self._is_lite = server is not None or _is_lite(client)
+        self._consistency = consistency.capitalize()
 
     @classmethod
-    def create(cls, client, name: str, columns: Mapping[str, str], dim: int, num_rows: int, server=None) -> Collection:
-        """Makes an empty one: with SCANN, or FLAT where the server is milvus-lite or refuses SCANN."""
-        import pymilvus
+    def create(
+        cls,
+        server: Server,
+        name: str,
+        columns: Mapping[str, str],
+        dim: int,
+        num_rows: int,
+        consistency: str = "session",
+    ) -> Collection:
+        """Makes an empty one, to be loaded once it is filled; nothing is left of it if that fails.
 
-        with _refusals():
-            # milvus-lite takes any name of an index, and later does without
-            choices = [0] if server is not None or _is_lite(client) else [max(1, round(math.sqrt(num_rows))), 0]
-            for num_leaves in choices:
-                try:
-                    client.create_collection(name, schema=_schema(columns, dim), consistency_level="Strong")
-                    client.create_index(name, _index_parameters(num_leaves), sync=False)  # of no rows yet
-                    client.load_collection(name)
-                    break
-                except pymilvus.MilvusException:
-                    if client.has_collection(name):
-                        client.drop_collection(name)
-                    if not num_leaves:
-                        raise
-        return cls(client, name, columns, num_leaves, server)
+        Up to `COMPARED` rows, or where the server has no SCANN, it is FLAT: all rows are compared.
+        """
+        # milvus-lite takes any name of an index, and later does without
+        num_leaves = 0 if server.is_lite or num_rows <= COMPARED else max(1, round(math.sqrt(num_rows)))
+        made = cls(server, name, columns, num_leaves, consistency)
+        try:
+            options = {"schema": _schema(columns, dim), "consistency_level": "Strong"}
+            server.call("create_collection", name, options=options)
+            try:
+                made._create_index()
+            except CatalogIndexError:
+                if not num_leaves:
+                    raise
+                made.num_leaves = 0
+                made._create_index()
+        except BaseException as error:
+            made.dropped_after(error)
+            raise
+        return made
+
+    def _create_index(self) -> None:
+        """Of no rows yet."""
+        self._server.call("create_index", self.name, _index_parameters(self.num_leaves), options={"sync": False})
 
     def insert(self, records: Records, replace: bool = False) -> None:
         """Adds photos, in requests of some MB; `replace` those that may be there already."""
-        with _refusals():
-            for batch in self._batches(records):
-                if replace:
-                    self._client.upsert(self.name, batch)
-                else:
-                    self._client.insert(self.name, batch)
+        for batch in self._batches(records):
+            self._server.call("upsert" if replace else "insert", self.name, batch)
 
     def _batches(self, records: Records) -> Iterator[list[dict]]:
         names = ["photo", "sku", *self.fields.values(), "embedding"]
         columns: list = [records.photos, records.skus]
-        for attribute in self.fields:
+        for attribute, kind in self.kinds.items():
             values = records.attributes[attribute]
-            columns.append([finite(value) if isinstance(value, float) else value for value in values])
-        rows = (dict(zip(names, row)) for row in zip(*columns, records.embeddings))
-        size = 4 * records.embeddings.shape[1]
-        size += sum(len(max(map(str, column), key=len, default="")) for column in columns)
-        while batch := list(itertools.islice(rows, max(1, _BYTES_PER_REQUEST // size))):
+            columns.append([kept_number(value) for value in values] if kind == "number" else values)
+        batch: list[dict] = []
+        size = 0
+        for row in zip(*columns, records.embeddings):
+            own = 4 * len(row[-1]) + sum(len(value.encode()) if isinstance(value, str) else 8 for value in row[:-1])
+            if batch and size + own > _BYTES_PER_REQUEST:
+                yield batch
+                batch, size = [], 0
+            batch.append(dict(zip(names, row)))
+            size += own
+        if batch:
             yield batch
 
     def delete(self, photos: list[str]) -> None:
-        """Deletes photos; one that is not there is no error."""
-        with _refusals():
-            for some in _blocks(photos, _PHOTOS_PER_FILTER):
-                self._client.delete(self.name, filter=is_one_of("photo", some))
+        """Deletes photos; one that is not there is no error.
 
-    def count(self) -> int:
-        """How many photos there are."""
-        with _refusals():
-            return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
+        A cluster does not say when it has deleted, as it does of what is added, so that no later search could wait for
+        it. A strong read waits here.
+        """
+        for some in blocks_of_names(photos, _BYTES_PER_FILTER):
+            self._server.call("delete", self.name, options={"filter": is_one_of("photo", some)})
+        if not self._server.is_lite:
+            self.count()
+
+    def count(self, condition: str = "") -> int:
+        """How many photos there are, or how many of them meet a condition."""
+        return self._count(condition, "Strong")
+
+    def _count(self, condition: str, consistency: str) -> int:
+        rows = self._query(condition, ["count(*)"], consistency=consistency)
+        return int(rows[0]["count(*)"])
 
     def photos_where(self, field: str, values: list[str]) -> list[tuple[str, str]]:
         """The photo and sku of each row whose `photo` or `sku` is one of the values."""
         found = []
-        for some in _blocks(values, _PHOTOS_PER_FILTER):
-            for page in self._pages(is_one_of(field, some), ["photo", "sku"], MOST_NEIGHBORS):
-                found += [(row["photo"], row["sku"]) for row in page]
+        for some in blocks_of_names(values, _BYTES_PER_FILTER):
+            asked = set(some)
+            for page in self._pages(is_one_of(field, some), ["photo", "sku"]):
+                found += [(row["photo"], row["sku"]) for row in page if row[field] in asked]
         return found
 
-    def scan(self, dim: int) -> Iterator[Records]:
-        """All rows, in the server's order, some MB at a time."""
+    def scan(self, dim: int, condition: str = "") -> Iterator[Records]:
+        """All rows, or those that meet a condition, in the order of their photos' ids, some MB at a time."""
         names = ["photo", "sku", *self.fields.values(), "embedding"]
-        for page in self._pages("", names, min(MOST_NEIGHBORS, max(1, _BYTES_PER_REQUEST // (4 * dim)))):
-            attributes = {attribute: [row[field] for row in page] for attribute, field in self.fields.items()}
-            embeddings = np.asarray([row["embedding"] for row in page], np.float32)
+        for page in self._pages(condition, names):
+            attributes = {}
+            for attribute, field in self.fields.items():
+                values = [row[field] for row in page]
+                is_number = self.kinds[attribute] == "number"
+                attributes[attribute] = [read_number(value) for value in values] if is_number else values
+            embeddings = np.asarray([row["embedding"] for row in page], np.float32).reshape(len(page), dim)
             yield Records([row["photo"] for row in page], [row["sku"] for row in page], attributes, embeddings)
 
-    def _pages(self, condition: str, fields: list[str], size: int) -> Iterator[list[dict]]:
-        with _refusals():
-            if self._is_lite:  # its iterator reads all rows for each page
-                rows = self._client.query(self.name, filter=condition, output_fields=["photo"], limit=_LOCAL_MESSAGE)
-                for some in _blocks([row["photo"] for row in rows], size):
-                    yield self._client.query(self.name, filter=is_one_of("photo", some), output_fields=fields)
-                return
-            iterator = self._client.query_iterator(
-                self.name, batch_size=size, filter=condition, output_fields=fields, consistency_level="Strong"
-            )
+    def _pages(self, condition: str, fields: list[str]) -> Iterator[list[dict]]:
+        """Rows by their photos' ids, in pages of about `_BYTES_PER_REQUEST`.
+
+        The next page begins behind the last id, which is quoted like any other name. (pymilvus's own iterator writes it
+        into its expression as it is.) Milvus gives the rows of least id first where it is asked for a few.
+        """
+        if self._server.is_lite:  # it gives no order, and looks at all rows for each question
+            rows = self._query(condition, ["photo"], limit=LOCAL_MESSAGE)
+            size = max(1, _BYTES_PER_REQUEST // 4096)
+            for start in range(0, len(rows), size):
+                some = is_one_of("photo", [row["photo"] for row in rows[start : start + size]])
+                yield self._query(some, fields)
+            return
+        last, size = None, _FIRST_PAGE
+        while True:
+            behind = "" if last is None else f"photo > {literal(last)}"
             try:
-                while page := iterator.next():
-                    yield page
-            finally:
-                iterator.close()
+                page = self._query(_both(behind, condition), fields, limit=size)
+            except MessageTooLargeError:
+                if size == 1:
+                    raise
+                size = max(1, size // 4)
+                continue
+            if page:
+                yield page
+            if len(page) < size:
+                return
+            last = max(row["photo"] for row in page)
+            fits = len(page) * _BYTES_PER_REQUEST // max(1, sum(map(_size, page)))
+            size = max(1, min(fits, 4 * size, MOST_NEIGHBORS))
+
+    def _query(
+        self, condition: str, fields: list[str], limit: int | None = None, consistency: str = "Strong"
+    ) -> list[dict]:
+        options = {"filter": condition, "output_fields": fields, "consistency_level": consistency}
+        return self._server.call("query", self.name, options=options if limit is None else {**options, "limit": limit})
 
     def search(self, queries: np.ndarray, k: int, condition: str) -> list[list[tuple[str, str, float]]]:
         """The nearest photos that meet the condition, `(photo, sku, score)`, best first, for each query.
 
-        There are fewer than `k`, at most `MOST_NEIGHBORS`, only if no more meet it: where SCANN finds fewer in the
-        leaves it looks at, it looks at all.
+        There are fewer than `k`, at most `MOST_NEIGHBORS`, only if no more meet it. Where SCANN finds fewer in the
+        leaves that it looks at, it looks at all of them, and where few meet the condition it does so at once, since
+        those that are left are far apart. Where that does not help, all that meet it are compared here.
         """
-        found = self._search(queries, k, condition, is_exhaustive=False)
-        short = [place for place, hits in enumerate(found) if len(hits) < k]
-        if short and self.num_leaves:
-            for place, hits in zip(short, self._search(queries[short], k, condition, is_exhaustive=True)):
+        if not self.num_leaves:
+            found = self._search(queries, k, condition, is_exhaustive=True)
+        else:
+            is_narrow = bool(condition) and self._count(condition, self._consistency) <= COMPARED
+            found = self._search(queries, k, condition, is_narrow)
+            short = [] if is_narrow else _shorter(found, k)
+            if short:
+                for place, hits in zip(short, self._search(queries[short], k, condition, is_exhaustive=True)):
+                    found[place] = hits
+        short = [] if self._server.is_lite else _shorter(found, k)
+        if short:
+            short = _shorter(found, min(k, self._count(condition, self._consistency)))
+        if short:
+            for place, hits in zip(short, self.compared(queries[short], k, condition)):
                 found[place] = hits
         return found
 
     def _search(self, queries, k, condition, is_exhaustive) -> list[list[tuple[str, str, float]]]:
-        found = []
-        with _refusals():
-            parameters = self._search_parameters(k, is_exhaustive)
-            for some in _blocks(queries, max(1, min(1000, 4 * MOST_NEIGHBORS // k))):
-                answers = self._client.search(
-                    self.name,
-                    data=list(some),
-                    anns_field="embedding",
-                    filter=condition,
-                    limit=k,
-                    output_fields=["sku"],
-                    search_params={"metric_type": "IP", "params": parameters},
-                    consistency_level="Strong",
-                )
-                found += [[(hit["photo"], hit["entity"]["sku"], hit["distance"]) for hit in hits] for hits in answers]
+        found: list = []
+        options = {
+            "anns_field": "embedding",
+            "filter": condition,
+            "limit": k,
+            "output_fields": ["sku"],
+            "search_params": {"metric_type": "IP", "params": self._search_parameters(k, is_exhaustive)},
+            "consistency_level": self._consistency,
+        }
+        block = max(1, min(1000, 4 * MOST_NEIGHBORS // k))
+        while len(found) < len(queries):
+            try:
+                data = list(queries[len(found) : len(found) + block])
+                answers = self._server.call("search", self.name, options={**options, "data": data})
+            except MessageTooLargeError:
+                if block == 1:  # of this query alone the names are too long for one answer
+                    found += self.compared(queries[len(found)][np.newaxis], k, condition)
+                block = max(1, block // 2)
+                continue
+            found += [[(hit.id, hit["entity"]["sku"], hit["distance"]) for hit in hits] for hits in answers]
         return found
 
     def _search_parameters(self, k: int, is_exhaustive: bool) -> dict:
@@ -189,40 +262,121 @@ class Collection:
         share = 1.0 if is_exhaustive else _SHARE_OF_LEAVES
         return {"nprobe": math.ceil(share * self.num_leaves), "reorder_k": max(_CANDIDATES, 2 * k)}
 
+    def compared(self, queries: np.ndarray, k: int, condition: str, by_sku: bool = False) -> list[list[tuple]]:
+        """What `search` gives, by reading all rows that meet the condition and comparing with each here.
+
+        With `by_sku`, the best photo of each of the `k` nearest products.
+        """
+        found: list[list[tuple[str, str, float]]] = [[] for _ in queries]
+        for records in self.scan(queries.shape[1], condition):
+            scores = queries @ records.embeddings.T
+            few = len(records.photos) if by_sku else min(k, len(records.photos))
+            for place, row in enumerate(scores):
+                best = np.argsort(-row, kind="stable")[:few]
+                hits = [(records.photos[one], records.skus[one], float(row[one])) for one in best]
+                hits = sorted(found[place] + hits, key=lambda hit: -hit[2])
+                found[place] = (list(_best({}, hits).values()) if by_sku else hits)[:k]
+        return found
+
     def conditions(self, where: Mapping | None) -> str:
         """The expression of a `where` that has been checked."""
         return expression(where, self.fields) if where else ""
 
-    def without_skus(self, condition: str, skus: Iterable[str]) -> str:
-        """The same condition, and none of these products."""
-        return f"{condition} and " * bool(condition) + f"not ({is_one_of('sku', skus)})"
+    def flush(self, num_rows: int) -> None:
+        """Has the server write the `num_rows` that were added to its store and index them, and waits until it has.
 
-    def flush(self) -> None:
-        """Has the server index what was added."""
-        with _refusals():
-            self._client.flush(self.name)
+        A FLAT collection has no index to be built: what was acknowledged is safe and is found as it is.
+        """
+        if not self.num_leaves:
+            return
+        self._server.call("flush", self.name, options={"_async": True})
+        wait(
+            self.indexed,
+            lambda counts: counts[0] == counts[1] >= num_rows,
+            f"build the index of the collection '{self.name}'",
+            _BUILDING_STANDSTILL,
+        )
+
+    def indexed(self) -> tuple[int, int]:
+        """Of SCANN: how many rows are in the index, and how many are to be in it.
+
+        Those of the last minutes, which the server has not written to its store yet, are in neither; they are found all
+        the same.
+        """
+        state = self._server.call("describe_index", self.name, "embedding")
+        return int(state["indexed_rows"]), int(state["total_rows"])
 
     def load(self) -> Collection:
-        """Makes it searchable; refuses one that is not there."""
-        with _refusals():
-            if not self._client.has_collection(self.name):
-                raise CatalogIndexError(
-                    f"the Milvus collection '{self.name}' must exist. Received: a server that has none of that name. "
-                    "Was it dropped? Run build_index again."
-                )
-            self._client.load_collection(self.name)
+        """Makes it searchable; refuses one that is not there.
+
+        One that is loaded is left as it is: who may only search and query may not load.
+        """
+        if not self._server.call("has_collection", self.name):
+            raise CatalogIndexError(
+                f"the Milvus collection '{self.name}' must exist. Received: a server that has none of that name. "
+                "Was it dropped? Run build_index again."
+            )
+        if not self._server.is_lite:
+            with contextlib.suppress(NotLoadedError):
+                self._count("", "Eventually")
+                return self
+        return self._load()
+
+    def _load(self) -> Collection:
+        if self._server.is_lite:
+            self._server.call("load_collection", self.name)
+        else:
+            wait(self._missing, lambda missing: missing is None, f"load the collection '{self.name}'")
         return self
+
+    def _missing(self) -> str | None:
+        """Has the server load it; why it does not answer yet, and how far it is, or None if it does."""
+        state = ""
+        try:
+            self._server.call("load_collection", self.name, options={"_async": True})
+            state = self._server.call("get_load_state", self.name)
+            self._count("", "Eventually")
+            return None
+        except NotLoadedError as error:
+            return f"{error} {state}"
 
     def drop(self) -> None:
         """Removes the collection and its rows from the server."""
-        with _refusals():
-            self._client.drop_collection(self.name)
+        self._server.call("drop_collection", self.name)
+
+    def dropped_after(self, error: BaseException) -> None:
+        """Removes what a failure has left; where that fails too, the error says what is left and where."""
+        try:
+            self.drop()
+        except CatalogIndexError:
+            note = f"The server may be left with the collection '{self.name}': drop it with Milvus's own tools."
+            error.args = (f"{error} {note}" if error.args else note,)
+
+
+def _shorter(found: list[list], width: int) -> list[int]:
+    return [place for place, hits in enumerate(found) if len(hits) < width]
+
+
+def _size(row: Mapping) -> int:
+    """Of a row in an answer, in bytes."""
+    vector = 4 * len(row.get("embedding", ()))
+    return vector + sum(len(value.encode()) if isinstance(value, str) else 8 for value in row.values())
+
+
+def _both(*conditions: str) -> str:
+    given = [condition for condition in conditions if condition]
+    return " and ".join(f"({condition})" for condition in given) if len(given) > 1 else "".join(given)
 
 
 def checked_records(
     photos, skus, columns: dict[str, Column], kept: dict[str, np.ndarray], vectors: np.ndarray
 ) -> Records:
-    """Rows that have been checked, as Milvus takes them; refuses strings that it does not take."""
+    """Rows that have been checked, as Milvus takes them; refuses what it does not take."""
+    if len(columns) > MOST_ATTRIBUTES:
+        raise CatalogIndexError(
+            f"`attributes` must be at most {MOST_ATTRIBUTES} with Milvus. Received: {len(columns)}. Leave out those "
+            "that nobody searches by, or use ScannIndex."
+        )
     attributes = {name: to_json(column, kept[name]) for name, column in columns.items()}
     strings = {f"attributes['{name}']": attributes[name] for name, column in columns.items() if column.kind == "string"}
     strings = {"photos": photos.tolist(), "skus": skus.tolist(), **strings}
@@ -251,77 +405,26 @@ def products_nearest(collection: Collection, queries: np.ndarray, k: int, condit
     for query, hits in zip(queries, collection.search(queries, fetch, condition)):
         products, asked = _best({}, hits), fetch
         while len(products) < k and len(hits) == asked:
+            names = list(products)
+            if len(next(blocks_of_names(names, _BYTES_PER_REQUEST))) < len(names):  # too long for one expression
+                products = _best({}, collection.compared(query[np.newaxis], k, condition, by_sku=True)[0])
+                break
             asked = min(_FETCHED_PER_PRODUCT * asked, MOST_NEIGHBORS)
-            hits = collection.search(query[np.newaxis], asked, collection.without_skus(condition, products))[0]
+            others = _both(condition, f"not ({is_one_of('sku', names)})")
+            hits = collection.search(query[np.newaxis], asked, others)[0]
             products = _best(products, hits)
         found.append(sorted(products.values(), key=lambda hit: -hit[2])[:k])
     return found
 
 
-def _best(products: dict[str, tuple], hits: list[tuple]) -> dict[str, tuple]:
+def _best(products: dict[str, tuple], hits: Iterable[tuple]) -> dict[str, tuple]:
     for hit in hits:
         products.setdefault(hit[1], hit)
     return products
 
 
-def connect(uri: str):
-    """A client of the cluster at `uri`, which is signed in by the environment variable MILVUS_TOKEN, if that is set."""
-    pymilvus = _import_pymilvus()
-    with _refusals():
-        return pymilvus.MilvusClient(uri=uri, token=os.environ.get(TOKEN, ""))
-
-
-def check_server(uri: str | None) -> None:
-    """Refuses a cluster that does not answer, or a package that is missing."""
-    if uri is None:
-        _import_pymilvus()
-    else:
-        _is_lite(connect(uri))
-
-
-class LocalServer:
-    """milvus-lite in threads of this process, over a folder that nobody else uses.
-
-    Its client reaches it by a socket in a folder of its own that only this user may enter, not by a port.
-
-    Args:
-        folder: the database; made if it is missing.
-        scratch: a folder to be removed when the server ends; None for none.
-    """
-
-    def __init__(self, folder: Path, scratch: Path | None = None):
-        pymilvus = _import_pymilvus()
-        import grpc
-        from milvus_lite.adapter.grpc.servicer import MilvusServicer
-        from milvus_lite.db import MilvusLite
-        from pymilvus.grpc_gen import milvus_pb2_grpc
-
-        database = MilvusLite(os.fspath(folder))
-        sizes = [(f"grpc.max_{way}_message_length", _LOCAL_MESSAGE) for way in ("receive", "send")]
-        server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=sizes)
-        milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
-        # the system takes about 100 bytes as the name of a socket
-        base = tempfile.gettempdir()
-        place = tempfile.mkdtemp(prefix="eet_tf-", dir=base if len(os.fsencode(base)) < 80 else "/tmp")
-        server.add_insecure_port(f"unix:{place}/socket")
-        server.start()
-        self.client = pymilvus.MilvusClient(uri=f"unix:{place}/socket")
-        remove = [place] if scratch is None else [place, os.fspath(scratch)]
-        self.close = weakref.finalize(self, _close, self.client, server, database, remove)
-
-
-def _close(client, server, database, remove: list[str]) -> None:
-    client.close()
-    server.stop(grace=1).wait()
-    with contextlib.suppress(RuntimeError):  # at the end of the interpreter no thread starts any more
-        database.close()
-    for folder in remove:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _schema(columns: Mapping[str, str], dim: int):
-    import pymilvus
-
+    pymilvus, _ = imported()
     kind = pymilvus.DataType
     schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("photo", kind.VARCHAR, is_primary=True, max_length=LONGEST_STRING)
@@ -329,7 +432,7 @@ def _schema(columns: Mapping[str, str], dim: int):
     for place, of in enumerate(columns.values()):
         options = {
             "string": {"datatype": kind.VARCHAR, "max_length": LONGEST_STRING},
-            "number": {"datatype": kind.DOUBLE, "nullable": True},
+            "number": {"datatype": kind.DOUBLE},
             "bool": {"datatype": kind.BOOL},
         }[of]
         schema.add_field(f"attribute_{place}", **options)
@@ -338,45 +441,11 @@ def _schema(columns: Mapping[str, str], dim: int):
 
 
 def _index_parameters(num_leaves: int):
-    import pymilvus
-
+    pymilvus, _ = imported()
     parameters = pymilvus.MilvusClient.prepare_index_params()
-    kind, options = ("SCANN", {"nlist": num_leaves, "with_raw_data": True}) if num_leaves else ("FLAT", {})
+    # SCANN's `with_raw_data` is left at its default, true: as "True", which is how the client writes it, servers before
+    # 2.5.12 take it for nothing and never build the index
+    kind, options = ("SCANN", {"nlist": num_leaves}) if num_leaves else ("FLAT", {})
     # the product of unit vectors, as all our indexes have it: COSINE would divide by lengths once more
     parameters.add_index(field_name="embedding", index_type=kind, metric_type="IP", params=options)
     return parameters
-
-
-def _is_lite(client) -> bool:
-    return str(client.get_server_version()).startswith("milvus_lite")
-
-
-def _blocks(values, size: int) -> Iterator:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
-
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    import pymilvus
-
-    try:
-        yield
-    except pymilvus.MilvusException as error:
-        raise CatalogIndexError(
-            f"Milvus must do what it is asked. Received from it: {error.message}. Is the server up, and does the "
-            f"environment variable {TOKEN} hold a token that may do this?"
-        ) from error
-
-
-def _import_pymilvus():
-    """Imported here and not above: it takes seconds, and pulls in pandas."""
-    try:
-        import milvus_lite  # noqa: F401
-        import pymilvus
-    except ImportError as error:
-        raise CatalogIndexError(
-            "MilvusIndex needs the packages pymilvus and milvus-lite. Received: neither, or not both. "
-            "pip install 'eet-tf[milvus]'. ExactIndex and ScannIndex have the same methods without them."
-        ) from error
-    return pymilvus

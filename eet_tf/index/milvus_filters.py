@@ -5,8 +5,9 @@ Filter templates would do without quoting, but milvus-lite does not read them, a
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from eet_tf.index.numerals import as_float, largest_float, least_float
 # All that cannot stand for itself between double quotes, in milvus-lite and in the grammar of the cluster.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _LARGEST = sys.float_info.max
+MISSING = -_LARGEST  # what stands for a missing number: Milvus knows null from 2.5 on, and not every version takes NaN
+_LEAST = math.nextafter(MISSING, 0.0)
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
@@ -35,8 +38,45 @@ def literal(value) -> str:
 
 
 def finite(value: float) -> float:
-    """The number that is kept for one: Milvus takes no infinity, so that the largest number stands for it."""
-    return min(max(float(value), -_LARGEST), _LARGEST)
+    """The number that is kept for one: not every Milvus takes infinity, so that the largest number stands for it."""
+    return min(max(float(value), _LEAST), _LARGEST)
+
+
+def kept_number(value: float | None) -> float:
+    """What Milvus keeps of a number, or of None, a missing one.
+
+    Example:
+
+    >>> kept_number(2), kept_number(None) == MISSING
+    (2.0, True)
+    """
+    return MISSING if value is None else finite(value)
+
+
+def read_number(kept: float | None) -> float | None:
+    """The number again; indexes of earlier versions keep null for a missing one."""
+    return None if kept is None or kept == MISSING else kept
+
+
+def blocks_of_names(names: list[str], most_bytes: int) -> Iterator[list[str]]:
+    """Yields the names in order, so many at a time that an expression of them has about so many bytes.
+
+    Example:
+
+    >>> list(blocks_of_names(["a", "bb", "c"], 12))
+    [['a', 'bb'], ['c']]
+    """
+    block: list[str] = []
+    size = 0
+    for name in names:
+        own = len(literal(name).encode()) + 2
+        if block and size + own > most_bytes:
+            yield block
+            block, size = [], 0
+        block.append(name)
+        size += own
+    if block:
+        yield block
 
 
 def is_one_of(field: str, values: Iterable) -> str:
@@ -53,7 +93,7 @@ def is_one_of(field: str, values: Iterable) -> str:
 def expression(where: Mapping, fields: Mapping[str, str]) -> str:
     """All conditions of `where`, which has been checked (`columns.allowed_rows`).
 
-    A missing number is kept as null, which meets no condition.
+    A missing number meets no condition: it is kept as `MISSING`, or as null by indexes of earlier versions.
 
     Args:
         where: `{attribute: condition}`.
@@ -70,9 +110,8 @@ def expression(where: Mapping, fields: Mapping[str, str]) -> str:
 def _condition(field: str, condition) -> str:
     if isinstance(condition, Mapping):
         ends = {"min": (">=", least_float), "max": ("<=", largest_float)}
-        return " and ".join(
-            f"{field} {ends[end][0]} {literal(ends[end][1](plain(value)))}" for end, value in condition.items()
-        )
+        parts = [f"{field} {ends[end][0]} {literal(ends[end][1](plain(value)))}" for end, value in condition.items()]
+        return " and ".join(parts if "min" in condition else [f"{field} >= {literal(_LEAST)}", *parts])
     condition = plain(condition)
     if not isinstance(condition, _LISTS):
         return _is_any_of(field, [condition])

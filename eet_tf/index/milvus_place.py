@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import secrets
@@ -12,14 +13,17 @@ import tempfile
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.checks import CatalogIndexError, plain, shown
 from eet_tf.index.columns import Column, described
 from eet_tf.index.folder import Manifest, check_files, refusal, save_contents
 from eet_tf.index.log import DamagedLogError, Record, append_record, read_records
-from eet_tf.index.milvus_collection import LOCAL_COLLECTION, Collection, LocalServer, Records, connect
+from eet_tf.index.milvus_collection import CONSISTENCIES, Collection, Records
+from eet_tf.index.milvus_local import LOCAL_COLLECTION, LocalServer
+from eet_tf.index.milvus_server import TIMEOUT, connect
 
 KIND = "milvus"
 LOG = "updates.log"
@@ -37,7 +41,8 @@ class State:
         dim: of the embeddings.
         fingerprint: of the embedder.
         metadata: as given to `build`.
-        settings: `"uri"`, None for milvus-lite; `"collection"`; and `"num_leaves"`, 0 where all rows are compared.
+        settings: `"uri"`, None for milvus-lite; `"collection"`; `"num_leaves"`, 0 where all rows are compared; and of a
+            cluster `"consistency"` and `"timeout"`.
         contents: where the log is, and milvus-lite's files as they were built; None if there is no log.
         manifest: of the folder, if it was saved.
         log_end: how much of the log is in the collection. Of a cluster always 0: its log holds only what is being done.
@@ -175,22 +180,38 @@ class State:
         return self
 
 
-def checked_place(uri, collection) -> str:
-    """Returns what the collection's name begins with, or refuses what cannot be an address or a name."""
+class Place(NamedTuple):
+    """Where a cluster is and how it is asked.
+
+    Args:
+        uri: its address.
+        prefix: what the collection's name begins with.
+        consistency: of searches, one of `CONSISTENCIES`.
+        timeout: seconds that it may take to answer a call.
+    """
+
+    uri: str
+    prefix: str
+    consistency: str
+    timeout: float
+
+
+def checked_place(uri, collection, consistency=None, timeout=None) -> Place | None:
+    """Returns the place, None for milvus-lite, or refuses what cannot be one."""
+    options = {"collection": collection, "consistency": consistency, "timeout": timeout}
     if uri is None:
-        if collection is not None:
-            raise CatalogIndexError(
-                f"`collection` must come with `uri`. Received: collection={collection!r}, uri=None."
-            )
-        return LOCAL_COLLECTION
+        for name, value in options.items():
+            if value is not None:
+                raise CatalogIndexError(f"`{name}` must come with `uri`. Received: {name}={shown(value)}, uri=None.")
+        return None
     try:
         parts = urllib.parse.urlsplit(uri if isinstance(uri, str) else "")
     except ValueError:  # brackets that hold no address
         parts = urllib.parse.urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-        shown = parts.hostname if parts.username or parts.password else uri
+        received = parts.hostname if parts.username or parts.password else uri
         raise CatalogIndexError(
-            f"`uri` must be http://host:port or https://..., without a name or password. Received: uri={shown!r}. "
+            f"`uri` must be http://host:port or https://..., without a name or password. Received: uri={received!r}. "
             "Put the token into the environment variable MILVUS_TOKEN; leave `uri` out for milvus-lite."
         )
     prefix = "eet_tf" if collection is None else collection
@@ -198,23 +219,61 @@ def checked_place(uri, collection) -> str:
         raise CatalogIndexError(
             f"`collection` must be letters, digits and _, no digit first. Received: collection={collection!r}."
         )
-    return prefix
+    consistency = CONSISTENCIES[0] if consistency is None else consistency
+    if consistency not in CONSISTENCIES:
+        raise CatalogIndexError(
+            f"`consistency` must be {' or '.join(CONSISTENCIES)}. Received: consistency={shown(consistency)}."
+        )
+    timeout = TIMEOUT if timeout is None else plain(timeout)
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
+        raise CatalogIndexError(f"`timeout` must be seconds, more than 0. Received: timeout={shown(timeout)}.")
+    return Place(uri, prefix, consistency, float(timeout))
+
+
+def try_cluster(place: Place) -> None:
+    """Does once, with a collection of two photos that is dropped again, all that an index will ask of the cluster.
+
+    Raises:
+        CatalogIndexError: if it does not answer, is too old, or does not let us.
+    """
+    records = Records(["a", "b"], ["a", "b"], {"bool": [True, False], "number": [1.0, None]}, np.eye(2, dtype="f4"))
+    columns = {name: Column(name, name) for name in records.attributes}
+    state = built_remotely(place, [records], 2, columns, 2, None, {})
+    collection = state.collection
+    try:
+        collection.insert(records, replace=True)
+        collection.search(records.embeddings, 1, collection.conditions({"bool": True}))
+        collection.delete(["a"])
+    except BaseException as error:
+        collection.dropped_after(error)
+        raise
+    collection.drop()
 
 
 def built_remotely(
-    uri: str, prefix: str, batches: Iterable[Records], num_rows: int, columns, dim: int, fingerprint, metadata
+    place: Place, batches: Iterable[Records], num_rows: int, columns, dim: int, fingerprint, metadata
 ) -> State:
     """A new collection of a cluster with these rows; nothing is left of it if that fails."""
-    name = f"{prefix}_{secrets.token_hex(6)}"
-    made = Collection.create(connect(uri), name, _kinds(columns), dim, num_rows)
+    name = f"{place.prefix}_{secrets.token_hex(6)}"
+    server = connect(place.uri, place.timeout)
+    made = Collection.create(server, name, _kinds(columns), dim, num_rows, place.consistency)
     try:
+        added = 0
         for records in batches:
             made.insert(records)
-        made.flush()
-    except BaseException:
-        made.drop()
+            added += len(records.photos)
+        made.flush(added)
+        made.load()
+    except BaseException as error:
+        made.dropped_after(error)
         raise
-    settings = {"uri": uri, "collection": made.name, "num_leaves": made.num_leaves}
+    settings = {
+        "uri": place.uri,
+        "collection": made.name,
+        "num_leaves": made.num_leaves,
+        "consistency": place.consistency,
+        "timeout": place.timeout,
+    }
     return State(made, columns, dim, fingerprint, metadata, settings, contents=None)
 
 
@@ -228,7 +287,7 @@ def built_locally(
         contents.mkdir()
         server = LocalServer(contents / DATABASE)
         try:
-            made = Collection.create(server.client, LOCAL_COLLECTION, _kinds(columns), dim, 0, server)
+            made = Collection.create(server, LOCAL_COLLECTION, _kinds(columns), dim, 0)
             for records in batches:
                 made.insert(records)
         finally:
@@ -246,7 +305,7 @@ def _opened(contents: Path, columns: dict[str, Column], scratch: Path) -> Collec
     _copy_files(contents / DATABASE, scratch / DATABASE)
     server = LocalServer(scratch / DATABASE, scratch)
     try:
-        return Collection(server.client, LOCAL_COLLECTION, _kinds(columns), 0, server).load()
+        return Collection(server, LOCAL_COLLECTION, _kinds(columns)).load()
     except BaseException:
         server.close()
         raise
@@ -278,8 +337,9 @@ def read(folder: Path, manifest: Manifest) -> State:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     else:
-        client = connect(settings["uri"])
-        collection = Collection(client, settings["collection"], _kinds(columns), settings["num_leaves"]).load()
+        place = _place_of(settings)
+        server, name = connect(place.uri, place.timeout), settings["collection"]
+        collection = Collection(server, name, _kinds(columns), settings["num_leaves"], place.consistency).load()
     facts = (manifest.dim, manifest.fingerprint, manifest.metadata, settings)
     return State(collection, columns, *facts, contents, manifest)
 
@@ -288,10 +348,17 @@ def copied(state: State) -> State:
     """The same rows for another folder: of a cluster, in a collection of their own."""
     if state.is_local:
         return state
-    prefix = state.collection.name.rpartition("_")[0]
     facts = (state.columns, state.dim, state.fingerprint, state.metadata)
     rows = state.collection.scan(state.dim)
-    return built_remotely(state.settings["uri"], prefix, rows, state.collection.count(), *facts)
+    return built_remotely(_place_of(state.settings), rows, state.collection.count(), *facts)
+
+
+def _place_of(settings: dict) -> Place:
+    """Where a collection is, and how it is asked; indexes of earlier versions do not say how."""
+    prefix = settings["collection"].rpartition("_")[0]
+    return Place(
+        settings["uri"], prefix, settings.get("consistency", CONSISTENCIES[0]), settings.get("timeout", TIMEOUT)
+    )
 
 
 def _kinds(columns: dict[str, Column]) -> dict[str, str]:

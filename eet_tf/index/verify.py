@@ -28,7 +28,7 @@ def verify_index(index: LocalIndex | MilvusIndex, folder: str | os.PathLike) -> 
     Returns:
         `"files"`: how many were compared; `"photos"` and `"skus"`; `"torn_bytes"`: at the end of the log, of an update
         that was never acknowledged and that the next one cuts off; and `"recall"`: the share of the true 10 nearest
-        that it finds for rows of its own, each among the others; None if it is exact, in Milvus, or has too few rows.
+        that it finds for rows of its own, each among the others; None if it is exact or has too few rows.
 
     Raises:
         CatalogIndexError: at the first thing that is wrong.
@@ -36,7 +36,7 @@ def verify_index(index: LocalIndex | MilvusIndex, folder: str | os.PathLike) -> 
     manifest = read_manifest(folder)
     contents = check_files(folder, manifest, largest_hashed=None)
     if isinstance(index, MilvusIndex):
-        return {"files": len(manifest.files), **index.check_rows(), "recall": None}
+        return {"files": len(manifest.files), **index.check_rows()}
     rows = index._snapshot.rows
     _check_rows(folder, manifest.contents, rows)
     log = contents / LOG

@@ -16,8 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eet_tf.index
-from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, load_index, milvus_collection, milvus_place
-from eet_tf.index.milvus_filters import expression, literal
+from eet_tf.index import (
+    CatalogIndexError,
+    ExactIndex,
+    MilvusIndex,
+    load_index,
+    milvus_collection,
+    milvus_place,
+    milvus_server,
+)
+from eet_tf.index.milvus_filters import blocks_of_names, expression, is_one_of, kept_number, literal, read_number
 from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, rows_in_milvus, unit_vectors
 
 pytest.importorskip("pymilvus", reason="the Milvus client does not go with TensorFlow 2.15")
@@ -89,9 +97,11 @@ numbers = st.one_of(st.floats(allow_nan=False), st.integers(-(2**60), 2**60), st
 @settings(max_examples=100, deadline=None, database=None)
 @given(value=numbers)
 def test_a_number_is_written_so_that_it_is_read_as_itself(value):
-    """Infinity becomes the largest number, in the rows and in the conditions."""
+    """Infinity becomes the largest number, in the rows and in the conditions; what is least of all stands for none."""
     largest = sys.float_info.max
-    assert float(literal(value)) == min(max(float(value), -largest), largest)
+    assert float(literal(value)) == min(max(float(value), np.nextafter(-largest, 0)), largest) == kept_number(value)
+    assert read_number(kept_number(value)) == kept_number(value) > kept_number(None)
+    assert read_number(kept_number(None)) is None is read_number(None)
 
 
 def test_numbers_at_the_ends_are_kept_apart_from_missing_ones():
@@ -115,6 +125,10 @@ def test_numbers_at_the_ends_are_kept_apart_from_missing_ones():
 def test_expressions_are_what_the_grammar_of_the_cluster_takes():
     """Only the escapes that milvus-lite and the cluster share, and fields by their places."""
     where = {"colour": ['a "b"\\\n', ""], "price": {"min": -1, "max": 1e20}, "in_stock": [True, np.bool_(False)]}
+    least = repr(np.nextafter(-sys.float_info.max, 0).item())
+    assert expression({"price": {"max": 5}}, {"price": "attribute_1"}) == (
+        f"(attribute_1 >= {least} and attribute_1 <= 5.0)"  # no missing one
+    )
     fields = {"colour": "attribute_0", "price": "attribute_1", "in_stock": "attribute_2"}
     assert expression(where, fields) == (
         r'(attribute_0 in ["a \"b\"\\\n", ""]) and (attribute_1 >= -1.0 and attribute_1 <= 1e+20) '
@@ -168,10 +182,12 @@ def test_more_neighbors_than_milvus_gives(index, monkeypatch):
 
 def test_a_missing_package_names_the_mend(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(CatalogIndexError, match="needs the package pymilvus"):
+        MilvusIndex.check_place("http://127.0.0.1:1")
     with pytest.raises(CatalogIndexError, match=r"pip install 'eet-tf\[milvus\]'"):
         MilvusIndex.build(unit_vectors(2), ["a", "b"])
     monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "milvus_lite", None)
+    monkeypatch.setitem(sys.modules, "milvus_lite.db", None)
     with pytest.raises(CatalogIndexError, match=r"pip install 'eet-tf\[milvus\]'"):
         MilvusIndex.check_place()
 
@@ -372,18 +388,61 @@ def test_a_life_in_a_cluster(server, collections, tmp_path):
             how = {"where": where} if where else {}
             assert_agrees(each, oracle, unit_vectors(3, seed=1), 9, group_by_sku=True, **how)
     skus = {sku for _, sku, _ in oracle.rows.values()}
-    assert other.check_rows() == {"photos": len(oracle.rows), "skus": len(skus), "torn_bytes": 0}
+    assert other.check_rows() == {"photos": len(oracle.rows), "skus": len(skus), "torn_bytes": 0, "recall": None}
     with pytest.raises(CatalogIndexError, match="compacts by itself"):
         other.compact()
 
 
-def test_rows_are_read_page_by_page_as_a_cluster_gives_them(server, monkeypatch):
-    """milvus-lite's server knows the iterator that a cluster is read by, too; 240 rows, 10 at a time."""
-    index = MilvusIndex.build(**make_rows(SIZE), uri=server)
-    monkeypatch.setattr(index._state.collection, "_is_lite", False)
-    monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 4 * 24 * 10)
-    assert_same_rows(index, Oracle(make_rows(SIZE)))
-    assert index.delete(skus="sku-1") == Oracle(make_rows(SIZE)).delete(skus=["sku-1"])
+def test_pages_fit_in_a_message(monkeypatch):
+    """By a stand-in that gives rows by their ids, and takes no answer of more than 40,000 bytes."""
+    rows = sorted((f"{number:03d}" * (1 + 999 * (number % 7 == 0)), f"sku-{number}") for number in range(500))
+    sizes = []
+
+    class Cluster:
+        is_lite = False
+
+        def call(self, method, name, options):
+            condition, limit = options.pop("filter"), options.pop("limit")
+            asked = {"output_fields": ["photo", "sku"], "consistency_level": "Strong"}
+            assert (method, name, options) == ("query", "shop", asked)
+            behind = json.loads(condition.removeprefix("photo > ")) if condition else ""
+            page = [{"photo": photo, "sku": sku} for photo, sku in rows if photo > behind][:limit]
+            if sum(len(row["photo"]) for row in page) > 40_000:
+                raise milvus_server.MessageTooLargeError("too large")
+            sizes.append(sum(len(row["photo"]) for row in page))
+            return page
+
+    monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 20_000)
+    collection = milvus_collection.Collection(Cluster(), "shop", {})
+    pages = list(collection._pages("", ["photo", "sku"]))
+    assert [(row["photo"], row["sku"]) for page in pages for row in page] == rows
+    assert 10_000 < np.median(sizes) < 30_000
+
+
+def test_requests_fit_in_a_message(monkeypatch):
+    """Counted in bytes of UTF-8, row by row: one long text does not make all others count as long."""
+    requests = []
+
+    class Cluster:
+        is_lite = False
+
+        def call(self, method, name, rows):
+            requests.append(rows)
+
+    monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 10_000)
+    texts = ["ü" * 4000, *["a"] * 300, "😀" * 2000]
+    photos = [str(number) for number in range(302)]
+    records = milvus_collection.Records(photos, photos, {"text": texts}, unit_vectors(302, dim=4))
+    milvus_collection.Collection(Cluster(), "shop", {"text": "string"}).insert(records)
+    assert [row["photo"] for rows in requests for row in rows] == photos and len(requests) == 3
+    assert all(len(json.dumps(rows, default=lambda _: "", ensure_ascii=False).encode()) < 40_000 for rows in requests)
+
+
+def test_names_of_a_filter_are_counted_in_bytes():
+    names = ["a" * 3, "ü" * 3, '"' * 3, "b"] * 50
+    blocks = list(blocks_of_names(names, 100))
+    assert [name for block in blocks for name in block] == names
+    assert 60 < np.mean([len(is_one_of("", block).encode()) for block in blocks]) < 120
 
 
 def test_a_copy_for_another_folder_has_a_collection_of_its_own(server, collections, tmp_path):
@@ -453,14 +512,15 @@ def test_the_token_is_sent_and_written_nowhere(server, tmp_path, monkeypatch, ca
     import pymilvus
 
     monkeypatch.setenv("MILVUS_TOKEN", "root:very-secret")
-    original, tokens = pymilvus.MilvusClient, []
+    tokens = []
 
-    def client(**arguments):
-        tokens.append(arguments["token"])
-        return original(**arguments)
+    class Client(pymilvus.MilvusClient):
+        def __init__(self, **arguments):
+            tokens.append(arguments["token"])
+            super().__init__(**arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pymilvus.MilvusClient", client)
+        patch.setattr("pymilvus.MilvusClient", Client)
         MilvusIndex.check_place(server, "shop")
     index = MilvusIndex.build(**make_rows(9), uri=server)
     index.save(tmp_path)
@@ -481,6 +541,11 @@ def test_the_token_is_sent_and_written_nowhere(server, tmp_path, monkeypatch, ca
         ({"uri": "http://root:secret@host:19530"}, "without a name or password. Received: uri='host'.*MILVUS_TOKEN"),
         ({"uri": 7}, "`uri` must be"),
         ({"uri": "http://host", "collection": "1 shop"}, "`collection` must be letters, digits and _"),
+        ({"consistency": "strong"}, "`consistency` must come with `uri`"),
+        ({"uri": "http://host", "consistency": "weak"}, "`consistency` must be session or strong. Received: .*'weak'"),
+        ({"uri": "http://host", "timeout": 0}, "`timeout` must be seconds, more than 0. Received: timeout=0"),
+        ({"uri": "http://host", "timeout": "soon"}, "`timeout` must be seconds"),
+        ({"uri": "http://host", "timeout": np.nan}, "`timeout` must be seconds"),
     ],
 )
 def test_places_that_are_none_are_refused(place, message):
@@ -497,7 +562,9 @@ def test_a_cluster_that_does_not_answer_is_named():
 
 def test_a_build_that_fails_leaves_no_collection(server, collections, monkeypatch):
     before = collections()
-    monkeypatch.setattr(milvus_collection.Collection, "flush", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        milvus_collection.Collection, "flush", lambda *_: (each for each in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         MilvusIndex.build(**make_rows(9), uri=server)
     assert collections() == before
@@ -513,72 +580,100 @@ def test_a_dropped_collection_is_named(server, tmp_path):
         load_index(tmp_path)
 
 
-# --- SCANN, which only a cluster has
+# --- servers that there are none of here
 
 
-class RecordingClient:
-    """Stands in for the client of a cluster that has SCANN: it records what it is asked, and finds few of many."""
+class OtherServer:
+    """Stands in for the client of a server of another version, or of one without SCANN; records what it is asked."""
 
-    def __init__(self, refuses=()):
-        self.refuses, self.created, self.searches, self.options = refuses, [], [], {}
+    def __init__(self, version="v2.6.4", refuses=()):
+        self.version, self.refuses, self.created = version, refuses, []
 
-    def get_server_version(self):
-        return "v2.6.4"
+    def get_server_version(self, timeout):
+        return self.version
 
-    def has_collection(self, name):
-        return True
-
-    def drop_collection(self, name):
-        self.created.append("dropped")
-
-    def create_collection(self, name, schema, consistency_level):
+    def create_collection(self, name, schema, consistency_level, timeout):
         self.created.append(consistency_level)
 
-    def load_collection(self, name):
-        self.created.append("loaded")
+    def drop_collection(self, name, timeout):
+        self.created.append("dropped")
 
-    def create_index(self, name, index_params, sync):
+    def create_index(self, name, index_params, sync, timeout):
         import pymilvus
 
         (index,) = index_params
         self.created.append(index.index_type)
-        self.options = index.get_index_configs()
         if index.index_type in self.refuses:
             raise pymilvus.MilvusException(message="invalid index type")
 
-    def search(self, name, data, limit, search_params, **others):
-        self.searches.append((len(data), limit, search_params["params"]))
-        is_exhaustive = search_params["params"]["nprobe"] == 17
-        count = limit if is_exhaustive else limit - 1
-        hit = {"photo": "a", "entity": {"sku": "b"}, "distance": 0.5}
-        return [[hit] * (limit if row % 2 else count) for row in range(len(data))]
+
+@pytest.mark.parametrize("version", ["v2.2.16", "2.3.4", "v1.1.1", "v2.3.0-dev"])
+def test_an_old_server_is_refused_by_its_version(version, monkeypatch):
+    """Before anything is asked of it; the message names both versions."""
+    monkeypatch.setattr("pymilvus.MilvusClient", lambda **arguments: OtherServer(version))
+    for use in (MilvusIndex.check_place, lambda uri: MilvusIndex.build(unit_vectors(2), ["a", "b"], uri=uri)):
+        with pytest.raises(CatalogIndexError, match=f"must be 2.3.5 or newer. Received: {version}"):
+            use(uri="http://127.0.0.1:1")
 
 
-def test_a_cluster_searches_by_scann_and_looks_at_all_leaves_where_some_held_too_few():
-    client = RecordingClient()
-    made = milvus_collection.Collection.create(client, "shop", {"price": "number"}, 24, num_rows=289)
-    assert made.num_leaves == 17 and client.created == ["Strong", "SCANN", "loaded"]
-    assert client.options["metric_type"] == "IP" and "17" in str(client.options)
-    found = made.search(unit_vectors(4), 10, "")
-    assert [len(hits) for hits in found] == [10] * 4
-    assert client.searches == [
-        (4, 10, {"nprobe": 2, "reorder_k": 200}),
-        (2, 10, {"nprobe": 17, "reorder_k": 200}),
-    ]
+@pytest.mark.parametrize("version", ["v2.3.5-lite", "2.3.10", "v2.6.4", "v3.0.0", "a cloud's own"])
+def test_newer_servers_are_taken(version):
+    assert not milvus_server.Server(OtherServer(version), "there").is_lite
+
+
+def test_few_rows_are_compared_and_many_searched_by_scann():
+    for num_rows, kind in [(20_000, "FLAT"), (20_001, "SCANN")]:
+        client = OtherServer()
+        milvus_collection.Collection.create(milvus_server.Server(client, "there"), "shop", {}, 24, num_rows)
+        assert client.created == ["Strong", kind]
 
 
 def test_a_server_without_scann_compares_all():
-    client = RecordingClient(refuses=["SCANN"])
-    made = milvus_collection.Collection.create(client, "shop", {}, 24, num_rows=289)
-    assert client.created == ["Strong", "SCANN", "dropped", "Strong", "FLAT", "loaded"] and made.num_leaves == 0
+    client = OtherServer(refuses=["SCANN"])
+    made = milvus_collection.Collection.create(milvus_server.Server(client, "there"), "shop", {}, 24, 30_000)
+    assert client.created == ["Strong", "SCANN", "FLAT"] and made.num_leaves == 0
+
+
+def test_a_collection_that_cannot_be_made_is_dropped():
+    client = OtherServer(refuses=["SCANN", "FLAT"])
+    with pytest.raises(CatalogIndexError, match="must `create_index` as it is asked. Received from it: invalid index"):
+        milvus_collection.Collection.create(milvus_server.Server(client, "there"), "shop", {}, 24, 30_000)
+    assert client.created[-1] == "dropped"
+
+
+def test_a_query_with_fewer_neighbors_costs_the_others_none():
+    found = [[("a", "x", 0.9), ("b", "y", 0.5)], [("c", "z", 0.7)], []]
+    neighbors = eet_tf.index.milvus._neighbors(found, 2)
+    assert neighbors.photos.tolist() == [["a", "b"], ["c", ""], ["", ""]]
+    assert neighbors.scores[0].tolist() == np.float32([0.9, 0.5]).tolist()
+    assert neighbors.scores[1, 1] == neighbors.scores[2, 0] == -np.inf
+
+
+def test_more_attributes_than_milvus_has_fields_for_are_refused():
+    attributes = {f"a{number}": [number, 1.0] for number in range(62)}
+    for refuses in (MilvusIndex.check_catalog, lambda *rows: MilvusIndex.build(unit_vectors(2), *rows)):
+        with pytest.raises(CatalogIndexError, match="`attributes` must be at most 61 with Milvus. Received: 62"):
+            refuses(["a", "b"], ["a", "b"], attributes)
+
+
+def test_waiting_ends_when_nothing_goes_on():
+    answers = iter([0, 1, 2, 2, 3])
+    assert milvus_server.wait(lambda: next(answers), lambda answer: answer == 3, "count", standstill=60) == 3
+    start = time.monotonic()
+    with pytest.raises(CatalogIndexError, match=r"must count. Received: no progress for 0.2 seconds \(7\)"):
+        milvus_server.wait(lambda: 7, lambda answer: False, "count", standstill=0.2)
+    assert time.monotonic() - start < 5
 
 
 def test_the_manifest_keeps_how_the_cluster_searches(server, tmp_path):
     index = MilvusIndex.build(**make_rows(9), uri=server)
     index.save(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["settings"] == {"uri": server, "collection": index.collection, "num_leaves": 0}
+    how = {"consistency": "session", "timeout": 10.0}
+    assert manifest["settings"] == {"uri": server, "collection": index.collection, "num_leaves": 0, **how}
     manifest["settings"]["num_leaves"] = 17
+    for name in how:
+        del manifest["settings"][name]  # as version 0.1 has written it
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert index.is_exact and not load_index(tmp_path).is_exact
 

@@ -7,9 +7,9 @@ import pytest
 
 from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, ScannIndex, load_index, read_where, typed_columns
 from eet_tf.index.numerals import as_float, largest_float, least_float
-from tests.reference_index import where_installed
+from tests.reference_index import InCluster, where_installed
 
-KINDS = where_installed([ExactIndex, ScannIndex, MilvusIndex])
+KINDS = where_installed([ExactIndex, ScannIndex, MilvusIndex, InCluster])
 every_kind = pytest.mark.parametrize("kind", KINDS)
 CODES = ["12E3", "12000", "1E1", "10"] * 2
 VERSIONS = ["1.10", "1.1", "2.0", "2"] * 2

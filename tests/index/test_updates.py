@@ -23,7 +23,15 @@ from eet_tf.index import (
     search,
 )
 from eet_tf.index.columns import Column
-from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, needs_milvus, unit_vectors
+from tests.reference_index import (
+    InCluster,
+    Oracle,
+    assert_agrees,
+    assert_same_rows,
+    make_rows,
+    unit_vectors,
+    where_installed,
+)
 
 SIZE = 240
 KINDS = {  # exhaustive: every row is a candidate and every leaf is searched
@@ -32,8 +40,10 @@ KINDS = {  # exhaustive: every row is a candidate and every leaf is searched
     "scann_hashing": (ScannIndex, {"configuration": ScannConfiguration(SIZE)}),
     "scann_tree": (ScannIndex, {"configuration": ScannConfiguration(SIZE, 7, 7)}),
 }
-EVERY_KIND = [*KINDS, pytest.param("milvus", marks=needs_milvus)]
-EXACT_AND_MILVUS = ["exact", pytest.param("milvus", marks=needs_milvus)]
+MILVUS = {"milvus": (MilvusIndex, {}), "milvus_cluster": (InCluster, {})}
+EVERY_KIND = where_installed([*KINDS, *MILVUS])
+EXACT_AND_MILVUS = where_installed(["exact", *MILVUS])
+WITH_LOG = where_installed(["exact", "milvus"])  # a cluster keeps what it has acknowledged
 CONDITIONS = [
     None,
     {"colour": "blue"},
@@ -47,7 +57,7 @@ CONDITIONS = [
 
 
 def make_index(name="exact", **changes):
-    kind, extra = {**KINDS, "milvus": (MilvusIndex, {})}[name]
+    kind, extra = {**KINDS, **MILVUS}[name]
     rows = {**make_rows(SIZE), **changes}
     return kind.build(**rows, fingerprint="embedder-1", **extra), Oracle(rows)
 
@@ -68,20 +78,20 @@ def test_filters_and_groups(name, where, group_by_sku, narrow):
         assert_agrees(index, oracle, unit_vectors(5, seed=9), k, **how)
 
 
+LIVES = [(name, narrow) for name in KINDS for narrow in (search.NARROW, 3)]
+
+
 @pytest.mark.parametrize(
     "name, narrow",
-    [
-        *[(name, narrow) for name in KINDS for narrow in (search.NARROW, 3)],
-        pytest.param("milvus", search.NARROW, marks=needs_milvus),
-    ],
+    where_installed([*LIVES, *((name, search.NARROW) for name in MILVUS)], unpack=True),
     indirect=["narrow"],
 )
 def test_a_long_life(name, tmp_path, narrow):
-    """Two hundred random steps; the folder's other reader sees the same after `refresh`."""
+    """Sixty random steps, of a cluster twenty; the folder's other reader sees the same after `refresh`."""
     index, oracle = make_index(name)
     index.save(tmp_path)
     reader, rng = load_index(tmp_path, read_only=True), np.random.default_rng(5)
-    for step in range(60):
+    for step in range(20 if name == "milvus_cluster" else 60):
         action = rng.choice(["add", "replace", "delete", "delete_sku", "open", "save", "compact"], p=_CHANCES)
         known = list(oracle.rows)
         if action in ("add", "replace"):
@@ -101,7 +111,7 @@ def test_a_long_life(name, tmp_path, narrow):
             index = load_index(tmp_path)
         elif action == "save":
             index.save(tmp_path)
-        else:
+        elif name != "milvus_cluster":
             index.compact()
             assert name == "milvus" or (index.num_recent, index.num_deleted) == (0, 0)
         reader.refresh()
@@ -124,7 +134,8 @@ def test_everything_can_be_deleted_and_come_back(name, tmp_path):
     index.delete(photos=list(oracle.rows))
     assert index.size == 0 and load_index(tmp_path).size == 0
     assert index.search(unit_vectors(3), k=5).photos.shape == (3, 0)
-    with pytest.raises(CatalogIndexError, match="`compact` must find at least one photo"):
+    why = "compacts by itself" if name == "milvus_cluster" else "`compact` must find at least one photo"
+    with pytest.raises(CatalogIndexError, match=why):
         index.compact()
     rows = make_rows(3, seed=4)
     index.upsert(**rows)
@@ -293,7 +304,7 @@ def test_an_update_of_a_folder_that_another_embedder_took_is_refused(name, tmp_p
 # --- crashes, and several processes
 
 
-@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+@pytest.mark.parametrize("name", WITH_LOG)
 def test_a_torn_tail_is_cut_off(name, tmp_path):
     """Whatever part of the last record reached the disk: it was never acknowledged."""
     index, oracle = make_index(name)
@@ -316,7 +327,7 @@ def test_a_torn_tail_is_cut_off(name, tmp_path):
     assert_same_rows(load_index(tmp_path), oracle)
 
 
-@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+@pytest.mark.parametrize("name", WITH_LOG)
 def test_damage_before_the_end_is_an_error(name, tmp_path):
     """There is a whole update behind it, so that this one was acknowledged once."""
     index, _ = make_index(name)
@@ -333,7 +344,7 @@ def test_damage_before_the_end_is_an_error(name, tmp_path):
             load_index(tmp_path)
 
 
-@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+@pytest.mark.parametrize("name", WITH_LOG)
 def test_a_full_disk_changes_nothing(name, tmp_path, monkeypatch):
     index, oracle = make_index(name)
     index.save(tmp_path)
