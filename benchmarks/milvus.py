@@ -130,9 +130,9 @@ def main(argv):
                 "What another process has written is seen by default after "
                 f"{1000 * np.median(delays):.0f} ms in the middle, {1000 * delays.max():.0f} at most, of {len(delays)}."
             ]
-        number = min(90_000, FLAGS.rows // 10 * 9)
-        _, deleting = timed(lambda: index.delete(photos=[str(row) for row in range(number)]))
-        lines += [f"{number:,} photos deleted by their ids in {deleting:.1f} s."]
+            number = min(90_000, FLAGS.rows // 10 * 9)
+            _, deleting = timed(lambda: index.delete(photos=[str(row) for row in range(number)]))
+            lines += [f"{number:,} photos deleted by their ids in {deleting:.1f} s."]
     finally:
         pymilvus.MilvusClient(uri=FLAGS.uri, token=os.environ.get("MILVUS_TOKEN", "")).drop_collection(index.collection)
     write_table(FLAGS.output_dir, "\n".join(lines) + "\n")

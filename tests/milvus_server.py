@@ -3,7 +3,7 @@
 It listens on every address of the machine and on fixed ports. So it runs in a network of its own (a Linux network
 namespace), and one port of 127.0.0.1 is passed on to it; any number of servers can run beside others of this machine.
 
-    python tests/milvus_server.py FOLDER PORT      runs one until it is ended; for `MilvusServer` and by hand
+    python tests/milvus_server.py FOLDER PORT      runs one until it is ended, with Milvus's own settings
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class MilvusServer:
 
     def start(self):
         """Returns when it answers; raises `RuntimeError` with the end of its log if it does not."""
-        _write_files(self._folder, self._with_users)
+        _write_files(self._folder, {"authorization_enabled": self._with_users, **_QUICK})
         command = [sys.executable, __file__, os.fspath(self._folder), str(self._port)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         words = self._process.stdout.readline().split()
@@ -126,15 +126,14 @@ def shared_server():
     return server
 
 
-def _write_files(folder, with_users):
-    """Its programs and its settings."""
+def _write_files(folder, settings):
+    """Its programs and its settings, which are its own but for these."""
     import milvus
 
     milvus._initialize_data_files(os.fspath(folder))
     config = milvus.MilvusServerConfig(data_dir=os.fspath(folder))
     config.resolve_storage()
-    config.set("authorization_enabled", with_users)
-    for name, value in _QUICK.items():
+    for name, value in settings.items():
         config.set(name, value)
     config.write_config()
     shutil.rmtree(folder / "run", ignore_errors=True)
@@ -206,4 +205,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--try"]:
         _enter_own_network()
     else:
+        if not os.path.exists(os.path.join(sys.argv[1], "configs", "milvus.yaml")):
+            os.makedirs(sys.argv[1], exist_ok=True)
+            _write_files(pathlib.Path(sys.argv[1]).absolute(), {})
         run(os.path.abspath(sys.argv[1]), int(sys.argv[2]))

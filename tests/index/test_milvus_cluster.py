@@ -203,8 +203,8 @@ def test_an_index_that_was_small_is_still_exact_when_it_has_grown(uri):
 
 
 def test_long_texts_are_read_in_pages_that_fit(uri):
-    """3,000 photos of three texts of 7,000 letters: 63 MB, of which 2 % are vectors. The server sends at most 64 MB."""
-    count = 3000
+    """4,000 photos of three texts of 3,500 letters of two bytes: 84 MB. The server sends at most 64."""
+    count = 4000
     texts = {f"text {part}": [f"{part}{row}" + "ü" * 3500 for row in range(count)] for part in range(3)}
     index = MilvusIndex.build(unit_vectors(count, dim=8), range(count), range(count), texts, uri=uri)
     assert index.check_rows()["photos"] == count
