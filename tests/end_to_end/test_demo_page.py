@@ -300,7 +300,10 @@ def test_photos_are_embedded_on_a_server(tmp_path, start_script):
     import numpy as np
 
     from eet_tf.index import ExactIndex
-    from tests.serving.fake_serving import FINGERPRINT, Mind, expected_embedding, rest_server
+
+    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
+    from tests.serving.model_server import ModelServer
+    from tests.serving.served_models import FINGERPRINT, PlainModel, expected_embedding
 
     names = ["one.jpg", "two.jpg", "three.jpg"]
     for name in names:
@@ -308,7 +311,10 @@ def test_photos_are_embedded_on_a_server(tmp_path, start_script):
     embeddings = np.stack([expected_embedding(name.encode()) for name in names])
     ExactIndex.build(embeddings, names, names, fingerprint=FINGERPRINT).save(tmp_path / "index")
     flags = (f"--index_dir={tmp_path / 'index'}", f"--photo_root={tmp_path}")
-    with rest_server(Mind()) as target, serving(start_script, *flags, f"--server={target}") as address:
+    with (
+        ModelServer({"embedder": {1: PlainModel()}}) as server,
+        serving(start_script, *flags, f"--server=http://{server.rest_address}") as address,
+    ):
         found = upload(address, b"two.jpg")
         assert [each["sku"] for each in found["neighbors"]][0] == "two.jpg"
 

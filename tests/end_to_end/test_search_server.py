@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from eet_tf.index import ExactIndex
-from tests.serving.fake_serving import FINGERPRINT, SERVERS, Mind, expected_embedding
+
+pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
+from tests.serving.model_server import ModelServer  # noqa: E402
+from tests.serving.served_models import FINGERPRINT, PlainModel, expected_embedding  # noqa: E402
 
 NAMES = [f"photo-{number}.jpg" for number in range(5)]
 
@@ -23,13 +26,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request):
-    """The flag that names a running server, over gRPC and over REST."""
-    if request.param == "grpc":
-        pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
-    with SERVERS[request.param](Mind()) as target:
-        yield f"--server={target}"
+@pytest.fixture(scope="module")
+def model_server():
+    with ModelServer({"embedder": {7: PlainModel()}}) as running:
+        yield running
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def server(request, model_server):
+    """The flag that names the running server, over gRPC and over REST."""
+    addresses = {"grpc": model_server.grpc_address, "rest": f"http://{model_server.rest_address}"}
+    return f"--server={addresses[request.param]}"
 
 
 def test_photos_find_themselves(run_script, folder, server):
@@ -56,11 +63,11 @@ def test_a_server_that_is_not_there_is_named(run_script, folder):
     )
 
 
-def test_no_model_is_loaded_here(run_python, folder):
+def test_no_model_is_loaded_here(run_python, folder, model_server):
     """Over REST not even TensorFlow is."""
-    with SERVERS["rest"](Mind()) as target:
-        flags = [f"--query={folder / NAMES[0]}", f"--index_dir={folder / 'index'}", f"--server={target}"]
-        code = f"""
+    target = f"http://{model_server.rest_address}"
+    flags = [f"--query={folder / NAMES[0]}", f"--index_dir={folder / 'index'}", f"--server={target}"]
+    code = f"""
 import runpy, sys
 sys.argv = ["export/search.py", *{flags!r}]
 try:
@@ -69,4 +76,4 @@ except SystemExit as end:
     assert not end.code, end.code
 assert "tensorflow" not in sys.modules
 """
-        assert f"sku {NAMES[0]}" in run_python(code, fresh=True)[0]
+    assert f"sku {NAMES[0]}" in run_python(code, fresh=True)[0]

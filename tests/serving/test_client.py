@@ -1,43 +1,64 @@
 """The client against a server that is slow, busy, away or fussy, over gRPC (with the real protos) and over REST."""
 
 import concurrent.futures
+import contextlib
 import re
 import threading
 import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from eet_tf.client import EmbeddingClient, ServingError
 from eet_tf.client.retries import Retries, TransientError
-from tests.serving.fake_serving import DIM, FINGERPRINT, SERVERS, K, Mind, expected_embedding
+
+pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
+from tests.serving.model_server import ModelServer  # noqa: E402
+from tests.serving.served_models import DIM, FINGERPRINT, K, PlainModel, expected_embedding  # noqa: E402
 
 PHOTOS = [b"photo-%02d" % number * (1 + number % 5) for number in range(23)]
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=["grpc", "rest"])
 def protocol(request):
     """`grpc` or `rest`."""
-    if request.param == "grpc":
-        pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
     return request.param
 
 
 @pytest.fixture
+def serve():
+    """A function that starts a server of version 7 of a model."""
+    with contextlib.ExitStack() as running:
+
+        def serve(model=None, failures=(), delay=0.0, **options):
+            server = running.enter_context(ModelServer({"embedder": {7: model or PlainModel()}}, **options))
+            server.failures, server.delay = list(failures), delay
+            return server
+
+        yield serve
+
+
+@pytest.fixture
 def connect(protocol):
-    """A function from a mind to a client of its server."""
-    opened = []
+    """A function from a server to a client of it."""
+    with contextlib.ExitStack() as opened:
+        yield lambda server, **options: opened.enter_context(EmbeddingClient(target(server, protocol), **options))
 
-    def connect(mind, max_server_bytes=-1, **options):
-        server = SERVERS[protocol](mind, max_server_bytes)
-        client = EmbeddingClient(server.__enter__(), **options)
-        opened.append((client, server))
-        return client
 
-    yield connect
-    for client, server in opened:
-        client.close()
-        server.__exit__(None, None, None)
+def target(server, protocol):
+    return server.grpc_address if protocol == "grpc" else f"http://{server.rest_address}"
+
+
+def photos_of(request):
+    """The photos that a request holds."""
+    ((_, proto),) = request.inputs.items()
+    return tf.make_ndarray(proto).tolist()
+
+
+def sizes(server):
+    """How many photos each request had."""
+    return [len(photos_of(request)) for request in server.requests]
 
 
 def check(found, photos):
@@ -52,146 +73,147 @@ def check(found, photos):
 
 
 @pytest.mark.parametrize("number", [1, 4, 5, 23])
-def test_photos_come_back_in_order_whatever_the_batches(connect, number):
-    mind = Mind()
-    check(connect(mind, batch_size=4).embed(PHOTOS[:number]), PHOTOS[:number])
-    sizes = sorted((count for _, count, _ in mind.requests), reverse=True)
-    assert sizes == [4] * (number // 4) + [number % 4] * (number % 4 > 0)
+def test_photos_come_back_in_order_whatever_the_batches(connect, serve, number):
+    server = serve()
+    check(connect(server, batch_size=4).embed(PHOTOS[:number]), PHOTOS[:number])
+    assert sorted(sizes(server), reverse=True) == [4] * (number // 4) + [number % 4] * (number % 4 > 0)
 
 
-def test_order_is_kept_when_later_answers_come_first(connect):
+def test_order_is_kept_when_later_answers_come_first(connect, serve):
     """The first request fails once and so is answered last."""
-    mind = Mind(failures=["UNAVAILABLE"])
-    check(connect(mind, batch_size=3).embed(PHOTOS), PHOTOS)
+    server = serve(failures=["UNAVAILABLE"])
+    check(connect(server, batch_size=3).embed(PHOTOS), PHOTOS)
 
 
-def test_several_requests_are_on_their_way_at_once(connect):
+def test_several_requests_are_on_their_way_at_once(connect, serve):
     """None of four is answered before all four are there."""
-    mind = Mind()
-    mind.gate = threading.Barrier(4)
-    check(connect(mind, batch_size=2, max_in_flight=4).embed(PHOTOS[:8]), PHOTOS[:8])
+    server = serve()
+    server.gate = threading.Barrier(4)
+    check(connect(server, batch_size=2, max_in_flight=4).embed(PHOTOS[:8]), PHOTOS[:8])
 
 
-def test_an_iterator_is_read_little_by_little(connect):
+def test_an_iterator_is_read_little_by_little(connect, serve):
     """When the server fails for good, what comes later has not been looked at: 2 on their way and 4 waiting at most."""
     seen = []
     photos = (seen.append(number) or PHOTOS[0] for number in range(100))
     with pytest.raises(ServingError):
-        connect(Mind(failures=["INTERNAL"] * 100), batch_size=1, max_in_flight=2).embed(photos)
+        connect(serve(failures=["INTERNAL"] * 100), batch_size=1, max_in_flight=2).embed(photos)
     assert len(seen) <= 8
 
 
-def test_rows_that_are_no_photo_are_told_apart(connect):
+def test_rows_that_are_no_photo_are_told_apart(connect, serve):
     photos = [PHOTOS[0], b"bad one", PHOTOS[1], b"bad", PHOTOS[2]]
-    check(connect(Mind(), batch_size=2).embed(photos), photos)
+    check(connect(serve(), batch_size=2).embed(photos), photos)
 
 
-def test_paths_are_read_and_may_stand_beside_bytes(connect, tmp_path):
+def test_paths_are_read_and_may_stand_beside_bytes(connect, serve, tmp_path):
     (tmp_path / "a.jpg").write_bytes(PHOTOS[3])
     check(
-        connect(Mind()).embed([tmp_path / "a.jpg", PHOTOS[4], str(tmp_path / "a.jpg")]), [PHOTOS[n] for n in (3, 4, 3)]
+        connect(serve()).embed([tmp_path / "a.jpg", PHOTOS[4], str(tmp_path / "a.jpg")]), [PHOTOS[n] for n in (3, 4, 3)]
     )
 
 
-def test_no_photos_give_no_rows(connect):
-    client = connect(Mind())
+def test_no_photos_give_no_rows(connect, serve):
+    client = connect(serve())
     embeddings, ok = client.embed([])
     assert (embeddings.shape, embeddings.dtype, ok.shape) == ((0, DIM), np.float32, (0,))
     assert [found.shape for found in client.search(iter([]))] == [(0, 0), (0, 0), (0,)]
 
 
-def test_search_gives_skus_scores_and_ok(connect):
-    skus, scores, ok = connect(Mind(), batch_size=2).search([*PHOTOS[:4], b"bad"])
+def test_search_gives_skus_scores_and_ok(connect, serve):
+    skus, scores, ok = connect(serve(), batch_size=2).search([*PHOTOS[:4], b"bad"])
     assert skus.tolist()[2] == [f"sku-ß-photo-02-{rank}" for rank in range(K)]
     assert (skus.shape, scores.shape, scores.dtype) == ((5, K), (5, K), np.float32)
     np.testing.assert_allclose(scores[0], [1, 0.75, 0.5])
     assert ok.tolist() == [True] * 4 + [False]
 
 
-def test_the_server_says_which_embedder_it_runs_each_time(connect):
+def test_the_server_says_which_embedder_it_runs_each_time(connect, serve):
     """It may take up a new version at any moment."""
-    mind = Mind()
-    client = connect(mind)
+    model = PlainModel()
+    client = connect(serve(model))
     assert (client.fingerprint, client.embedding_dim) == (FINGERPRINT, DIM)
-    mind.fingerprint = "other"
+    model.fingerprint = "other"
     assert client.fingerprint == "other"
 
 
-def test_a_version_can_be_asked_for(connect):
-    check(connect(Mind(), version=7).embed(PHOTOS[:2]), PHOTOS[:2])
+def test_a_version_can_be_asked_for(connect, serve):
+    check(connect(serve(), version=7).embed(PHOTOS[:2]), PHOTOS[:2])
     with pytest.raises(ServingError, match="has no model 'embedder'"):
-        connect(Mind(), version=8).embed(PHOTOS[:2])
+        connect(serve(), version=8).embed(PHOTOS[:2])
 
 
 # Sizes
 
 
-def test_batches_are_limited_in_bytes_too(connect):
+def test_batches_are_limited_in_bytes_too(connect, serve):
     """Photos of 900 bytes, messages of 8 KiB of which 4 KiB are kept for all else: REST makes 1,200 of each."""
-    mind = Mind()
+    server = serve()
     photos = [b"%03d" % number * 300 for number in range(11)]
-    check(connect(mind, max_message_bytes=8192).embed(photos), photos)
-    assert len(mind.requests) > 2
-    assert max(size for _, _, size in mind.requests) <= 4096
+    check(connect(server, max_message_bytes=8192).embed(photos), photos)
+    assert len(server.requests) > 2
+    assert max(sum(map(len, photos_of(request))) for request in server.requests) <= 4096
 
 
-def test_a_photo_that_fits_into_no_message_is_named(connect, tmp_path):
-    mind = Mind()
+def test_a_photo_that_fits_into_no_message_is_named(connect, serve, tmp_path):
+    server = serve()
     (tmp_path / "poster.png").write_bytes(b"p" * 9000)
-    client = connect(mind, max_message_bytes=8192)
+    client = connect(server, max_message_bytes=8192)
     with pytest.raises(ServingError, match=r"photo 1, '.*poster\.png' has 9,000 bytes, more than.*`max_message_bytes`"):
         client.embed([PHOTOS[0], tmp_path / "poster.png"])
 
 
-def test_a_batch_too_large_for_the_server_is_halved(connect):
+def test_a_batch_too_large_for_the_server_is_halved(connect, serve):
     """16 photos of 1,000 bytes to a server that takes messages of 6,000: never sent again as it was."""
-    mind = Mind()
+    server = serve(max_message_bytes=6000)
     photos = [b"%04d" % number * 250 for number in range(16)]
-    check(connect(mind, 6000, batch_size=16).embed(photos), photos)
-    assert max(count for _, count, _ in mind.requests) == 4
-    assert len(mind.requests) == 4
+    check(connect(server, batch_size=16).embed(photos), photos)
+    assert max(sizes(server)) == 4
+    assert len(server.requests) == 4
 
 
-def test_a_photo_too_large_for_the_server_is_named(connect):
+def test_a_photo_too_large_for_the_server_is_named(connect, serve):
     photos = [PHOTOS[0], b"large" * 2000, PHOTOS[1]]
     with pytest.raises(ServingError, match=r"photo 1 has 10,000 bytes, which the server at .* does not take"):
-        connect(Mind(), 6000).embed(photos)
+        connect(serve(max_message_bytes=6000)).embed(photos)
 
 
-def test_a_batch_larger_than_the_server_batches_names_the_argument(connect):
+def test_a_batch_larger_than_the_server_batches_names_the_argument(connect, serve):
     with pytest.raises(ServingError, match=r"takes smaller batches .*Lower `batch_size` to the server's max_"):
-        connect(Mind(largest_batch=2)).embed(PHOTOS)
+        connect(serve(PlainModel(batching={"max_batch_size": 2, "allowed_batch_sizes": []}), batching=True)).embed(
+            PHOTOS
+        )
 
 
 # Failures
 
 
 @pytest.mark.parametrize("status", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
-def test_what_may_pass_is_tried_again(connect, status):
-    mind = Mind(failures=[status, status])
-    check(connect(mind).embed(PHOTOS[:3]), PHOTOS[:3])
-    assert len(mind.requests) == 3
+def test_what_may_pass_is_tried_again(connect, serve, status):
+    server = serve(failures=[status, status])
+    check(connect(server).embed(PHOTOS[:3]), PHOTOS[:3])
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND"])
-def test_what_will_not_pass_is_not_tried_again(connect, status):
-    mind = Mind(failures=[status])
+def test_what_will_not_pass_is_not_tried_again(connect, serve, status):
+    server = serve(failures=[status])
     with pytest.raises(ServingError, match="told to fail"):
-        connect(mind).embed(PHOTOS[:3])
-    assert len(mind.requests) == 1
+        connect(server).embed(PHOTOS[:3])
+    assert len(server.requests) == 1
 
 
-def test_it_gives_up_after_so_many_tries(connect):
-    mind = Mind(failures=["UNAVAILABLE"] * 9)
-    client = connect(mind, max_tries=3)
+def test_it_gives_up_after_so_many_tries(connect, serve):
+    server = serve(failures=["UNAVAILABLE"] * 9)
+    client = connect(server, max_tries=3)
     message = rf"the server at {re.escape(client.target)} did not answer after 3 tries in \d\.\d s: .*told to fail"
     with pytest.raises(ServingError, match=message):
         client.embed(PHOTOS[:1])
-    assert len(mind.requests) == 3
+    assert len(server.requests) == 3
 
 
-def test_a_try_that_takes_too_long_is_given_up(connect):
-    client = connect(Mind(delay=0.5), timeout=0.1, max_tries=2)
+def test_a_try_that_takes_too_long_is_given_up(connect, serve):
+    client = connect(serve(delay=0.5), timeout=0.1, max_tries=2)
     start = time.monotonic()
     with pytest.raises(ServingError, match="did not answer after 2 tries"):
         client.embed(PHOTOS[:1])
@@ -209,14 +231,14 @@ def test_nobody_there_is_said_with_target_and_mend(protocol):
         client.embed(PHOTOS)
 
 
-def test_a_model_that_is_not_there_is_named(connect):
+def test_a_model_that_is_not_there_is_named(connect, serve):
     with pytest.raises(ServingError, match=r"has no model 'shoes' \(Servable not found.*--model_name"):
-        connect(Mind(), model="shoes").embed(PHOTOS)
+        connect(serve(), model="shoes").embed(PHOTOS)
 
 
 @pytest.mark.parametrize("signature", ["describe", "search", "serving_default"])
-def test_a_model_without_the_signature_is_named(connect, signature):
-    client = connect(Mind(signatures=["other"]))
+def test_a_model_without_the_signature_is_named(connect, serve, signature):
+    client = connect(serve(PlainModel(signatures=["other"])))
     use = {"describe": lambda: client.fingerprint, "search": lambda: client.search(PHOTOS)}
     with pytest.raises(ServingError, match=rf"has no signature '{signature}' .*[Ee]xport"):
         use.get(signature, lambda: client.embed(PHOTOS))()
@@ -243,7 +265,7 @@ def test_a_server_of_something_else_is_found_out():
         EmbeddingClient(f"http://127.0.0.1:{server.server_port}") as client,
         pytest.raises(ServingError, match=r"does not answer as TensorFlow Serving does: b'<html>Welcome"),
     ):
-        client.embed(PHOTOS)
+        client.embed(PHOTOS[:1])
     thread.join()
     server.server_close()
 
@@ -294,37 +316,38 @@ except ServingError as error:
 # Threads and closing
 
 
-def test_many_threads_share_a_client(connect):
-    client = connect(Mind(failures=["UNAVAILABLE"] * 3), batch_size=3)
+def test_many_threads_share_a_client(connect, serve):
+    client = connect(serve(failures=["UNAVAILABLE"] * 3), batch_size=3)
     slices = [PHOTOS[start : start + 7] for start in range(16)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         for photos, found in zip(slices, pool.map(client.embed, slices)):
             check(found, photos)
 
 
-def test_connections_are_used_again(connect, protocol):
+def test_connections_are_used_again(connect, serve, protocol):
     if protocol == "grpc":
         pytest.skip("a channel is one connection")
-    mind = Mind()
-    client = connect(mind, batch_size=1, max_in_flight=2)
+    server = serve()
+    client = connect(server, batch_size=1, max_in_flight=2)
     for _ in range(3):
         client.embed(PHOTOS)
-    assert len(mind.connections) <= 2
+    assert len(server.connections) <= 2
 
 
-def test_a_server_that_comes_back_is_found_again(protocol):
+def test_a_server_that_comes_back_is_found_again(connect, serve):
     """The connection that was open is dead; the client sees it and opens another."""
-    mind = Mind()
-    with SERVERS[protocol](mind) as target:
-        client = EmbeddingClient(target, max_tries=1)
-        check(client.embed(PHOTOS), PHOTOS)
+    server = serve()
+    client = connect(server, deadline=1.0)
+    check(client.embed(PHOTOS), PHOTOS)
+    server.kill()
     with pytest.raises(ServingError, match="did not answer"):
         client.embed(PHOTOS)
-    client.close()
+    server.start()
+    check(client.embed(PHOTOS), PHOTOS)
 
 
-def test_a_closed_client_says_so_and_may_be_closed_again(connect):
-    client = connect(Mind())
+def test_a_closed_client_says_so_and_may_be_closed_again(connect, serve):
+    client = connect(serve())
     with client:
         check(client.embed(PHOTOS), PHOTOS)
     client.close()
@@ -333,17 +356,17 @@ def test_a_closed_client_says_so_and_may_be_closed_again(connect):
             use()
 
 
-def test_closing_ends_what_is_on_its_way(connect):
-    mind = Mind(delay=0.2)
-    client = connect(mind, batch_size=1, max_in_flight=1)
+def test_closing_ends_what_is_on_its_way(connect, serve):
+    server = serve(delay=0.2)
+    client = connect(server, batch_size=1, max_in_flight=1)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.embed, PHOTOS)
-        while not mind.requests:
+        while not server.requests:
             time.sleep(0.01)
         client.close()
         with pytest.raises(ServingError):
             waiting.result(timeout=10)
-    assert len(mind.requests) < len(PHOTOS)
+    assert len(server.requests) < len(PHOTOS)
 
 
 # Waits

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from eet_tf.serving.bundle import write_bundle
 from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.warmup import WARMUP, read_signatures
-from tests.serving.stand_in_server import StandInServer
+from tests.serving.model_server import ModelServer
 
 ROOT = pathlib.Path(__file__).parents[2]
 VARIABLES = "variables/variables.data-00000-of-00001"
@@ -328,7 +328,7 @@ def test_a_photo_that_the_model_takes_for_none_is_found(faults_of, version, tmp_
 @pytest.fixture
 def server(bundles):
     """A stand-in that serves the bundle."""
-    with StandInServer({"embedder": os.path.join(bundles, "embedder")}) as running:
+    with ModelServer({"embedder": os.path.join(bundles, "embedder")}) as running:
         yield running
 
 
@@ -348,7 +348,7 @@ def test_a_server_of_another_model_is_found_out(faults_of, bundle_server, versio
         return {"embedding": tf.zeros([tf.size(image_bytes), 8]), "ok": tf.fill([tf.size(image_bytes)], True)}
 
     saved_module(serve, version, tmp_path)
-    with StandInServer({"other": str(tmp_path / "embedder")}) as running:
+    with ModelServer({"other": str(tmp_path / "embedder")}) as running:
         faults = faults_of(version, bundle_server.ServerSubject(running.grpc_address, "other", 1))
     assert len(faults["parity"]) == 6
 
