@@ -119,14 +119,14 @@ def _version(file: str):
     return status.st_ino, status.st_mtime_ns
 
 
-def _refuse_unreadable(files, catalog) -> None:
+def _refuse_unreadable(files, catalog, max_pixels: int) -> None:
     """Ends with an error if photos are no images; the others are embedded all the same."""
     from eet_tf.data import CatalogError, reasons
 
     unreadable = files.unreadable(catalog.paths)
     if unreadable:
         named = [(catalog.where(row), str(catalog.files[row])) for row in unreadable]
-        lines = [f"{where}: {file!r}: {reasons.of_file(file)}" for where, file in named]
+        lines = [f"{where}: {file!r}: {reasons.of_file(file, max_pixels)}" for where, file in named]
         raise CatalogError(
             f"{reasons.unreadable_message(lines, len(catalog))}\n"
             "All others are embedded. Then run the same command again."
@@ -168,13 +168,14 @@ def main(argv):
         embed = beam.EmbedShard(
             files, os.path.abspath(embedder.folder), os.path.abspath(catalog.root), FLAGS.batch_size
         )
+        max_pixels = embedder.max_pixels
         del embedder  # the workers load their own
         start = time.monotonic()
         if shards:
             with _progress(files, shards):
                 beam.embed_shards(options, embed, shards)
         seconds = time.monotonic() - start
-        _refuse_unreadable(files, catalog)
+        _refuse_unreadable(files, catalog, max_pixels)
     except ValueError as error:
         sys.exit(f"error: {error}")
     if shards:

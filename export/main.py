@@ -41,6 +41,13 @@ flags.DEFINE_string(
     required=True,
 )
 flags.DEFINE_integer("image_size", None, "Side of the photos in pixels, for a model of any size; by default its own.")
+flags.DEFINE_integer(
+    "max_megapixels",
+    40,
+    "Million pixels of a photo at most; a server refuses others before it decodes them.",
+    lower_bound=1,
+    upper_bound=89,
+)
 flags.DEFINE_string("whitening", None, "A whitening that embeddings go through; none by default.")
 flags.DEFINE_bool("bundle", False, "Write all that a server wants, and verify it before it can be seen.")
 flags.DEFINE_string("name", "embedder", "With --bundle: the model's name on the server.")
@@ -87,6 +94,7 @@ def main(argv):
             k=FLAGS.k,
             catalog_storage=FLAGS.catalog_storage,
             scann_in_graph=FLAGS.scann_in_graph,
+            max_pixels=FLAGS.max_megapixels * 10**6,
         )
         folder = (
             bundled(write_model, embedder, whitening, batch_sizes) if FLAGS.bundle else write_model(FLAGS.output_dir)

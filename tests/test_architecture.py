@@ -248,11 +248,12 @@ MODULES = {
     "serving": (9, {".serving.fingerprint", ".serving.saved_model", ".serving.servable", ".serving.served"}),
     "serving.catalog": (9, {".index", ".index.storage", "numpy"}),
     "serving.fingerprint": (9, {".data.images", ".embedder", "keras", "numpy"}),
-    "serving.graph": (9, {".compat", ".data.images", ".embedder", "keras", "tensorflow"}),
+    "serving.graph": (9, {".compat", ".data.images", ".data.limits", ".embedder", "keras", "tensorflow"}),
     "serving.saved_model": (
         9,
         {
-            *(".embedder", ".files", ".index", ".serving.catalog", ".serving.fingerprint", ".serving.graph"),
+            *(".data.limits", ".embedder", ".files", ".index", ".serving.catalog", ".serving.fingerprint"),
+            ".serving.graph",
             *(".serving.scann_graph", ".serving.search_graph", ".serving.servable", ".terminal", "keras", "tensorflow"),
         },
     ),
@@ -267,7 +268,7 @@ MODULES = {
     "serving.search_graph": (9, {".serving.catalog", "numpy", "tensorflow"}),
     "serving.served": (
         9,
-        {".data.catalog", ".data.reasons", ".files", ".serving.saved_model", "numpy", "tensorflow"},
+        {".data.catalog", ".data.limits", ".data.reasons", ".files", ".serving.saved_model", "numpy", "tensorflow"},
     ),
     "serving.bundle": (
         9,

@@ -111,6 +111,7 @@ COMMANDS = {
             "catalog_storage": NO_ENUM,
             "scann_in_graph": NO_BOOL,
             "image_size": ["0", "-1", "33", "abc", "1.5"],
+            "max_megapixels": [*NO_COUNT, "90"],
         },
     ),
     "export/build_index.py": (

@@ -67,15 +67,16 @@ def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 @_as_written
-def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_batch(image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes encoded photos in parallel, as `decode_and_resize` does; one that is no image harms no other.
 
     Args:
         image_bytes: `[B]` strings.
         image_size: S.
+        max_pixels: refuse photos that declare more.
 
     Returns:
-        `[B, S, S, 3]` float32 in [0, 255], black where the bytes are no image or declare more than `MAX_PIXELS`, and
+        `[B, S, S, 3]` float32 in [0, 255], black where the bytes are no image or declare more than `max_pixels`, and
         `[B]` bool, false there.
     """
 
@@ -83,10 +84,10 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf
         return resize(_decode_bytes(_with_few_scans(image_bytes[row])), image_size)
 
     def all_kinds(row):
-        return decode_and_resize(image_bytes[row], image_size)
+        return decode_and_resize(image_bytes[row], image_size, max_pixels)
 
     header = headers.plain_jpeg(image_bytes)
-    is_small = (header.pixels >= 1) & (header.pixels <= MAX_PIXELS) & (tf.strings.length(image_bytes) <= MAX_BYTES)
+    is_small = (header.pixels >= 1) & (header.pixels <= max_pixels) & (tf.strings.length(image_bytes) <= MAX_BYTES)
     is_jpeg = headers.starts_with(image_bytes, headers.JPEG_MAGIC) & is_small
     count = tf.size(image_bytes, out_type=tf.int64)
     # each call sets its pipeline up again, which takes the longer the more operations might be needed

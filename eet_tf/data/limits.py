@@ -8,6 +8,7 @@ from __future__ import annotations
 # a quarter GiB of 3 bytes a pixel: where Pillow, too, begins to warn of a decompression bomb (Image.MAX_IMAGE_PIXELS).
 # At that size decoding takes 0.3 GB for a plain JPEG, and 2.4 GB for the worst, transparent or turned upright.
 MAX_PIXELS = 1024**3 // 4 // 3
+SERVED_MAX_PIXELS = 40_000_000  # of a photo that a server is asked for; it decodes many at once
 # of a JPEG: each is a pass over all of its pixels, at 12 million pixels of 9 ms. Progressive photos have 10 or so.
 MAX_SCANS = 100
 MAX_SEGMENTS = 1000  # of a JPEG before its frame header, of 64 kB at most; a photo has 5 to 50

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from eet_tf.data.limits import MAX_BYTES, MAX_CHUNKS, MAX_GIF_BLOCKS, MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MAX_TEXTS
 
 CONVERT = "convert it with python -m eet_tf.convert"
+_EXPORT = f"or export the model again with a higher --max_megapixels, {MAX_PIXELS // 10**6} at most"
 RAW_ENDINGS = (".dng", ".nef", ".nrw", ".arw", ".cr2", ".cr3", ".orf", ".rw2", ".raf", ".pef", ".srw")
 _RAW = "a camera's raw file; export it as a JPEG"
 _MOST_LINES = 1000  # of photos that are named
@@ -52,11 +53,12 @@ _TEXTS = (
 )
 
 
-def of_file(file: str | os.PathLike) -> str:
+def of_file(file: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> str:
     """Why a file cannot be read as a photo.
 
     Args:
         file: one that was refused; it may be missing.
+        max_pixels: the limit of what refused it.
 
     Example:
 
@@ -67,7 +69,7 @@ def of_file(file: str | os.PathLike) -> str:
         if why := of_missing(file):
             return why
         with open(file, "rb") as opened:
-            why = of_bytes(opened.read())
+            why = of_bytes(opened.read(), max_pixels)
         is_raw = os.fspath(file).lower().endswith(RAW_ENDINGS)  # most begin as a TIFF does
         return _RAW if is_raw and CONVERT in why else why
     except OSError as error:
@@ -114,11 +116,12 @@ def bytes_of(file: str | os.PathLike) -> bytes:
         return b""
 
 
-def of_bytes(content: bytes) -> str:
+def of_bytes(content: bytes, max_pixels: int = MAX_PIXELS) -> str:
     """Why bytes cannot be read as a photo.
 
     Args:
         content: of a file that was refused.
+        max_pixels: the limit of what refused it: a SavedModel's is `ServedEmbedder.max_pixels`.
 
     Example:
 
@@ -132,21 +135,21 @@ def of_bytes(content: bytes) -> str:
     for magic, name, reason in _KINDS:
         if content.startswith(magic):
             try:
-                return reason(content)
+                return reason(content, max_pixels)
             except (struct.error, IndexError):
                 return f"a {name} that is cut off"
     return _of_another_kind(content)
 
 
 def without_command(why: str) -> str:
-    """A reason for someone who has one photo, and no catalogue that a command could convert.
+    """A reason for someone who has one photo, and neither a catalogue to convert nor a model to export.
 
     Example:
 
     >>> without_command("a TIFF photo, which TensorFlow does not read; convert it with python -m eet_tf.convert")
     'a TIFF photo, which TensorFlow does not read'
     """
-    return why.partition(f"; {CONVERT}")[0]
+    return why.partition(f"; {CONVERT}")[0].partition(f", {_EXPORT}")[0]
 
 
 def kind_to_convert(start: bytes) -> str:
@@ -180,15 +183,16 @@ def unreadable_message(lines: Sequence[str], num_photos: int) -> str:
     return "\n".join([first, *lines[:_MOST_LINES], *more])
 
 
-def has_too_many_pixels(content: bytes) -> bool:
-    """Whether bytes declare a picture of more than `MAX_PIXELS`, which nothing here decodes.
+def has_too_many_pixels(content: bytes, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether bytes declare a picture of more than `max_pixels`; by default of more than anything here decodes.
 
     Example:
 
     >>> has_too_many_pixels(b"no photo at all")
     False
     """
-    return any(content.startswith(magic) for magic, *_ in _KINDS) and of_bytes(content) == _TOO_MANY_PIXELS
+    is_photo = any(content.startswith(magic) for magic, *_ in _KINDS)
+    return is_photo and of_bytes(content, max_pixels) in (_TOO_MANY_PIXELS, _more_than_served(max_pixels))
 
 
 # --- what is no photo of a kind that is read
@@ -238,21 +242,29 @@ def _is_text(start: bytes) -> bool:
 _TOO_MANY_PIXELS = f"it has more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
 
 
-def _of_pixels(width: int, height: int) -> str:
+def _more_than_served(max_pixels: int) -> str:
+    return (
+        f"it has more than {max_pixels / 10**6:g} million pixels, the limit of this model; make it smaller, {_EXPORT}"
+    )
+
+
+def _of_pixels(width: int, height: int, max_pixels: int) -> str:
     """The reason that lies in a size alone, or `""`."""
     if width * height > MAX_PIXELS:
         return _TOO_MANY_PIXELS
+    if width * height > max_pixels:
+        return _more_than_served(max_pixels)
     return "" if width * height else "it says that it has no pixels"
 
 
-def _of_jpeg(content: bytes) -> str:
+def _of_jpeg(content: bytes, max_pixels: int) -> str:
     frame = _jpeg_frame(content)
     if frame is None:
         return f"a JPEG of more than {MAX_SEGMENTS:,} blocks of metadata"
     marker, place = frame
     bits, height, width = struct.unpack_from(">BHH", content, place + 4)
     kinds = {
-        _of_pixels(width, height): True,
+        _of_pixels(width, height, max_pixels): True,
         f"a JPEG of {bits} bits a colour; save it with 8": bits != 8,
         "a lossless JPEG, which TensorFlow does not read; save it as an ordinary JPEG or PNG": marker in (0xC3, 0xC7),
         f"a JPEG of more than {MAX_SCANS} scans; save it again": content.count(b"\xff\xda\0") > MAX_SCANS,
@@ -277,13 +289,13 @@ def _jpeg_frame(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _of_png(content: bytes) -> str:
+def _of_png(content: bytes, max_pixels: int) -> str:
     if content[12:16] == b"CgBI":
         return "a PNG of an iPhone app (CgBI), which only Apple's programs read; save it as an ordinary PNG"
     if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
         return "a PNG that is damaged"
     width, height, bits, color = struct.unpack_from(">IIBB", content, 16)
-    if why := _of_pixels(width, height):
+    if why := _of_pixels(width, height, max_pixels):
         return why
     chunks = list(_png_chunks(content))
     names = [name for name, _ in chunks]
@@ -319,11 +331,11 @@ def _png_chunks(content: bytes) -> Iterator[tuple[str, bool]]:
         place = end + 4
 
 
-def _of_bmp(content: bytes) -> str:
+def _of_bmp(content: bytes, max_pixels: int) -> str:
     header, width, height, _, bits, packing = struct.unpack_from("<IiiHHI", content, 14)
     if header < 40:
         return f"a BMP of OS/2; {CONVERT}"
-    if why := _of_pixels(abs(width), abs(height)):
+    if why := _of_pixels(abs(width), abs(height), max_pixels):
         return why
     if packing in (1, 2, 4, 5):
         return f"a compressed BMP; {CONVERT}"
@@ -336,7 +348,7 @@ def _of_bmp(content: bytes) -> str:
     return "a BMP that is cut off" if is_cut else "a BMP that is damaged"
 
 
-def _of_gif(content: bytes) -> str:
+def _of_gif(content: bytes, max_pixels: int) -> str:
     screen_width, screen_height, flags = struct.unpack_from("<HHB", content, 6)
     place = 13 + _table_bytes(flags)
     for _ in range(MAX_GIF_BLOCKS):
@@ -346,7 +358,7 @@ def _of_gif(content: bytes) -> str:
     if content[place] != 0x2C:
         return "a GIF that is damaged: it has no frame"
     left, top, width, height, own = struct.unpack_from("<HHHHB", content, place + 1)
-    if why := _of_pixels(max(screen_width, left + width), max(screen_height, top + height)):
+    if why := _of_pixels(max(screen_width, left + width), max(screen_height, top + height), max_pixels):
         return why
     if not (flags | own) & 0x80:
         return "a GIF without its palette"
@@ -365,10 +377,10 @@ def _chain_end(content: bytes, place: int) -> int:
     return place + 1
 
 
-def _of_webp(content: bytes) -> str:
+def _of_webp(content: bytes, max_pixels: int) -> str:
     if content[8:12] != b"WEBP":
         return "a sound or a film (RIFF)" if len(content) >= 12 else "a WebP that is cut off"
-    if why := _of_pixels(*_webp_size(content)):
+    if why := _of_pixels(*_webp_size(content), max_pixels):
         return why
     if len(content) < 8 + int.from_bytes(content[4:8], "little"):
         return "a WebP that is cut off"

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from eet_tf import compat
 from eet_tf.data import images
+from eet_tf.data.limits import SERVED_MAX_PIXELS
 from eet_tf.embedder import attribute_names
 
 
@@ -19,12 +20,19 @@ class ServingModule(tf.Module):
         embedder: `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or a dict with `"embedding"`.
         whitening: a `postprocessing.Whitening`, or None.
         search: `[B, D]` -> (`[B, k]` skus, `[B, k]` scores), a `tf.Module`; None for no search.
+        max_pixels: encoded photos that declare more are refused before they are decoded.
 
     Attributes:
         functions: by the names of the signatures that they become.
     """
 
-    def __init__(self, embedder: keras.Model, whitening=None, search: Callable | None = None):
+    def __init__(
+        self,
+        embedder: keras.Model,
+        whitening=None,
+        search: Callable | None = None,
+        max_pixels: int = SERVED_MAX_PIXELS,
+    ):
         super().__init__()
         self.weights = compat.raw_variables(embedder)
         self.whitening = [] if whitening is None else [tf.Variable(whitening.mean), tf.Variable(whitening.projection)]
@@ -40,7 +48,7 @@ class ServingModule(tf.Module):
             )
 
         def embed_encoded(image_bytes):
-            batch, is_image = images.decode_batch(image_bytes, image_size)
+            batch, is_image = images.decode_batch(image_bytes, image_size, max_pixels)
             outputs = {name: tf.where(is_image[:, tf.newaxis], rows, 0.0) for name, rows in embed(batch).items()}
             return {**outputs, "ok": is_image}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from eet_tf.data.limits import MAX_PIXELS, SERVED_MAX_PIXELS
 from eet_tf.embedder import attribute_names
 from eet_tf.files import why_no_folder
 from eet_tf.index import CatalogIndex
@@ -34,14 +35,15 @@ def export_embedder(
     catalog_storage: str | None = None,
     scann_in_graph: bool = False,
     image_size: int | None = None,
+    max_pixels: int = SERVED_MAX_PIXELS,
 ) -> str:
     """Writes an embedder as the next version for TF Serving, `<output_dir>/<version>/`.
 
     A version appears whole or not at all; older ones stay. Its signatures:
 
     * `serving_default`: `image_bytes` (string `[None]`, encoded photos) -> `embedding` (float32 `[None, D]`, unit
-      length) and `ok` (bool `[None]`). Bytes that are no image, or ask for more than `data/limits.py` allows, get `ok`
-      false and a zero vector, and change nothing for the other rows.
+      length) and `ok` (bool `[None]`). Bytes that are no image, declare more than `max_pixels`, or ask for more than
+      `data/limits.py` allows, get `ok` false and a zero vector, and change nothing for the other rows.
     * `embed_images`: `images` (uint8 `[None, H, W, 3]`, any H and W, resized as decoded photos are) -> `embedding`.
     * `search`, with a `catalog_index`: `image_bytes` -> `sku` (string `[None, k]`), `score` (float32 `[None, k]`,
       cosine) and `ok`: the `k` nearest different products, each by its best photo, best first, as
@@ -67,6 +69,8 @@ def export_embedder(
         scann_in_graph: whether `search` lets ScaNN find candidates, as a `ScannIndex` is configured. Only for servers
             that have its operations: a stock one loads such a version, but answers no `search`.
         image_size: S, exactly where the embedder takes images of any size.
+        max_pixels: of a photo, from 1 to `data.limits.MAX_PIXELS`. The default, 40 million, bounds the memory of a
+            server, which decodes as many photos at once as it has cores; docs/serving.md says what a photo takes.
 
     Returns:
         The version's folder.
@@ -74,7 +78,7 @@ def export_embedder(
     Raises:
         SavedModelError: if `output_dir` is a file, the embedder takes other images, gives no vectors, or NaN, or the
             whitening is of embeddings of another length or of an embedder whose vectors are not of length 1; or
-            `scann_in_graph` is asked for without an index or without `scann`.
+            `scann_in_graph` is asked for without an index or without `scann`; or `max_pixels` is out of range.
         CatalogIndexError: if the index cannot be read, is of another embedder or whitening, or has fewer than `k`
             products; or `catalog_storage` is none.
 
@@ -86,6 +90,10 @@ def export_embedder(
     '1'
     """
     embedder = servable(embedder, image_size)
+    if not (isinstance(max_pixels, int) and not isinstance(max_pixels, bool) and 1 <= max_pixels <= MAX_PIXELS):
+        raise SavedModelError(
+            f"`max_pixels` must be a whole number from 1 to {MAX_PIXELS}. Received: max_pixels={max_pixels!r}."
+        )
     why = why_no_folder(output_dir) if is_utf8(output_dir) else "whose name is not UTF-8"
     if why:
         raise SavedModelError(f"`output_dir` must be a folder. Received: output_dir='{escaped(output_dir)}', {why}.")
@@ -107,10 +115,11 @@ def export_embedder(
     version = max(_versions(output_dir), default=0) + 1
     aside = os.path.join(output_dir, f".{version}.{os.getpid()}")
     try:
-        module = ServingModule(embedder, whitening, search)
+        module = ServingModule(embedder, whitening, search, max_pixels)
         signatures = {**module.functions, "describe": describing(fingerprint, dim)}
         tf.saved_model.save(module, aside, signatures=signatures)
-        facts = {"fingerprint": fingerprint, "embedding_dim": dim, "signatures": list(signatures), **facts}
+        own = {"fingerprint": fingerprint, "embedding_dim": dim, "max_pixels": max_pixels}
+        facts = {**own, "signatures": list(signatures), **facts}
         _write_manifest(aside, embedder, metadata or {}, facts)
         target = os.path.join(output_dir, str(version))
         os.rename(aside, target)

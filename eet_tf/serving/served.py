@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.limits import MAX_PIXELS
 from eet_tf.files import without_pattern
 from eet_tf.serving.saved_model import MANIFEST, SavedModelError, newest_version
 
@@ -26,6 +27,7 @@ class ServedEmbedder:
         fingerprint: which embedder it is.
         embedding_dim: D.
         attribute_names: the A attributes it predicts; empty if it predicts none.
+        max_pixels: photos that declare more get `ok` false.
 
     Raises:
         SavedModelError: if there is none, or it is not one of this package.
@@ -39,6 +41,7 @@ class ServedEmbedder:
             self.fingerprint = manifest["fingerprint"]
             self.embedding_dim = manifest["embedding_dim"]
             self.attribute_names = tuple(manifest.get("attribute_names", ()))  # older versions have none
+            self.max_pixels = manifest.get("max_pixels", MAX_PIXELS)  # nor a limit of their own
             with without_pattern(self.folder) as folder:
                 self._model = tf.saved_model.load(folder)
         except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
@@ -79,7 +82,10 @@ class ServedEmbedder:
             if on_batch is not None:
                 on_batch(start + len(photos))
         if unreadable:
-            lines = [f"{catalog.where(row)}: {files[row]!r}: {reasons.of_file(files[row])}" for row in unreadable]
+            lines = [
+                f"{catalog.where(row)}: {files[row]!r}: {reasons.of_file(files[row], self.max_pixels)}"
+                for row in unreadable
+            ]
             raise CatalogError(reasons.unreadable_message(lines, len(files)))
         return np.concatenate(embeddings)
 

@@ -10,7 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 import eet_tf
-from eet_tf.data.images import MAX_PIXELS, decode_and_resize
+from eet_tf.data import images, reasons
+from eet_tf.data.images import decode_and_resize
+from eet_tf.data.limits import MAX_PIXELS
 from eet_tf.serving.graph import ServingModule
 
 SIZE, DIM = 32, 8
@@ -180,12 +182,59 @@ def test_plain_jpegs_are_the_same_beside_photos_of_other_kinds(module):
     np.testing.assert_array_equal(mixed[:3], answer(module, plain)["embedding"][:3])
 
 
-def test_a_large_photo_below_the_limit_is_answered(module):
-    """Of 8,192 x 8,192 pixels, in a JPEG; and one row more than the limit is not."""
-    assert MAX_PIXELS > 8192 * 8192
-    large = encoded(Image.new("L", (8192, 8192), 70), "JPEG")
-    result = answer(module, [large, png_of(MAX_PIXELS // 100, 101)])
-    assert result["ok"].tolist() == [True, False]
+# How many pixels
+
+SIZED = {
+    "jpeg": GOOD[0],
+    "jpeg with exif": GOOD[2],
+    "progressive jpeg": GOOD[4],
+    "png": GOOD[1],
+    "bmp": GOOD[3],
+    "gif": GOOD[5],
+    **({"webp": encoded(picture(8), "WEBP")} if HAS_WEBP else {}),
+}
+
+
+@pytest.fixture(scope="module")
+def limited():
+    """`decode_batch` of photos of at most so many pixels."""
+    return {
+        limit: tf.function(
+            lambda photos, limit=limit: images.decode_batch(photos, SIZE, limit),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        for limit in (50 * 40, 50 * 40 - 1)
+    }
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_the_limit_is_exact_and_the_reason_is_its_header(limited, name):
+    """Of 50 x 40 photos, alone, and among others of 10 x 10 that take another way through the graph."""
+    small = [encoded(picture(9, (10, 10)), format) for format in ("JPEG", "PNG")]
+    for photos in ([SIZED[name]], [small[0], SIZED[name]], [*small, SIZED[name]]):
+        for limit, is_read in ((2000, True), (1999, False)):
+            batch, is_image = limited[limit](photos)
+            assert is_image.numpy().tolist() == [True] * (len(photos) - 1) + [is_read]
+            assert bool(batch.numpy()[-1].any()) == is_read
+    assert not reasons.has_too_many_pixels(SIZED[name], 2000)
+    assert reasons.has_too_many_pixels(SIZED[name], 1999)
+    assert reasons.of_bytes(SIZED[name], 1999).startswith("it has more than 0.001999 million pixels, the limit of this")
+
+
+def test_beyond_every_limit_no_export_helps():
+    bomb = png_of(50_000, 50_000)
+    assert (
+        reasons.of_bytes(bomb, 1999) == reasons.of_bytes(bomb) == "it has more than 89 million pixels; make it smaller"
+    )
+    assert reasons.has_too_many_pixels(bomb, 1999)
+    assert reasons.without_command(reasons.of_bytes(GOOD[0], 1999)).endswith("the limit of this model; make it smaller")
+
+
+def test_a_server_reads_40_million_pixels_and_no_more(module, embedder):
+    """A whole JPEG of 8,000 x 5,000, and one of one row more, which a higher limit reads."""
+    at_limit, above = [encoded(Image.new("L", (8000, height), 70), "JPEG") for height in (5000, 5001)]
+    assert answer(module, [at_limit, above])["ok"].tolist() == [True, False]
+    assert answer(ServingModule(embedder, max_pixels=MAX_PIXELS), [above])["ok"].tolist() == [True]
 
 
 def test_bombs_take_no_memory(run_python, tmp_path):

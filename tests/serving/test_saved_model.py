@@ -13,7 +13,9 @@ import tensorflow as tf
 from PIL import Image
 
 import eet_tf
+from eet_tf.data import Catalog, CatalogError
 from eet_tf.data.images import decode_and_resize
+from eet_tf.data.limits import MAX_PIXELS
 from eet_tf.postprocessing import Whitening
 from eet_tf.serving import SavedModelError, ServedEmbedder, embedder_fingerprint, export_embedder, newest_version
 from eet_tf.serving.saved_model import MANIFEST
@@ -21,12 +23,12 @@ from eet_tf.serving.saved_model import MANIFEST
 SIZE, DIM = 32, 8
 
 
-def photo(format, seed, mode="RGB", exif=None):
-    """An encoded picture of 50 x 40 coloured blocks."""
+def photo(format, seed, mode="RGB", exif=None, size=(50, 40)):
+    """An encoded picture of coloured blocks."""
     blocks = np.random.default_rng(seed).integers(0, 256, [4, 5, 3]).astype(np.uint8)
     buffer = io.BytesIO()
     options = {"exif": exif} if exif else {}
-    Image.fromarray(blocks).resize((50, 40), Image.Resampling.NEAREST).convert(mode).save(buffer, format, **options)
+    Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).convert(mode).save(buffer, format, **options)
     return buffer.getvalue()
 
 
@@ -174,6 +176,62 @@ def test_the_manifest_tells_a_person(base, embedder):
     assert manifest["embedding_dim"] == DIM
     assert manifest["fingerprint"] == embedder_fingerprint(embedder)
     assert manifest["metadata"] == {"run": "mine", "recall@1": 0.5}
+
+
+# How many pixels a photo may have
+
+
+def catalog_of(tmp_path, *photos):
+    for row, photo in enumerate(photos):
+        (tmp_path / f"{row}.jpg").write_bytes(photo)
+    skus = [f"sku-{row}" for row in range(len(photos))]
+    return Catalog([f"{row}.jpg" for row in range(len(photos))], skus, root=str(tmp_path))
+
+
+def test_a_photo_of_more_pixels_than_the_export_allows_is_refused(embedder, tmp_path):
+    """Of 50 x 40: at the limit it is embedded as ever, one pixel over it gets zeros and the reason, and harms none."""
+    small = photo("JPEG", 9, size=(10, 10))
+    catalog = catalog_of(tmp_path, small, PHOTOS[0])
+    allowed, refused = [
+        ServedEmbedder(export_embedder(embedder, str(tmp_path / str(limit)), max_pixels=limit))
+        for limit in (2000, 1999)
+    ]
+    assert (allowed.max_pixels, refused.max_pixels) == (2000, 1999)
+    assert allowed.fingerprint == refused.fingerprint
+    expected, _ = allowed.embed([small, PHOTOS[0]])
+    np.testing.assert_array_equal(allowed.embed_catalog(catalog), expected)
+    embeddings, ok = refused.embed([small, PHOTOS[0]])
+    assert ok.tolist() == [True, False]
+    assert not embeddings[1].any()
+    np.testing.assert_array_equal(embeddings[0], expected[0])
+    with pytest.raises(CatalogError) as caught:
+        refused.embed_catalog(catalog)
+    assert "1 of 2 photos" in str(caught.value)
+    assert (
+        "1.jpg': it has more than 0.001999 million pixels, the limit of this model; make it smaller, or export the "
+        in (str(caught.value))
+    )
+    assert "--max_megapixels" in str(caught.value)
+
+
+def test_the_limit_is_40_million_and_stands_in_the_manifest(base, served):
+    manifest = json.loads(pathlib.Path(base, "1", MANIFEST).read_text())
+    assert manifest["max_pixels"] == served.max_pixels == 40_000_000
+
+
+def test_a_version_from_before_there_was_a_limit_still_loads(base, served, tmp_path):
+    shutil.copytree(os.path.join(base, "1"), tmp_path / "1")
+    manifest = json.loads((tmp_path / "1" / MANIFEST).read_text())
+    del manifest["max_pixels"]
+    (tmp_path / "1" / MANIFEST).write_text(json.dumps(manifest))
+    assert ServedEmbedder(str(tmp_path)).max_pixels == MAX_PIXELS
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "40", True, None, MAX_PIXELS + 1])
+def test_a_limit_that_is_none_is_refused(embedder, tmp_path, limit):
+    with pytest.raises(SavedModelError, match=f"`max_pixels` must be a whole number from 1 to {MAX_PIXELS}. Received:"):
+        export_embedder(embedder, str(tmp_path / "new"), max_pixels=limit)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_version_may_be_moved(base, served, tmp_path):
