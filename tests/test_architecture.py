@@ -60,8 +60,9 @@ MODULES = {
     "thumbnails": (1, {".data.reading", ".data.reasons", "PIL"}),  # the former where a photo is shown
     "ranking": (1, {".plans", ".ranking_on_gpu", "numpy"}),  # imported where TensorFlow is there already
     # 2
-    "client.batches": (2, {".client.retries"}),
+    "client.batches": (2, {".client.retries", ".data.reasons"}),
     "client.refusals": (2, {".client.retries"}),
+    "client.slots": (2, {".client.retries"}),
     "data": (2, {"._lazy"}),
     "data.attributes": (2, {".data.catalog", "numpy"}),
     "data.benchmarks": (
@@ -129,7 +130,7 @@ MODULES = {
         5,
         {
             *(".client.batches", ".client.grpc_transport", ".client.refusals", ".client.rest_transport"),
-            *(".client.retries", "numpy"),
+            *(".client.retries", ".client.slots", ".data.limits", "numpy"),
         },
     ),
     "index.search": (5, {".index.rows", ".index.storage", "numpy"}),

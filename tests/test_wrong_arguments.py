@@ -184,7 +184,7 @@ def calls(given):
             {
                 "target": ["nonsense", "ftp://x:1", None, 5, ""],
                 "batch_size": [0, -1],
-                "max_tries": [0],
+                "max_pixels": [0],
                 "timeout": [0, -1.0],
             },
         ),

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from eet_tf.client.retries import ServingError
+from eet_tf.data import reasons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,15 +18,20 @@ class Photo:
     name: str
 
 
-def read_photos(photos: Iterable[bytes | str | os.PathLike]) -> Iterator[Photo]:
+def read_photos(photos: Iterable[bytes | str | os.PathLike], max_pixels: int) -> Iterator[Photo]:
     """Yields photos given as bytes or as paths of files, each read when its turn comes.
+
+    Args:
+        photos: paths, or encoded bytes.
+        max_pixels: that a photo may declare. One that declares more is without content: a server says `ok` false to
+            it as to the photo, and nobody has to send or to decode it.
 
     Raises:
         ServingError: if a file cannot be read, or `photos` is one photo and not several.
 
     Example:
 
-    >>> next(read_photos([b"encoded"]))
+    >>> next(read_photos([b"encoded"], max_pixels=40_000_000))
     Photo(content=b'encoded', name='photo 0')
     """
     if isinstance(photos, bytes | bytearray | str | os.PathLike):
@@ -33,17 +39,21 @@ def read_photos(photos: Iterable[bytes | str | os.PathLike]) -> Iterator[Photo]:
             f"`photos` must be a list of paths or of bytes. Received: photos={photos!r:.60}. Write [photo] for one."
         )
     for number, photo in enumerate(photos):
-        if isinstance(photo, bytes | bytearray | memoryview):
-            yield Photo(bytes(photo), f"photo {number}")
-            continue
-        try:
-            with open(photo, "rb") as file:
-                yield Photo(file.read(), f"photo {number}, {os.fspath(photo)!r}")
-        except (OSError, TypeError, ValueError) as error:
-            raise ServingError(
-                f"`photos` must be paths of photos, or their bytes. Received: photos[{number}]={photo!r:.200}, which "
-                f"cannot be read: {error}."
-            ) from error
+        each = _read(photo, number)
+        yield dataclasses.replace(each, content=b"") if reasons.has_too_many_pixels(each.content, max_pixels) else each
+
+
+def _read(photo: bytes | str | os.PathLike, number: int) -> Photo:
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return Photo(bytes(photo), f"photo {number}")
+    try:
+        with open(photo, "rb") as file:
+            return Photo(file.read(), f"photo {number}, {os.fspath(photo)!r}")
+    except (OSError, TypeError, ValueError) as error:
+        raise ServingError(
+            f"`photos` must be paths of photos, or their bytes. Received: photos[{number}]={photo!r:.200}, which "
+            f"cannot be read: {error}."
+        ) from error
 
 
 def batches(photos: Iterable[Photo], max_photos: int, max_bytes: int) -> Iterator[list[Photo]]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from eet_tf.client.batches import Photo, batches, read_photos, too_large
 from eet_tf.client.refusals import wrong_outputs
-from eet_tf.client.retries import Retries, ServingError, TooLargeError
+from eet_tf.client.retries import Retries, ServingError, StoppedError, TooLargeError
+from eet_tf.client.slots import Slots
+from eet_tf.data.limits import SERVED_MAX_PIXELS
 
 _BYTES_AROUND = 4096  # of a request, for all but the photos
 _BYTES_PER_PHOTO = 32  # around each photo
@@ -23,8 +27,11 @@ class EmbeddingClient:
     * Photos travel in batches, limited in number and in bytes; several requests are on their way at once, and answers
       come in the order of the photos. If the server takes no message that large, a batch is halved.
     * A request that met a server that is away, late or busy (`UNAVAILABLE`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`)
-      is sent again, after growing random waits. Embedding changes nothing, so twice does no harm.
-    * Connections are kept open. One client may be used by any number of threads. Close it, or use it in `with`.
+      is sent again until its `deadline`, after random waits that grow to seconds, and fewer requests are on their way
+      at once until the server keeps up. Embedding changes nothing, so twice does no harm.
+    * A photo that declares more than `max_pixels` is not sent: its `ok` is false, as the server would answer.
+    * Connections are kept open. One client may be used by any number of threads. Close it, or use it in `with`; what
+      waits then ends at once.
 
     Args:
         target: `"host:8500"` for gRPC, unencrypted, which needs `pip install 'eet-tf[serving]'`; or
@@ -34,19 +41,23 @@ class EmbeddingClient:
         batch_size: photos in a request. Where the server batches, no more than its `max_batch_size`.
         max_in_flight: requests on their way at once, of all threads together.
         timeout: seconds that one try of a request may take; over REST, that the server may be silent in it.
-        deadline: seconds that a request may take with all its tries and waits.
-        max_tries: of a request; 1 for no second one.
+        deadline: seconds that a request may take with all its tries and waits; a server that starts again is back
+            within it.
         max_message_bytes: of a request and of an answer.
+        max_pixels: of a photo; by default the 40 million of `export_embedder`.
+
+    Attributes:
+        max_pixels: as given.
 
     Raises:
         ServingError: if an argument is not as described, or tensorflow-serving-api is missing.
 
     Example:
 
-    >>> with EmbeddingClient("http://localhost:1", max_tries=1) as client:
+    >>> with EmbeddingClient("http://localhost:1", deadline=0.1) as client:
     ...     embeddings, ok = client.embed([b"an encoded photo", b"another"])
     Traceback (most recent call last):
-    eet_tf.client.retries.ServingError: the server at http://localhost:1 did not answer after 1 try in 0.0 s: ...
+    eet_tf.client.retries.ServingError: the server at http://localhost:1 did not answer after ...
     """
 
     def __init__(
@@ -58,19 +69,19 @@ class EmbeddingClient:
         max_in_flight: int = 4,
         timeout: float = 10.0,
         deadline: float = 60.0,
-        max_tries: int = 5,
         max_message_bytes: int = 32 * 2**20,
+        max_pixels: int = SERVED_MAX_PIXELS,
     ):
-        counts = {"batch_size": batch_size, "max_in_flight": max_in_flight, "max_tries": max_tries}
+        counts = {"batch_size": batch_size, "max_in_flight": max_in_flight, "max_pixels": max_pixels}
         _check_positive({**counts, "timeout": timeout, "deadline": deadline, "max_message_bytes": max_message_bytes})
-        self.target, self.model = _checked_target(target), model
+        self.target, self.model, self.max_pixels = _checked_target(target), model, max_pixels
         self._batch_size, self._max_in_flight = batch_size, max_in_flight
-        self._retries = Retries(max_tries, timeout, deadline)
+        self._retries, self._slots = Retries(timeout, deadline), Slots(max_in_flight)
         self._transport = _transport(target, model, version, max_message_bytes)
         room = max_message_bytes - _BYTES_AROUND - _BYTES_PER_PHOTO * batch_size
         self._max_photo_bytes = max(1, room * 3 // 4 if _is_rest(target) else room)  # base64 makes 4 bytes of 3
         self._pool = concurrent.futures.ThreadPoolExecutor(max_in_flight, "eet_tf.client")
-        self._is_closed = False
+        self._is_closed, self._stops, self._lock = False, set[threading.Event](), threading.Lock()
 
     def embed(self, photos: Iterable[bytes | str | os.PathLike]) -> tuple[np.ndarray, np.ndarray]:
         """Embeds photos.
@@ -79,7 +90,8 @@ class EmbeddingClient:
             photos: `[N]` paths, or encoded bytes. Files are read when their turn comes.
 
         Returns:
-            `[N, D]` float32 unit vectors, and `[N]` bool, false where the bytes are no image; such a row is zeros.
+            `[N, D]` float32 unit vectors, and `[N]` bool, false where the bytes are no image, or one of more than
+            `max_pixels`; such a row is zeros.
 
         Raises:
             ServingError: if a file cannot be read, a photo is too large for any message, the server does not answer,
@@ -98,7 +110,7 @@ class EmbeddingClient:
 
         Returns:
             `[N, k]` the skus, best first; `[N, k]` float32, their cosine similarities; and `[N]` bool, false where the
-            bytes are no image. k is the model's own.
+            bytes are no image, or one of more than `max_pixels`. k is the model's own.
 
         Raises:
             ServingError: as `embed`; or if the model has no catalogue.
@@ -119,8 +131,11 @@ class EmbeddingClient:
         return int(self._described()["embedding_dim"][0])
 
     def close(self) -> None:
-        """Closes the connections; what is still on its way fails. A second time does nothing."""
-        self._is_closed = True
+        """Closes the connections; what is on its way or waits fails at once. A second time does nothing."""
+        with self._lock:
+            self._is_closed = True
+            for stop in self._stops:
+                stop.set()
         self._transport.close()
         self._pool.shutdown(cancel_futures=True)
 
@@ -131,52 +146,78 @@ class EmbeddingClient:
         self.close()
 
     def _described(self) -> dict[str, np.ndarray]:
-        self._check_open()
-        return self._predict("describe", "query", ("fingerprint", "embedding_dim"), [b""])
+        with self._use() as stop:
+            return self._predict("describe", "query", ("fingerprint", "embedding_dim"), [b""], stop)
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[threading.Event]:
+        """An event that ends all waits: when the client is closed, and when the `with` is left."""
+        stop = threading.Event()
+        with self._lock:
+            if self._is_closed:
+                raise _closed()
+            self._stops.add(stop)
+        try:
+            yield stop
+        except (StoppedError, concurrent.futures.CancelledError) as error:
+            raise _closed() from error
+        finally:
+            stop.set()
+            with self._lock:
+                self._stops.discard(stop)
 
     def _predict_all(self, signature: str, outputs: Sequence[str], photos) -> dict[str, np.ndarray]:
         """The outputs for all photos, or {} if there are none. Only some batches are in memory at a time."""
-        self._check_open()
         waiting: collections.deque = collections.deque()
         done = []
-        try:
-            for batch in batches(read_photos(photos), self._batch_size, self._max_photo_bytes):
-                waiting.append(self._pool.submit(self._predict_photos, signature, outputs, batch))
-                if len(waiting) > 2 * self._max_in_flight:
-                    done.append(waiting.popleft().result())
-            done.extend(future.result() for future in waiting)
-        except concurrent.futures.CancelledError as error:
-            raise _closed() from error
-        finally:
-            for future in waiting:
-                future.cancel()
+        with self._use() as stop:
+            try:
+                for batch in batches(read_photos(photos, self.max_pixels), self._batch_size, self._max_photo_bytes):
+                    waiting.append(self._submitted(signature, outputs, batch, stop))
+                    if len(waiting) > 2 * self._max_in_flight:
+                        done.append(waiting.popleft().result())
+                done.extend(future.result() for future in waiting)
+            finally:
+                for future in waiting:
+                    future.cancel()
         return {name: np.concatenate([rows[name] for rows in done]) for name in outputs} if done else {}
 
-    def _predict_photos(self, signature: str, outputs: Sequence[str], batch: list[Photo]) -> dict[str, np.ndarray]:
+    def _submitted(self, *arguments) -> concurrent.futures.Future:
+        try:
+            return self._pool.submit(self._predict_photos, *arguments)
+        except RuntimeError as error:  # the pool was shut down meanwhile
+            raise StoppedError from error
+
+    def _predict_photos(
+        self, signature: str, outputs: Sequence[str], batch: list[Photo], stop: threading.Event
+    ) -> dict[str, np.ndarray]:
         """The outputs for one batch, sent in halves if it is too large for the server."""
         try:
-            return self._predict(signature, "image_bytes", outputs, [photo.content for photo in batch])
+            return self._predict(signature, "image_bytes", outputs, [photo.content for photo in batch], stop)
         except TooLargeError as error:
             if len(batch) == 1:
                 raise too_large(batch[0], f"which the server at {self.target} does not take ({error})") from error
             middle = len(batch) // 2
-            halves = [self._predict_photos(signature, outputs, half) for half in (batch[:middle], batch[middle:])]
+            halves = [self._predict_photos(signature, outputs, half, stop) for half in (batch[:middle], batch[middle:])]
             return {name: np.concatenate([half[name] for half in halves]) for name in outputs}
 
-    def _predict(self, signature: str, argument: str, outputs: Sequence[str], values) -> dict[str, np.ndarray]:
+    def _predict(
+        self, signature: str, argument: str, outputs: Sequence[str], values: Sequence[bytes], stop: threading.Event
+    ) -> dict[str, np.ndarray]:
         def attempt(timeout: float):
-            self._check_open()
-            return self._transport.predict(signature, argument, values, outputs, timeout)
+            with self._slots.one(stop):
+                return self._transport.predict(signature, argument, values, outputs, timeout)
 
-        found = self._retries.call(attempt, self.target)
+        try:
+            found = self._retries.call(attempt, self.target, stop)
+        except Exception as error:
+            if stop.is_set():  # a connection that is closed fails in many ways
+                raise StoppedError from error
+            raise
         missing = [name for name in outputs if name not in found or len(found[name]) != len(values)]
         if missing:
             raise wrong_outputs(self.target, self.model, signature, missing)
         return found
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise _closed()
 
 
 def _closed() -> ServingError:

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
-from eet_tf.client.refusals import refusal
+from eet_tf.client.refusals import not_found, refusal, wrong_port
 from eet_tf.client.retries import TooLargeError, TransientError
 
 _TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+# what gRPC says of a server that answers in HTTP/1; the words depend on its version
+_HTTP1 = ("http1.x server", "Expected SETTINGS frame as the first frame")
+_NO_THREAD = "Server Threadpool Exhausted"
 
 
 class GrpcTransport:
@@ -37,6 +45,7 @@ class GrpcTransport:
         ]
         self._channel = grpc.insecure_channel(target, options=options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
     def predict(
         self, signature: str, argument: str, values: Sequence[bytes], outputs: Sequence[str], timeout: float
@@ -54,16 +63,32 @@ class GrpcTransport:
         try:
             answer = self._stub.Predict(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise self._translated(error, signature) from error
+            raise self._translated(error, signature, timeout) from error
         return {name: _array(answer.outputs[name]) for name in outputs if name in answer.outputs}
 
-    def _translated(self, error: grpc.RpcError, signature: str) -> Exception:
+    def _translated(self, error: grpc.RpcError, signature: str, timeout: float) -> Exception:
         code, details = error.code(), error.details() or ""
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in details:
             return TooLargeError(details)
+        if any(words in details for words in _HTTP1):
+            return wrong_port(self._target, is_rest=False)
         if code in _TRANSIENT:
-            return TransientError(f"{code.name}, {details}")
-        return refusal(self._target, self._model, signature, code is grpc.StatusCode.NOT_FOUND, details)
+            mend = " (more callers than its --grpc_max_threads)" if _NO_THREAD in details else ""
+            return TransientError(f"{code.name}, {details}{mend}")
+        if code is grpc.StatusCode.NOT_FOUND:
+            return not_found(self._target, self._model, self._version, self._states(timeout), details)
+        return refusal(self._target, self._model, signature, details)
+
+    def _states(self, timeout: float) -> dict[int, tuple[str, str]]:
+        """Of each version that the server knows, its state and its error; empty if it knows none."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = self._model
+        try:
+            rows = self._models.GetModelStatus(request, timeout=timeout).model_version_status
+        except grpc.RpcError:
+            return {}
+        name = get_model_status_pb2.ModelVersionStatus.State.Name
+        return {row.version: (name(row.state), row.status.error_message) for row in rows}
 
     def close(self) -> None:
         """Closes the channel."""

@@ -7,16 +7,19 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Sequence
 
 import numpy as np
 
-from eet_tf.client.refusals import refusal
+from eet_tf.client.refusals import not_found, refusal, wrong_port
 from eet_tf.client.retries import ServingError, TooLargeError, TransientError
 
 _TRANSIENT = (408, 429, 502, 503, 504)
+_CONNECT_SECONDS = 3.0  # until a server has taken a connection; a network that is there does so in milliseconds
+_SETTINGS_FRAME = "\x04"  # the fourth byte that a gRPC server sends
 
 
 class RestTransport:
@@ -31,10 +34,9 @@ class RestTransport:
     def __init__(self, target: str, model: str, version: int | None):
         parts = urllib.parse.urlsplit(target)
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        self._target, self._model = target, model
-        self._connect, self._host = kinds[parts.scheme], parts.netloc
-        chosen = "" if version is None else f"/versions/{version}"
-        self._path = f"{parts.path.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}{chosen}:predict"
+        self._target, self._model, self._version = target, model, version
+        self._kind, self._host = kinds[parts.scheme], parts.netloc
+        self._path = f"{parts.path.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}"
         self._idle: list[http.client.HTTPConnection] = []
         self._busy: set[http.client.HTTPConnection] = set()
         self._is_closed = False
@@ -46,7 +48,8 @@ class RestTransport:
         """Calls a signature of one string input `[N]`; returns its `outputs`. As `GrpcTransport.predict`."""
         instances = [{"b64": base64.b64encode(value).decode("ascii")} for value in values]
         body = json.dumps({"signature_name": signature, "instances": instances})
-        status, text = self._post(body, timeout)
+        version = "" if self._version is None else f"/versions/{self._version}"
+        status, text = self._asked("POST", f"{self._path}{version}:predict", body, timeout)
         if status == 200:
             return self._columns(text, outputs)
         details = _error_of(text)
@@ -54,37 +57,77 @@ class RestTransport:
             raise TooLargeError(f"HTTP {status}, {details}")
         if status in _TRANSIENT:
             raise TransientError(f"HTTP {status}, {details}")
-        raise refusal(self._target, self._model, signature, status == 404, details)
+        if status == 404:
+            raise not_found(self._target, self._model, self._version, self._states(timeout), details)
+        raise refusal(self._target, self._model, signature, details)
 
-    def _post(self, body: str, timeout: float) -> tuple[int, bytes]:
-        connection = self._taken(timeout)
+    def _states(self, timeout: float) -> dict[int, tuple[str, str]]:
+        """Of each version that the server knows, its state and its error; empty if it knows none."""
         try:
-            connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+            _, text = self._asked("GET", self._path, None, timeout)
+            rows = json.loads(text)["model_version_status"]
+            return {int(row["version"]): (row["state"], row["status"]["error_message"]) for row in rows}
+        except (TransientError, ValueError, LookupError, TypeError):
+            return {}
+
+    def _asked(self, verb: str, path: str, body: str | None, timeout: float) -> tuple[int, bytes]:
+        """The status and the text of an answer, over a connection that was kept open if there is one.
+
+        Such a connection may be dead without our knowing it, and then others are, too: they are dropped together, and
+        the request goes over a fresh one at once.
+        """
+        connection = self._taken()
+        was_open = connection.sock is not None
+        try:
+            if not was_open:
+                connection.timeout = min(timeout, _CONNECT_SECONDS)
+                connection.connect()
+            if self._is_closed:
+                raise ConnectionAbortedError("the client was closed")
+            connection.sock.settimeout(timeout)
+            connection.request(verb, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             status, text = answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
-            self._give_back(connection, is_usable=False)
-            raise TransientError(f"{error or type(error).__name__}") from error
-        self._give_back(connection, is_usable=True)
+            self._drop(connection)
+            if was_open and isinstance(error, ConnectionError) and not self._is_closed:
+                return self._asked(verb, path, body, timeout)
+            raise self._translated(error) from error
+        self._give_back(connection)
         return status, text
 
-    def _taken(self, timeout: float) -> http.client.HTTPConnection:
-        """An idle connection, or a new one."""
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, http.client.BadStatusLine) and str(error)[3:4] == _SETTINGS_FRAME:
+            return wrong_port(self._target, is_rest=True)
+        if isinstance(error, ssl.SSLError) and not isinstance(error, TimeoutError):
+            return ServingError(
+                f"the server at {self._target} cannot be reached by TLS: {error}. Is its certificate one that this "
+                "machine trusts? Write http:// if it does not encrypt."
+            )
+        return TransientError(f"{error or type(error).__name__}")
+
+    def _taken(self) -> http.client.HTTPConnection:
+        """A connection that was kept open, or a new one that is not open yet."""
         with self._lock:
-            connection = self._idle.pop() if self._idle else self._connect(self._host)
+            connection = self._idle.pop() if self._idle else self._kind(self._host)
             self._busy.add(connection)
-        connection.timeout = timeout
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout)
         return connection
 
-    def _give_back(self, connection: http.client.HTTPConnection, is_usable: bool) -> None:
+    def _give_back(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
             self._busy.discard(connection)
-            if is_usable and not self._is_closed:
+            if not self._is_closed:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def _drop(self, connection: http.client.HTTPConnection) -> None:
+        """Closes a connection that failed, and all that were kept open."""
+        with self._lock:
+            self._busy.discard(connection)
+            idle, self._idle = self._idle, []
+        for each in (connection, *idle):
+            each.close()
 
     def _columns(self, text: bytes, outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Rows of JSON as one array for each output."""

@@ -301,6 +301,7 @@ class _Rest(http.server.BaseHTTPRequestHandler):
     """`GET /v1/models/NAME`, `.../metadata`, the metrics, and `POST /v1/models/NAME:predict` in the row format."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     _path = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata|:predict)?")
 
     def setup(self):
@@ -364,7 +365,11 @@ class _Rest(http.server.BaseHTTPRequestHandler):
     def _predict(self, spec, verb, body):
         body = json.loads(body)
         spec.signature_name = body.get("signature_name", "serving_default")
-        signature = self.server.stand_in.metadata(spec).get(spec.signature_name)
+        try:
+            signature = self.server.stand_in.metadata(spec).get(spec.signature_name)
+        except Refused:
+            self.server.stand_in.requests.append(predict_pb2.PredictRequest(model_spec=spec))
+            raise
         if signature is None:
             name = spec.signature_name
             raise Refused("INVALID_ARGUMENT", f'Serving signature name: "{name}" not found in signature def')

@@ -32,9 +32,14 @@ def batching_params(text):
     }
 
 
+def is_photo(content):
+    """Whether a `PlainModel` takes bytes for a photo: those that begin with `bad` are none, nor are none."""
+    return bool(content) and not content.startswith(b"bad")
+
+
 def expected_embedding(photo):
-    """`[DIM]` float32, of length 1; zeros for bytes that begin with `bad`, which are no photo."""
-    if photo.startswith(b"bad"):
+    """`[DIM]` float32, of length 1; zeros for what is no photo."""
+    if not is_photo(photo):
         return np.zeros(DIM, np.float32)
     seed = int.from_bytes(hashlib.sha256(photo).digest()[:8], "big")
     vector = np.random.default_rng(seed).normal(size=DIM)
@@ -65,7 +70,7 @@ class PlainModel:
                 "fingerprint": np.array([self.fingerprint] * rows, object),
                 "embedding_dim": np.full(rows, DIM, "i4"),
             }
-        ok = np.array([not value.startswith(b"bad") for value in values], bool)
+        ok = np.array([is_photo(value) for value in values], bool)
         if signature == "search":
             skus = [[f"sku-ß-{value[:8].decode()}-{rank}" for rank in range(K)] for value in values]
             score = np.tile(np.linspace(1, 0.5, K, dtype=np.float32), [len(values), 1])

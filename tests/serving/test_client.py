@@ -2,18 +2,26 @@
 
 import concurrent.futures
 import contextlib
+import io
 import re
+import struct
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from eet_tf.client import EmbeddingClient, ServingError
 from eet_tf.client.retries import Retries, TransientError
+from eet_tf.client.slots import Slots
 
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed, the extra [serving]")
+import grpc  # noqa: E402
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: E402
+
 from tests.serving.model_server import ModelServer  # noqa: E402
 from tests.serving.served_models import DIM, FINGERPRINT, K, PlainModel, expected_embedding  # noqa: E402
 
@@ -48,6 +56,15 @@ def connect(protocol):
 
 def target(server, protocol):
     return server.grpc_address if protocol == "grpc" else f"http://{server.rest_address}"
+
+
+def wait_until(condition):
+    """Waits for what will come."""
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
 
 
 def photos_of(request):
@@ -139,8 +156,96 @@ def test_the_server_says_which_embedder_it_runs_each_time(connect, serve):
 
 def test_a_version_can_be_asked_for(connect, serve):
     check(connect(serve(), version=7).embed(PHOTOS[:2]), PHOTOS[:2])
-    with pytest.raises(ServingError, match="has no model 'embedder'"):
-        connect(serve(), version=8).embed(PHOTOS[:2])
+
+
+@pytest.mark.parametrize("versions", [{7: PlainModel()}, {6: ValueError("cut off"), 7: PlainModel()}])
+def test_a_version_that_is_not_there_is_told_from_a_model_that_is_not(connect, versions):
+    with ModelServer({"embedder": versions, "shoes": {1: PlainModel()}}) as server:
+        message = r"the model 'embedder' at .* has no version 8 \(.*\)\. It serves 7: name one of these, or none for"
+        with pytest.raises(ServingError, match=message):
+            connect(server, version=8).embed(PHOTOS[:2])
+        with pytest.raises(ServingError, match=r"has no model 'hats' \(Servable not found.*--model_name"):
+            connect(server, model="hats", version=8).embed(PHOTOS[:2])
+    assert len(server.requests) == 2  # neither is asked for again
+
+
+def test_a_version_that_cannot_be_loaded_is_named_with_the_reason(connect):
+    versions = {7: PlainModel()}
+    with ModelServer({"embedder": versions}, max_num_load_retries=0) as server:
+        versions[8] = ValueError("a file is cut off")
+        wait_until(lambda: server.versions.states.get(("embedder", 8), ("", ""))[1])
+        with pytest.raises(ServingError, match=r"has no version 8 \(.*; a file is cut off\)\. It serves 7"):
+            connect(server, version=8).embed(PHOTOS[:2])
+
+
+def test_a_version_that_is_being_loaded_is_waited_for(connect):
+    """The model's warm-up waits for the client to have asked."""
+
+    class Loading(PlainModel):
+        asked = threading.Event()
+
+        @property
+        def warmup(self):
+            self.asked.wait(10)
+            return []
+
+        @warmup.setter
+        def warmup(self, requests):
+            pass
+
+    versions = {7: PlainModel()}
+    with ModelServer({"embedder": versions}) as server:
+        versions[8] = Loading()
+        wait_until(lambda: ("embedder", 8) in server.versions.states)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            found = pool.submit(connect(server, version=8).embed, PHOTOS[:2])
+            wait_until(lambda: server.requests)
+            versions[8].asked.set()
+            check(found.result(30), PHOTOS[:2])
+
+
+def test_without_photos_no_request_for_photos_is_sent(connect, serve):
+    """One such can end a server for everybody (`allowed_batch_sizes`). Only the dimension is asked for."""
+    server = serve()
+    client = connect(server)
+    client.embed([])
+    client.search([])
+    assert [(request.model_spec.signature_name, len(photos_of(request))) for request in server.requests] == [
+        ("describe", 1)
+    ]
+
+
+# Large photos
+
+
+def declaring(kind, width, height):
+    """A small photo that declares another size."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(file, kind)
+    content = bytearray(file.getvalue())
+    if kind == "PNG":
+        content[16:24] = struct.pack(">II", width, height)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    else:
+        place = content.index(b"\xff\xc0") + 5
+        content[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("options, limit", [({}, 40_000_000), ({"max_pixels": 30_000}, 30_000)])
+def test_a_photo_of_too_many_pixels_is_not_sent_and_its_row_is_as_the_server_would_say(
+    connect, serve, tmp_path, kind, options, limit
+):
+    """10,000 pixels wide and just as high as is allowed, or a row more; pictures that would warn or raise in Pillow."""
+    width = min(10_000, limit // 10)
+    fine, over = declaring(kind, width, limit // width), declaring(kind, width, limit // width + 1)
+    (tmp_path / "bomb").write_bytes(declaring(kind, 60_000, 60_000))
+    server = serve()
+    embeddings, ok = connect(server, **options).embed([over, fine, tmp_path / "bomb", PHOTOS[0]])
+    assert [len(photo) for photo in photos_of(server.requests[0])] == [0, len(fine), 0, len(PHOTOS[0])]
+    assert ok.tolist() == [False, True, False, True]
+    assert not embeddings[[0, 2]].any() and embeddings[[1, 3]].any(1).all()
 
 
 # Sizes
@@ -203,37 +308,76 @@ def test_what_will_not_pass_is_not_tried_again(connect, serve, status):
     assert len(server.requests) == 1
 
 
-def test_it_gives_up_after_so_many_tries(connect, serve):
-    server = serve(failures=["UNAVAILABLE"] * 9)
-    client = connect(server, max_tries=3)
-    message = rf"the server at {re.escape(client.target)} did not answer after 3 tries in \d\.\d s: .*told to fail"
-    with pytest.raises(ServingError, match=message):
+def test_it_gives_up_at_its_deadline_and_says_what_it_saw(connect, serve):
+    """Waits of at most 0.1, 0.2, 0.4 ... s: two tries at least, and not many more."""
+    server = serve(failures=["UNAVAILABLE"] + ["RESOURCE_EXHAUSTED"] * 99)
+    client = connect(server, deadline=1.5)
+    start = time.monotonic()
+    with pytest.raises(ServingError) as refused:
         client.embed(PHOTOS[:1])
-    assert len(server.requests) == 3
+    assert time.monotonic() - start < 1.5
+    begin = rf"the server at {re.escape(client.target)} did not answer after \d+ tries in [01]\.\d s: "
+    assert re.match(begin, str(refused.value)), refused.value
+    seen = {
+        "UNAVAILABLE": "(UNAVAILABLE|HTTP 503), told to fail",
+        "RESOURCE_EXHAUSTED": r"(RESOURCE_EXHAUSTED|HTTP 429)",
+    }
+    for words in seen.values():
+        assert re.search(words, str(refused.value)), refused.value
+    assert len(server.requests) >= 2
 
 
 def test_a_try_that_takes_too_long_is_given_up(connect, serve):
-    client = connect(serve(delay=0.5), timeout=0.1, max_tries=2)
+    client = connect(serve(delay=9), timeout=0.1, deadline=0.6)
     start = time.monotonic()
-    with pytest.raises(ServingError, match="did not answer after 2 tries"):
+    with pytest.raises(ServingError, match=r"did not answer after \d tries"):
         client.embed(PHOTOS[:1])
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5
 
 
 def test_nobody_there_is_said_with_target_and_mend(protocol):
     target = {"grpc": "localhost:1", "rest": "http://localhost:1"}[protocol]
     with (
-        EmbeddingClient(target, max_tries=2) as client,
+        EmbeddingClient(target, deadline=0.3) as client,
         pytest.raises(
-            ServingError, match=rf"server at {target} did not answer after 2 tries in .*refused.*address and port"
+            ServingError, match=rf"server at {target} did not answer after \d+ tr.* in .*refused.*address and port"
         ),
     ):
         client.embed(PHOTOS)
 
 
-def test_a_model_that_is_not_there_is_named(connect, serve):
-    with pytest.raises(ServingError, match=r"has no model 'shoes' \(Servable not found.*--model_name"):
-        connect(serve(), model="shoes").embed(PHOTOS)
+@pytest.mark.parametrize("grpc_client", [True, False])
+def test_ports_that_are_mixed_up_are_named_at_once(serve, grpc_client):
+    server = serve()
+    address, message = {
+        True: (server.rest_address, "speaks HTTP/1, not gRPC.* Write 'http://127.*:.*' for REST, or .* usually 8500"),
+        False: (
+            f"http://{server.grpc_address}",
+            "speaks gRPC, not HTTP/1.* Write '127.*:.*' for gRPC, or .* usually 8501",
+        ),
+    }[grpc_client]
+    start = time.monotonic()
+    with EmbeddingClient(address) as client, pytest.raises(ServingError, match=message):
+        client.embed(PHOTOS)
+    assert time.monotonic() - start < 10
+
+
+def test_what_does_not_encrypt_is_named_at_once(serve):
+    with (
+        EmbeddingClient(f"https://{serve().rest_address}") as client,
+        pytest.raises(ServingError, match="cannot be reached by TLS: .*Write http:// if it does not encrypt"),
+    ):
+        client.embed(PHOTOS)
+
+
+def test_a_name_that_nobody_knows_is_said_after_the_deadline(protocol):
+    """A server that is about to start may get its name only then."""
+    target = {"grpc": "nobody.invalid:8500", "rest": "http://nobody.invalid:8501"}[protocol]
+    with (
+        EmbeddingClient(target, deadline=0.3) as client,
+        pytest.raises(ServingError, match=r"did not answer after \d+ tr.*([Nn]ame|resol|lookup).*is this its address"),
+    ):
+        client.embed(PHOTOS)
 
 
 @pytest.mark.parametrize("signature", ["describe", "search", "serving_default"])
@@ -292,7 +436,9 @@ def test_what_is_no_address_is_refused(target):
         EmbeddingClient(target)
 
 
-@pytest.mark.parametrize("argument", ["batch_size", "max_in_flight", "max_tries", "timeout", "max_message_bytes"])
+@pytest.mark.parametrize(
+    "argument", ["batch_size", "max_in_flight", "max_pixels", "timeout", "deadline", "max_message_bytes"]
+)
 def test_numbers_are_positive(argument):
     with pytest.raises(ServingError, match=f"`{argument}` must be more than 0. Received: {argument}=0"):
         EmbeddingClient("http://localhost:1", **{argument: 0})
@@ -311,6 +457,116 @@ except ServingError as error:
     print(error)
 """
     assert "pip install 'eet-tf[serving]'" in run_python(code, fresh=True)[0]
+
+
+# Outages, crowds
+
+MANY = [b"%04d" % number for number in range(2000)]
+
+
+def test_2000_photos_come_back_from_a_server_that_was_away_for_8_seconds(serve):
+    """One client asks by gRPC and one by REST at the same time."""
+    server = serve(delay=0.05)
+    with (
+        EmbeddingClient(target(server, "grpc")) as first,
+        EmbeddingClient(target(server, "rest")) as second,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
+        waiting = [pool.submit(client.embed, MANY) for client in (first, second)]
+        wait_until(lambda: len(server.requests) > 20)
+        server.kill()
+        time.sleep(8)
+        assert not any(each.done() for each in waiting)
+        server.delay = 0.0
+        server.start()
+        for each in waiting:
+            check(each.result(60), MANY)
+
+
+def test_a_frozen_server_that_goes_on_is_asked_again(connect, serve):
+    server = serve()
+    client = connect(server, timeout=0.3)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        server.freeze()
+        waiting = pool.submit(client.embed, PHOTOS)
+        wait_until(lambda: len(server.requests) > 4)
+        server.thaw()
+        check(waiting.result(60), PHOTOS)
+
+
+@pytest.mark.parametrize("callers", [4, 33])
+def test_callers_that_have_more_on_their_way_than_the_server_has_threads_all_get_their_answers(serve, callers):
+    """Clients of their own, each with up to 4 requests on their way, and a server of 2 cores: 8 threads."""
+    server = serve(delay=0.02, grpc_max_threads=8)
+    start = threading.Barrier(callers)
+
+    def ask(number):
+        photos = [b"%d-%d" % (number, row) for row in range(20)]
+        with EmbeddingClient(server.grpc_address, batch_size=1) as client:
+            start.wait(30)
+            check(client.embed(photos), photos)
+
+    with concurrent.futures.ThreadPoolExecutor(callers) as pool:
+        list(pool.map(ask, range(callers)))
+    assert 0 < server.turned_away < 3 * 20 * callers
+
+
+def test_a_busy_server_is_asked_less_at_once():
+    """Refused together, they halve the number once; n answers make one more of n."""
+    slots, stop = Slots(8), threading.Event()
+    taken = [slots.one(stop) for _ in range(8)]
+    for each in taken:
+        each.__enter__()
+    assert slots.number == 8
+    for each in taken:
+        with contextlib.suppress(TransientError):
+            each.__exit__(TransientError, TransientError(), None)
+    assert slots.number == 4
+    for _ in range(5):
+        with slots.one(stop):
+            pass
+    assert slots.number == 5
+    for _ in range(4):
+        with contextlib.suppress(TransientError), slots.one(stop):
+            raise TransientError
+    assert slots.number == 1
+
+
+def test_kept_alive_connections_that_are_dead_are_replaced_at_once(serve):
+    """Four of them: one request finds that out, and none is tried after it. There are no waits."""
+    server = serve()
+    with EmbeddingClient(f"http://{server.rest_address}", batch_size=1) as client:
+        server.gate = threading.Barrier(4)
+        client.embed(PHOTOS[:4])
+        server.gate = None
+        assert len(server.connections) == 4
+        dead = set(server.connections)
+        server.drop_connections()
+        wait_until(lambda: not server.connections)
+        for attempt in range(3):
+            check(client.embed(PHOTOS[:1]), PHOTOS[:1])
+            assert len(server.connections) == 1, attempt
+        assert not server.connections & dead
+        assert client._slots.number == 4  # no try has failed
+
+
+def test_the_request_of_another_caller_that_spoils_the_batch_is_not_ours(serve):
+    """A stranger's request of shape [1, 1] meets ours of shape [1] in one batch; ours is sent again."""
+    model = PlainModel(batching={"max_batch_size": 8, "batch_timeout_micros": 500_000, "allowed_batch_sizes": []})
+    server = serve(model, batching=True)
+    with (
+        EmbeddingClient(server.grpc_address) as client,
+        grpc.insecure_channel(server.grpc_address) as channel,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(client.embed, PHOTOS[:1])
+        wait_until(lambda: server.requests)
+        stranger = predict_pb2.PredictRequest()
+        stranger.CopyFrom(server.requests[0])
+        stranger.inputs["image_bytes"].tensor_shape.dim.add(size=1)
+        with pytest.raises(grpc.RpcError, match="different shapes"):
+            prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(stranger, timeout=30)
+        check(waiting.result(30), PHOTOS[:1])
 
 
 # Threads and closing
@@ -369,16 +625,60 @@ def test_closing_ends_what_is_on_its_way(connect, serve):
     assert len(server.requests) < len(PHOTOS)
 
 
+@pytest.mark.parametrize("ending", ["close", "Ctrl-C"])
+def test_waits_for_a_server_that_is_away_end_at_once(ending):
+    """By close() from another thread; and by Ctrl-C, which arrives while photos are read. After 2 s waits are long."""
+    clients = [EmbeddingClient(address, batch_size=1) for address in ("localhost:1", "http://localhost:1")]
+
+    def photos():
+        yield from PHOTOS[:7]
+        time.sleep(2)
+        if ending == "Ctrl-C":
+            raise KeyboardInterrupt
+        yield from PHOTOS[7:]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(client.embed, photos()) for client in clients]
+        if ending == "Ctrl-C":
+            for each in waiting:
+                with pytest.raises(KeyboardInterrupt):
+                    each.result(30)
+        else:
+            time.sleep(2)
+        start = time.monotonic()
+        for client in clients:
+            client.close()
+        if ending == "close":
+            for each in waiting:
+                with pytest.raises(ServingError, match="the client was closed"):
+                    each.result(30)
+        assert time.monotonic() - start < 1.5
+
+
+def test_closing_ends_what_a_frozen_server_holds(connect, serve):
+    server = serve()
+    client = connect(server)
+    server.freeze()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.embed, PHOTOS)
+        wait_until(lambda: len(server.requests) == 2)
+        start = time.monotonic()
+        client.close()
+        with pytest.raises(ServingError, match="the client was closed"):
+            waiting.result(30)
+        assert time.monotonic() - start < 3
+
+
 # Waits
 
 
 class Clock:
-    """Time that passes only when somebody sleeps or works."""
+    """Time that passes only when somebody waits or works; also the event that nobody sets."""
 
     def __init__(self):
         self.now, self.waits, self.ends = 0.0, [], []
 
-    def sleep(self, seconds):
+    def wait(self, seconds):
         self.waits.append(seconds)
         self.now += seconds
 
@@ -388,36 +688,33 @@ class Clock:
         return high
 
 
-def retries(clock, **options):
-    arguments = {"max_tries": 99, "timeout": 2.0, "deadline": 60.0, **options}
-    return Retries(**arguments, clock=lambda: clock.now, sleep=clock.sleep, draw=clock.longest)
-
-
-def failing(clock, seconds, allowed):
-    """A try that takes `seconds` or all it is given, and fails."""
+def tried(clock, seconds, allowed, deadline):
+    """Tries what takes `seconds` or all it is given, and fails."""
 
     def attempt(timeout):
         allowed.append(timeout)
         clock.now += min(seconds, timeout)
         raise TransientError("busy")
 
-    return attempt
+    Retries(2.0, deadline, clock=lambda: clock.now, draw=clock.longest).call(attempt, "here", clock)
 
 
 def test_waits_double_up_to_a_limit():
     clock = Clock()
-    with pytest.raises(ServingError, match="after 9 tries"):
-        retries(clock, max_tries=9).call(failing(clock, 0.0, []), "here")
+    with pytest.raises(ServingError, match=r"after 9 tries in 16\.3 s: busy \(9 times\)"):
+        tried(clock, 0.0, [], deadline=20.0)
     np.testing.assert_allclose(clock.waits, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
 
 
 def test_waits_are_drawn_from_all_of_the_range():
-    """Full jitter: between nothing and the limit, not around it."""
+    """Full jitter: between nothing and the limit, not around it. The first of each 200."""
     waits = []
-    tries = Retries(2, 1.0, 60.0, sleep=waits.append)
     for _ in range(200):
+        clock = Clock()
+        retries = Retries(1.0, 0.2, clock=lambda clock=clock: clock.now)
         with pytest.raises(ServingError):
-            tries.call(failing(Clock(), 0.0, []), "here")
+            retries.call(lambda timeout: (_ for _ in ()).throw(TransientError("busy")), "here", clock)
+        waits.append(clock.waits[0])
     assert 0 <= min(waits) < 0.01 and 0.09 < max(waits) <= 0.1
 
 
@@ -425,6 +722,6 @@ def test_no_try_and_no_wait_goes_past_the_deadline():
     """Each try takes its 2 s; waits of 0.1, 0.2, 0.4 ...: after 4 tries 8.7 s are gone and 1.3 left for the last."""
     clock, allowed = Clock(), []
     with pytest.raises(ServingError, match=r"after 5 tries in 10\.0 s: busy"):
-        retries(clock, deadline=10.0).call(failing(clock, 5.0, allowed), "here")
+        tried(clock, 5.0, allowed, deadline=10.0)
     np.testing.assert_allclose(allowed, [2, 2, 2, 2, 10 - 8 - 1.5])
     assert clock.now == pytest.approx(10.0)
