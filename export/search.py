@@ -11,10 +11,10 @@ With --server a TensorFlow Serving embeds the photo, and no model is loaded here
 python export/search.py --index_dir=runs/mine/index --query=photo.jpg --server=localhost:8500
 """
 
-import contextlib
 import os
 import sys
 
+import serving_flags  # beside this script
 from absl import app, flags
 
 from eet_tf import commands
@@ -31,11 +31,6 @@ flags.DEFINE_multi_string(
     "What a photo must meet: colour=red, price>=10, price<=50, in_stock=true. All of them; several = are a choice.",
 )
 flags.DEFINE_bool("group_by_sku", False, "k different products, each by its best photo.")
-flags.DEFINE_string("saved_model", None, "The SavedModel that embeds the query; by default the index's own.")
-flags.DEFINE_string("server", None, "Embed on a server instead: host:8500 (gRPC) or http://host:8501 (REST).")
-flags.DEFINE_string("server_model", "embedder", "The embedder's name on --server.")
-flags.DEFINE_integer("server_version", None, "Its version on --server; by default the newest that is served.")
-flags.mark_flags_as_mutual_exclusive(["saved_model", "server"])
 flags.DEFINE_string("photo_root", None, "Where the catalogue's photos are, for the report; by default as indexed.")
 flags.DEFINE_string("report", None, "Also write what was found as an HTML page.")
 
@@ -57,7 +52,7 @@ def _embed(embedder, photos: list[bytes]):
     complaints = commands.Complaints()
     for file, photo, fine in zip(FLAGS.query, photos, is_image):
         if not fine:
-            why = reasons.without_command(reasons.of_bytes(photo))
+            why = reasons.without_command(reasons.of_bytes(photo, embedder.max_pixels))
             complaints.add(f"--query must be a JPEG, PNG, WebP, BMP or GIF. Received: --query={file}: {why}.")
     complaints.end()
     return embeddings
@@ -70,35 +65,12 @@ def _checked() -> tuple:
     complaints = commands.Complaints()
     complaints.file("report", FLAGS.report)
     complaints.existing("photo_root", FLAGS.photo_root)
+    serving_flags.check(complaints)
     index = complaints.given("index_dir", FLAGS.index_dir, load_index, True)
     where = None if index is None else complaints.check(read_where, FLAGS.where, index.attributes)
     queries = [complaints.check(_read, file) for file in FLAGS.query]
     complaints.end()
     return index, where, queries
-
-
-def _client(server: str):
-    from eet_tf.client import EmbeddingClient, ServingError
-
-    try:
-        return EmbeddingClient(server, FLAGS.server_model, FLAGS.server_version)
-    except ServingError as error:
-        raise ValueError(str(error)) from error
-
-
-def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
-    """What embeds, for a `with`: a server, or a SavedModel in this process."""
-    complaints = commands.Complaints()
-    complaints.number("server_version", FLAGS.server_version, 1)
-    if FLAGS.server:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # nothing is embedded here, and pictures for pages need no GPU
-        embedder = complaints.given("server", FLAGS.server, _client)
-    else:
-        from eet_tf.serving import ServedEmbedder
-
-        embedder = complaints.given("saved_model", FLAGS.saved_model or index_saved_model, ServedEmbedder)
-    complaints.end()
-    return embedder if FLAGS.server else contextlib.nullcontext(embedder)
 
 
 def _attribute_lines(embedder, photos: list[bytes]) -> list[str]:
@@ -133,7 +105,7 @@ def main(argv):
     try:
         index, where, queries = _checked()
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
-        with _embedder(beside.get("saved_model", "")) as embedder:
+        with serving_flags.embedder(beside.get("saved_model", "")) as embedder:
             fingerprint = embedder.fingerprint
             neighbors = index.search(_embed(embedder, queries), FLAGS.k, where, FLAGS.group_by_sku, fingerprint)
             attributes = _attribute_lines(embedder, queries) or [None] * len(queries)

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 
+import serving_flags  # beside this script
 from absl import app, flags
 
 from eet_tf import commands
@@ -21,11 +22,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its exceptions say all tha
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("index_dir", None, "An index that build_index.py wrote.", required=True)
-flags.DEFINE_string("saved_model", None, "The SavedModel that embeds the query; by default the index's own.")
-flags.DEFINE_string("server", None, "Embed on a server instead: host:8500 (gRPC) or http://host:8501 (REST).")
-flags.DEFINE_string("server_model", "embedder", "The embedder's name on --server.")
-flags.DEFINE_integer("server_version", None, "Its version on --server; by default the newest that is served.")
-flags.mark_flags_as_mutual_exclusive(["saved_model", "server"])
 flags.DEFINE_string("photo_root", None, "Where the catalogue's photos are; by default as indexed.")
 flags.DEFINE_string("host", "127.0.0.1", "The address to listen at; 0.0.0.0 lets others in.")
 flags.DEFINE_integer("port", 8000, "The port to listen at; 0 for any that is free.", lower_bound=0, upper_bound=65535)
@@ -45,30 +41,6 @@ def _listening() -> socket.socket:
             "Name another port, or end what listens there."
         ) from error
     return listening
-
-
-def _client(server: str):
-    from eet_tf.client import EmbeddingClient, ServingError
-
-    try:
-        return EmbeddingClient(server, FLAGS.server_model, FLAGS.server_version)
-    except ServingError as error:
-        raise ValueError(str(error)) from error
-
-
-def _embedder(index_saved_model: str) -> contextlib.AbstractContextManager:
-    """What embeds, for a `with`: a server, or a SavedModel in this process."""
-    complaints = commands.Complaints()
-    complaints.number("server_version", FLAGS.server_version, 1)
-    if FLAGS.server:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # nothing is embedded here, and pictures for pages need no GPU
-        embedder = complaints.given("server", FLAGS.server, _client)
-    else:
-        from eet_tf.serving import ServedEmbedder
-
-        embedder = complaints.given("saved_model", FLAGS.saved_model or index_saved_model, ServedEmbedder)
-    complaints.end()
-    return embedder if FLAGS.server else contextlib.nullcontext(embedder)
 
 
 def _serve(listening: socket.socket, application) -> None:
@@ -100,11 +72,12 @@ def main(argv):
     try:
         complaints = commands.Complaints()
         complaints.existing("photo_root", FLAGS.photo_root)
+        serving_flags.check(complaints)
         index = complaints.given("index_dir", FLAGS.index_dir, load_index, True)
         complaints.end()
         beside = {name: os.path.join(FLAGS.index_dir, path) for name, path in index.metadata.items()}
         photo_root = FLAGS.photo_root or beside.get("photo_root", "")
-        with _listening() as listening, _embedder(beside.get("saved_model", "")) as embedder:
+        with _listening() as listening, serving_flags.embedder(beside.get("saved_model", "")) as embedder:
             application = create_app(index, embedder, photo_root, FLAGS.title, FLAGS.max_upload_mb * 2**20)
             _serve(listening, application)
     except (ValueError, ServingError) as error:

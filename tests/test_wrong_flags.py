@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -144,6 +145,8 @@ COMMANDS = {
             "saved_model": ["{gone}", "{folder}", "{file}"],
             "server": ["ftp://x", "nonsense"],
             "server_version": ["abc", "-1"],
+            "server_deadline": ["0", "-1", "nan", "abc"],
+            "server_max_megapixels": ["0", "-1", "nan", "abc"],
             "photo_root": NOTHING,
             "report": NO_FILE,
         },
@@ -165,6 +168,8 @@ COMMANDS = {
             "saved_model": ["{gone}", "{folder}", "{file}"],
             "server": ["ftp://x", "nonsense"],
             "server_version": ["abc", "-1"],
+            "server_deadline": ["0", "-1", "nan", "abc"],
+            "server_max_megapixels": ["0", "-1", "nan", "abc"],
             "photo_root": NOTHING,
             "host": ["1.2.3.4.5", "256.0.0.1"],
             "port": ["-1", "65536", "abc"],
@@ -256,13 +261,16 @@ def command(request, places):
     before = set(FLAGS)
     spec = importlib.util.spec_from_file_location("a_command", ROOT / request.param)
     script = importlib.util.module_from_spec(spec)
+    quick = pytest.MonkeyPatch()
+    quick.syspath_prepend((ROOT / request.param).parent)
     spec.loader.exec_module(script)
+    sys.modules.pop("serving_flags", None)  # the next script defines its flags again
 
     def long_work(*_, **__):
         raise LongWork
 
     setattr(script, LONG_WORK[request.param], long_work)
-    quick = pytest.MonkeyPatch()  # what is right is loaded once
+    # what is right is loaded once
     quick.setattr(eet_tf, "load_embedder", functools.cache(eet_tf.load_embedder))
     quick.setattr(serving, "ServedEmbedder", functools.cache(ServedEmbedder))
     own = set(FLAGS) - before

@@ -52,8 +52,9 @@ def create_app(
 
     Args:
         index: as `load_index` gives it.
-        embedder: a `ServedEmbedder` or an `EmbeddingClient`: of the photos' bytes, `embed` makes vectors, and
-            `fingerprint` says which embedder it is. It is tried once, so that the first person does not wait.
+        embedder: a `ServedEmbedder` or an `EmbeddingClient`: of the photos' bytes, `embed` makes vectors,
+            `fingerprint` says which embedder it is, and `max_pixels` how large a photo may be. It is tried once, so
+            that the first person does not wait.
         photo_root: the folder that the index's photo ids are paths in.
         title: of the page.
         max_upload_bytes: of a photo; 16 MiB by default.
@@ -69,7 +70,7 @@ def create_app(
     >>> from PIL import Image
     >>> from eet_tf.index import ExactIndex
     >>> class Embedder:
-    ...     fingerprint = None
+    ...     fingerprint, max_pixels = None, 40_000_000
     ...     def embed(self, photos):
     ...         return np.eye(2, dtype="float32")[: len(photos)], np.ones(len(photos), bool)
     >>> folder = tempfile.mkdtemp()
@@ -211,8 +212,9 @@ class _Page:
             raise _Refusal("Choose a photo first.", 400)
         if len(content) > self._max_upload_bytes:
             flask.abort(413)
-        if reasons.has_too_many_pixels(content):  # the embedder would say so, too, but need not be asked
-            raise _Refusal(_NO_PHOTO.format(reasons.without_command(reasons.of_bytes(content))), 413)
+        most = self._embedder.max_pixels
+        if reasons.has_too_many_pixels(content, most):  # the embedder would say so, too, but need not be asked
+            raise _Refusal(_NO_PHOTO.format(reasons.without_command(reasons.of_bytes(content, most))), 413)
         fingerprint = self._embedder.fingerprint
         embeddings, is_photo = self._embedder.embed([content])
         if not is_photo[0]:

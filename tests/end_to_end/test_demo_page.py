@@ -341,7 +341,7 @@ def refusals(shop, run_script, tmp_path_factory):
         "other photos": (index, f"--photo_root={folder / 'empty'}"),
         "port in use": (index, f"--port={taken.getsockname()[1]}"),
         "no address": (index, "--host=1.2.3.4"),
-        "no server": (index, "--server=http://localhost:1"),
+        "no server": (index, "--server=http://localhost:1", "--server_deadline=0.5"),
         "no model": (index, f"--saved_model={folder / 'empty'}"),
     }
     yield lambda wrong: run_script("export/serve_demo.py", *flags[wrong])

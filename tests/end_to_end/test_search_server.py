@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eet_tf.index import ExactIndex
 
@@ -53,14 +54,25 @@ def test_what_is_wrong_is_said_in_one_line(run_script, folder, server):
     run_script(*search, no_photo, f"--index_dir={folder / 'index'}").refused(r"query=.*text\.jpg: a text, not a photo")
     run_script(*search, f"--index_dir={folder / 'other'}").refused("embedded by different models", FINGERPRINT)
     run_script(*search, f"--index_dir={folder / 'index'}", "--server_model=shoes").refused("has no model 'shoes'")
-    run_script(*search, f"--index_dir={folder / 'index'}", "--server_version=8").refused("has no model 'embedder'")
+    run_script(*search, f"--index_dir={folder / 'index'}", "--server_version=8").refused(
+        "has no version 8 .* It serves 7: name one of these"
+    )
 
 
 def test_a_server_that_is_not_there_is_named(run_script, folder):
     search = ("export/search.py", f"--query={folder / NAMES[0]}", f"--index_dir={folder / 'index'}")
-    run_script(*search, "--server=http://localhost:1").refused(
-        "server at http://localhost:1 did not answer after 5 tries"
+    run_script(*search, "--server=http://localhost:1", "--server_deadline=0.5").refused(
+        r"server at http://localhost:1 did not answer after \d+ tr.* in 0\.\d s: .*refused"
     )
+
+
+def test_a_photo_of_too_many_pixels_is_refused_with_the_limit(run_script, folder, server, model_server):
+    Image.new("L", (2100, 1000)).save(folder / "large.png")
+    search = ("export/search.py", f"--query={folder / 'large.png'}", f"--index_dir={folder / 'index'}", server)
+    run_script(*search, "--server_max_megapixels=2").refused(
+        r"query=.*large\.png: it has more than 2 million pixels, the limit of this model; make it smaller"
+    )
+    run_script(*search, "--server_max_megapixels=2.1").succeeded()
 
 
 def test_no_model_is_loaded_here(run_python, folder, model_server):
@@ -70,6 +82,7 @@ def test_no_model_is_loaded_here(run_python, folder, model_server):
     code = f"""
 import runpy, sys
 sys.argv = ["export/search.py", *{flags!r}]
+sys.path.insert(0, "export")
 try:
     runpy.run_path("export/search.py", run_name="__main__")
 except SystemExit as end:

@@ -35,7 +35,7 @@ def png(colour, size=(40, 30)):
 class MeanColour:
     """Embeds a photo as its mean colour, of unit length; knows what is no photo."""
 
-    fingerprint = "mean colour"
+    fingerprint, max_pixels = "mean colour", 1_000_000
 
     def __init__(self):
         self.error = None
@@ -183,9 +183,10 @@ def test_a_photo_that_is_too_large_is_said_so(shop, size):
 def test_a_photo_of_too_many_pixels_is_not_decoded(shop):
     """A PNG of one colour is a thousand times smaller than its pixels; the header alone says how many there are."""
     header = bytearray(png(0))
-    header[16:24] = (20_000).to_bytes(4, "big") * 2
-    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
-    refused(shop.search(bytes(header)), 413, "more than 89 million pixels")
+    for side, words in ((20_000, "more than 89 million pixels;"), (1_001, "more than 1 million pixels, the limit of")):
+        header[16:24] = side.to_bytes(4, "big") * 2
+        header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+        refused(shop.search(bytes(header)), 413, words)
 
 
 @pytest.mark.parametrize(
