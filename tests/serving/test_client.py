@@ -494,21 +494,23 @@ def test_a_frozen_server_that_goes_on_is_asked_again(connect, serve):
         check(waiting.result(60), PHOTOS)
 
 
-@pytest.mark.parametrize("callers", [4, 33])
-def test_callers_that_have_more_on_their_way_than_the_server_has_threads_all_get_their_answers(serve, callers):
+@pytest.mark.parametrize("callers, photos, seconds", [(4, 40, 0.1), (33, 10, 0.02)])
+def test_callers_that_have_more_on_their_way_than_the_server_has_threads_all_get_their_answers(
+    serve, callers, photos, seconds
+):
     """Clients of their own, each with up to 4 requests on their way, and a server of 2 cores: 8 threads."""
-    server = serve(delay=0.02, grpc_max_threads=8)
+    server = serve(delay=seconds, grpc_max_threads=8)
     start = threading.Barrier(callers)
 
     def ask(number):
-        photos = [b"%d-%d" % (number, row) for row in range(20)]
+        own = [b"%d-%d" % (number, row) for row in range(photos)]
         with EmbeddingClient(server.grpc_address, batch_size=1) as client:
             start.wait(30)
-            check(client.embed(photos), photos)
+            check(client.embed(own), own)
 
     with concurrent.futures.ThreadPoolExecutor(callers) as pool:
         list(pool.map(ask, range(callers)))
-    assert 0 < server.turned_away < 3 * 20 * callers
+    assert 0 < server.turned_away < 3 * photos * callers
 
 
 def test_a_busy_server_is_asked_less_at_once():
