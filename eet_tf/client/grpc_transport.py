@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import grpc
@@ -17,14 +18,31 @@ from tensorflow_serving.apis import (
 from eet_tf.client.refusals import not_found, refusal, wrong_port
 from eet_tf.client.retries import TooLargeError, TransientError
 
-_TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_TRANSIENT = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,  # by us: its channel was closed after another had timed out
+)
 # what gRPC says of a server that answers in HTTP/1; the words depend on its version
 _HTTP1 = ("http1.x server", "Expected SETTINGS frame as the first frame")
 _NO_THREAD = "Server Threadpool Exhausted"
 
 
+class _Line:
+    """A channel and what is asked through it."""
+
+    def __init__(self, target: str, options: list[tuple[str, int]]):
+        self.channel = grpc.insecure_channel(target, options=options)
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+
 class GrpcTransport:
     """A channel to a server, kept open between requests. Any number of threads may use it.
+
+    A request that timed out may have gone over a connection that a network has dropped, which gRPC finds out after a
+    quarter of an hour: the requests after it take a new one.
 
     Args:
         target: `host:port`, or another name that gRPC knows.
@@ -35,17 +53,18 @@ class GrpcTransport:
 
     def __init__(self, target: str, model: str, version: int | None, max_message_bytes: int):
         self._target, self._model, self._version = target, model, version
-        options = [
+        self._options = [
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
             # after a refused connection gRPC itself waits for seconds; our own waits are to decide
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.use_local_subchannel_pool", 1),  # or a new channel would take the old connection
         ]
-        self._channel = grpc.insecure_channel(target, options=options)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._line, self._lock = _Line(target, self._options), threading.Lock()
+        self._line_before: _Line | None = None
+        self._is_closed = False
 
     def predict(
         self, signature: str, argument: str, values: Sequence[bytes], outputs: Sequence[str], timeout: float
@@ -60,9 +79,12 @@ class GrpcTransport:
         if self._version is not None:
             request.model_spec.version.value = self._version
         request.inputs[argument].CopyFrom(tf.make_tensor_proto(list(values), tf.string, [len(values)]))
+        line = self._line
         try:
-            answer = self._stub.Predict(request, timeout=timeout)
+            answer = line.prediction.Predict(request, timeout=timeout)
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._renew(line)
             raise self._translated(error, signature, timeout) from error
         return {name: _array(answer.outputs[name]) for name in outputs if name in answer.outputs}
 
@@ -84,15 +106,27 @@ class GrpcTransport:
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self._model
         try:
-            rows = self._models.GetModelStatus(request, timeout=timeout).model_version_status
+            rows = self._line.models.GetModelStatus(request, timeout=timeout).model_version_status
         except grpc.RpcError:
             return {}
         name = get_model_status_pb2.ModelVersionStatus.State.Name
         return {row.version: (name(row.state), row.status.error_message) for row in rows}
 
+    def _renew(self, line: _Line) -> None:
+        """Requests from now on take a new channel, if they still took this one. What is on its way may go on."""
+        with self._lock:
+            if line is not self._line or self._is_closed:
+                return
+            if self._line_before is not None:
+                self._line_before.channel.close()
+            self._line_before, self._line = line, _Line(self._target, self._options)
+
     def close(self) -> None:
-        """Closes the channel."""
-        self._channel.close()
+        """Closes the channels."""
+        with self._lock:
+            self._is_closed = True
+            for line in filter(None, (self._line, self._line_before)):
+                line.channel.close()
 
 
 def _array(proto) -> np.ndarray:

@@ -33,7 +33,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tests.serving.model_versions import Versions, call_of
+from tests.serving.model_versions import Exited, Versions, call_of
 from tests.serving.request_batches import Died, LoadedModel
 from tests.serving.served_models import Refused
 
@@ -153,11 +153,16 @@ class ModelServer:
         self._thawed.set()
 
     def __enter__(self):
-        self.start()
+        try:
+            self.start()
+        except Exited:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error):
         self.thaw()
+        self.versions.stop()
         self.kill()
         for each in self._held:
             each.close()

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import io
 import re
+import socket
 import struct
 import threading
 import time
@@ -552,6 +553,52 @@ def test_kept_alive_connections_that_are_dead_are_replaced_at_once(serve):
         assert client._slots.number == 4  # no try has failed
 
 
+class Wire:
+    """A TCP proxy that can lose what is sent over the connections it has, as a network does that drops idle ones."""
+
+    def __init__(self, address):
+        self._to, self._ends, self._is_lost = address.split(":"), [], threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                ends = self._listening.accept()[0], socket.create_connection(self._to)
+                self._ends += ends
+                for source, sink in (ends, ends[::-1]):
+                    threading.Thread(target=self._carry, args=(source, sink, self._is_lost), daemon=True).start()
+
+    @staticmethod
+    def _carry(source, sink, is_lost):
+        with contextlib.suppress(OSError):
+            while data := source.recv(2**16):
+                if not is_lost.is_set():
+                    sink.sendall(data)
+
+    def lose(self):
+        """What is sent over connections of before arrives no more; nobody is told."""
+        self._is_lost.set()
+        self._is_lost = threading.Event()
+
+    def close(self):
+        for each in (self._listening, *self._ends):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+def test_a_connection_that_carries_nothing_any_more_is_given_up(serve, protocol):
+    server = serve()
+    with contextlib.closing(Wire(target(server, protocol).removeprefix("http://"))) as wire:
+        address = wire.address if protocol == "grpc" else f"http://{wire.address}"
+        with EmbeddingClient(address, timeout=0.5, deadline=20.0) as client:
+            check(client.embed(PHOTOS), PHOTOS)
+            wire.lose()
+            check(client.embed(PHOTOS), PHOTOS)
+
+
 def test_the_request_of_another_caller_that_spoils_the_batch_is_not_ours(serve):
     """A stranger's request of shape [1, 1] meets ours of shape [1] in one batch; ours is sent again."""
     model = PlainModel(batching={"max_batch_size": 8, "batch_timeout_micros": 500_000, "allowed_batch_sizes": []})
@@ -595,13 +642,21 @@ def test_connections_are_used_again(connect, serve, protocol):
 def test_a_server_that_comes_back_is_found_again(connect, serve):
     """The connection that was open is dead; the client sees it and opens another."""
     server = serve()
-    client = connect(server, deadline=1.0)
+    client = connect(server, deadline=2.0)
     check(client.embed(PHOTOS), PHOTOS)
     server.kill()
     with pytest.raises(ServingError, match="did not answer"):
         client.embed(PHOTOS)
     server.start()
+    wait_until(lambda: is_answered(client))
     check(client.embed(PHOTOS), PHOTOS)
+
+
+def is_answered(client):
+    try:
+        return client.embedding_dim == DIM
+    except ServingError:
+        return False
 
 
 def test_a_closed_client_says_so_and_may_be_closed_again(connect, serve):
