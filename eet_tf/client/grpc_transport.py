@@ -74,7 +74,8 @@ class GrpcTransport:
         Raises:
             TransientError, TooLargeError, ServingError: as their names say.
         """
-        request = predict_pb2.PredictRequest(output_filter=outputs)
+        # without an output filter, as warm-up and REST ask: each filter is warmed up and batched on its own
+        request = predict_pb2.PredictRequest()
         request.model_spec.name, request.model_spec.signature_name = self._model, signature
         if self._version is not None:
             request.model_spec.version.value = self._version
