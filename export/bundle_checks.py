@@ -208,15 +208,29 @@ def check_batching(bundle: Bundle, subject) -> Iterator[Fault]:
         return
     allowed = [int(size) for size in re.findall(r"allowed_batch_sizes\s*:\s*(\d+)", text)]
     largest = [int(size) for size in re.findall(r"max_batch_size\s*\{\s*value\s*:\s*(\d+)\s*\}", text)]
-    if not allowed or allowed != sorted(set(allowed)) or largest != allowed[-1:]:
-        what = f"allowed_batch_sizes {allowed} must be ascending and end with max_batch_size {largest}"
+    warmed = allowed or list(bundle.manifest.get("batch_sizes") or [1, *largest])
+    if warmed != sorted(set(warmed)) or largest != warmed[-1:]:
+        whose = "allowed_batch_sizes" if allowed else "the sizes that are warmed up,"
+        what = f"{whose} {warmed} must be ascending and end with max_batch_size {largest}"
         yield Fault(what, path, "Correct it, or write the bundle again.")
     requests = [record.predict_log.request for record in records if record.predict_log.request.inputs]
     met = {(request.model_spec.signature_name or "serving_default", _rows(request)) for request in requests}
     for name in sorted(subject.signatures):
-        missing = [size for size in allowed if (name, size) not in met]
+        missing = [size for size in warmed if (name, size) not in met]
         if missing:
             yield Fault(f"no request of {missing} photos for {name!r}", bundle.path(WARMUP))
+    if allowed:
+        what = (
+            "batches are padded (allowed_batch_sizes): a gRPC request without photos ends the server for all callers, "
+            f"and a photo may be decoded {padded(allowed)} times more"
+        )
+        mend = "Export without --pad_batches, or let only services reach the server that never ask without photos."
+        yield Fault(what, path, mend, is_warning=True)
+
+
+def padded(allowed: list[int]) -> int:
+    """The most copies of a photo that a batch is padded with: it has one more than an allowed size."""
+    return max((larger - smaller - 1 for smaller, larger in zip([0, *allowed], allowed)), default=0)
 
 
 def check_parity(bundle: Bundle, subject, tolerance: float = 1e-5) -> Iterator[Fault]:

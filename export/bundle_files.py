@@ -22,11 +22,12 @@ AGAIN = "Write the bundle again with export/main.py --bundle."
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What is wrong, where, and how it is mended."""
+    """What is wrong, where, and how it is mended; a warning is of something that works, and may hurt."""
 
     what: str
     where: str
     mend: str = AGAIN
+    is_warning: bool = False
 
 
 class Unreadable(Exception):

@@ -51,10 +51,14 @@ flags.DEFINE_integer(
 flags.DEFINE_string("whitening", None, "A whitening that embeddings go through; none by default.")
 flags.DEFINE_bool("bundle", False, "Write all that a server wants, and verify it before it can be seen.")
 flags.DEFINE_string("name", "embedder", "With --bundle: the model's name on the server.")
-flags.DEFINE_list(
-    "allowed_batch_sizes",
-    "1,2,4,8,16,32",
-    "With --bundle: the sizes that a server pads its batches to; the last is the largest.",
+flags.DEFINE_integer(
+    "max_batch_size", 32, "With --bundle: the most photos of a request, and of a batch that the server puts together."
+)
+flags.DEFINE_bool(
+    "pad_batches",
+    False,
+    "With --bundle: pad batches to 1, 2, 4, ... photos (allowed_batch_sizes), for GPUs. A gRPC request without photos "
+    "then ends the server for all, and a large photo is decoded up to 15 times.",
 )
 flags.DEFINE_integer(
     "keep_versions",
@@ -82,7 +86,7 @@ def main(argv):
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     try:
-        whitening, embedder, batch_sizes = checked()
+        whitening, embedder = checked()
         if is_brought_to_unit_length(embedder):
             print("The model's vectors are not of length 1; they are brought to it as they are served.")
         write_model = functools.partial(
@@ -96,16 +100,14 @@ def main(argv):
             scann_in_graph=FLAGS.scann_in_graph,
             max_pixels=FLAGS.max_megapixels * 10**6,
         )
-        folder = (
-            bundled(write_model, embedder, whitening, batch_sizes) if FLAGS.bundle else write_model(FLAGS.output_dir)
-        )
+        folder = bundled(write_model, embedder, whitening) if FLAGS.bundle else write_model(FLAGS.output_dir)
     except (ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(f"The SavedModel is {folder}.")
 
 
 def checked():
-    """The whitening, the embedder and the sizes of batches; refuses in one go what cannot work."""
+    """The whitening and the embedder; refuses in one go what cannot work."""
     from eet_tf import load_embedder
     from eet_tf.index import load_index
     from eet_tf.postprocessing import Whitening
@@ -117,24 +119,21 @@ def checked():
     embedder = complaints.given("model", FLAGS.model, lambda path: servable(load_embedder(path), FLAGS.image_size))
     if FLAGS.index_dir is not None:
         complaints.given("index_dir", FLAGS.index_dir, load_index, True)
-    batch_sizes = complaints.whole_numbers("allowed_batch_sizes", FLAGS.allowed_batch_sizes)
     for path in FLAGS.op_library:
         complaints.existing("op_library", path)
-    if list(batch_sizes) != sorted(set(batch_sizes)):
-        complaints.add(f"--allowed_batch_sizes must be ascending. Received: {','.join(FLAGS.allowed_batch_sizes)}.")
-    elif FLAGS.bundle:
-        complaints.check(check_bundle, batch_sizes or (1,))
+    if FLAGS.bundle:
+        complaints.check(check_bundle)
     complaints.end()
-    return whitening, embedder, batch_sizes
+    return whitening, embedder
 
 
-def check_bundle(batch_sizes):
+def check_bundle():
     """Refuses what `write_bundle` would refuse, and that its package is missing."""
     try:
         from eet_tf.serving.bundle import check_bundle_arguments
     except ImportError as error:
         raise ValueError(f"--bundle needs tensorflow-serving-api: pip install 'eet-tf[serving]'. {error}") from error
-    check_bundle_arguments(FLAGS.output_dir, FLAGS.name, batch_sizes, FLAGS.keep_versions)
+    check_bundle_arguments(FLAGS.output_dir, FLAGS.name, FLAGS.max_batch_size, FLAGS.keep_versions)
 
 
 def training_facts():
@@ -150,7 +149,7 @@ def training_facts():
     return {**facts, "training": {"flags": dict(record.settings), "metrics": dict(record.metrics)}}
 
 
-def bundled(write_model, embedder, whitening, batch_sizes):
+def bundled(write_model, embedder, whitening):
     """Writes the bundle; returns the version's folder."""
     from eet_tf.serving.bundle import training_vectors, write_bundle
 
@@ -159,7 +158,8 @@ def bundled(write_model, embedder, whitening, batch_sizes):
         FLAGS.output_dir,
         name=FLAGS.name,
         reference=lambda photos: training_vectors(embedder, photos, whitening),
-        batch_sizes=batch_sizes,
+        max_batch_size=FLAGS.max_batch_size,
+        pad_batches=FLAGS.pad_batches,
         keep_versions=FLAGS.keep_versions,
         verify=verify,
     )

@@ -10,11 +10,12 @@ takes the folder of the models, a model's folder (both: the newest version) or a
     operations    a stock server has them all: no Python function, no library of others
     loading       graph and variables, by a session, as a server does it
     warm-up       each request is exact and is answered; its photos are photos
-    batching      the last allowed size is the largest, each size is in the warm-up
+    batching      the server takes the sizes of batches, and each that is warmed up is met
     parity        the sample photos' vectors are those of the training model, to 1e-5
     independence  neither this package nor Keras was imported
 
-and ends with 0 if nothing is wrong. Otherwise it says what, where and how to mend it, and ends with 1. With
+and ends with 0 if nothing is wrong. Otherwise it says what, where and how to mend it, and ends with 1. "ok, but" names
+what works and may hurt, as padded batches do. With
 --server=localhost:8500 a running server, asked by gRPC, has to have the signatures and give the answers.
 """
 
@@ -62,22 +63,22 @@ def load_libraries(paths) -> None:
             sys.exit(f"error: --op_library={path} cannot be loaded: {error}")
 
 
-def report(outcomes, details) -> int:
-    """Prints each check's outcome as it comes; returns how many failed."""
-    failed = 0
+def report(outcomes, details) -> tuple[int, int]:
+    """Prints each check's outcome as it comes; returns how many failed, and how many warnings there were."""
+    failed = warnings = 0
     for number, (name, faults) in enumerate(outcomes, 1):
         if faults is None:
             print(f"{number}. {name}: not done, since the model cannot be loaded")
-        elif not faults:
-            print(f"{number}. {name}: ok{details.get(name, '')}")
-        else:
-            failed += 1
-            print(f"{number}. {name}: FAILED")
-            for fault in faults[:_SHOWN]:
-                print(f"     what:  {fault.what}\n     where: {fault.where}\n     mend:  {fault.mend}")
-            if len(faults) > _SHOWN:
-                print(f"     and {len(faults) - _SHOWN} more")
-    return failed
+            continue
+        wrong = [fault for fault in faults if not fault.is_warning]
+        failed, warnings = failed + bool(wrong), warnings + len(faults) - len(wrong)
+        outcome = "FAILED" if wrong else f"ok{details.get(name, '')}{', but:' if faults else ''}"
+        print(f"{number}. {name}: {outcome}")
+        for fault in faults[:_SHOWN]:
+            print(f"     what:  {fault.what}\n     where: {fault.where}\n     mend:  {fault.mend}")
+        if len(faults) > _SHOWN:
+            print(f"     and {len(faults) - _SHOWN} more")
+    return failed, warnings
 
 
 def open_door() -> None:
@@ -120,8 +121,9 @@ def main(argv):
         "operations": functools.partial(bundle_checks.check_ops, with_libraries=bool(FLAGS.op_library)),
         "parity": functools.partial(bundle_checks.check_parity, tolerance=FLAGS.tolerance),
     }
-    failed = report(bundle_checks.run_checks(bundle, subject, checks), details_of(bundle))
-    print(f"{failed} of {len(checks)} checks failed." if failed else f"All {len(checks)} checks passed.")
+    failed, warnings = report(bundle_checks.run_checks(bundle, subject, checks), details_of(bundle))
+    what = f"{failed} of {len(checks)} checks failed" if failed else f"All {len(checks)} checks passed"
+    print(f"{what}, with {warnings} warning{'s' * (warnings > 1)}." if warnings else f"{what}.")
     sys.exit(1 if failed else 0)
 
 

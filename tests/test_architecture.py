@@ -274,11 +274,13 @@ MODULES = {
     "serving.bundle": (
         9,
         {
-            *(".data.images", ".files", ".serving.deployment", ".serving.saved_model", ".serving.warmup"),
-            *("google", "keras", "numpy", "tensorflow", "tensorflow_serving"),
+            *(".data.images", ".files", ".serving.deployment", ".serving.models_config", ".serving.saved_model"),
+            *(".serving.warmup", "keras", "numpy", "tensorflow"),
         },
     ),
-    "serving.deployment": (9, {".files"}),
+    "serving.deployment": (9, {".files", ".serving.readme"}),
+    "serving.readme": (9, {".data.limits"}),
+    "serving.models_config": (9, {".serving.servable", "google", "tensorflow_serving"}),
     "serving.warmup": (
         9,
         {".data.drawing", ".serving.saved_model", "PIL", "numpy", "tensorflow", "tensorflow_serving"},
@@ -400,7 +402,7 @@ def test_it_does_without_tensorflow(name):
         "pillow_heif": ["convert.conversion"],
         "pymilvus": ["index.milvus_local", "index.milvus_server"],
         "tensorflow_addons": ["addons"],
-        "tensorflow_serving": ["client.grpc_transport", "serving.bundle", "serving.warmup"],
+        "tensorflow_serving": ["client.grpc_transport", "serving.models_config", "serving.warmup"],
     }.items(),
 )
 def test_what_an_extra_installs_is_needed_in_its_own_module_alone(package, modules):

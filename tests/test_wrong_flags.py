@@ -104,7 +104,8 @@ COMMANDS = {
             "whitening": ["", "{gone}", "{file}", "{folder}"],
             "bundle": NO_BOOL,
             "name": ["", "1", "a b", "a/b", '"'],
-            "allowed_batch_sizes": [*NO_KS, "2,1", "1,1"],
+            "max_batch_size": [*NO_COUNT, "1025"],
+            "pad_batches": NO_BOOL,
             "keep_versions": ["1", "-1", "abc"],
             "op_library": NOTHING,
             "index_dir": NO_INDEX,
@@ -322,9 +323,7 @@ def test_a_wrong_value_is_refused_by_its_name(command):
             others = {
                 key: text for key, text in right.items() if not (flag == "embeddings_dir" and key == "saved_model")
             }
-            bundle = (
-                {"bundle": "true"} if flag in ("name", "allowed_batch_sizes", "keep_versions", "op_library") else {}
-            )
+            bundle = {"bundle": "true"} if flag in ("name", "max_batch_size", "keep_versions", "op_library") else {}
             index = {"index_dir": "{index}"} if flag in ("k", "catalog_storage") and name == "export/main.py" else {}
             scann = {"index": "scann"} if flag == "target_recall" else {}
             status, message = call({**others, **bundle, **index, **scann, flag: value})

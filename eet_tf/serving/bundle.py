@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from eet_tf import files
 from eet_tf.data.images import decode_and_resize
 from eet_tf.serving.deployment import write_deployment
+from eet_tf.serving.models_config import held_versions, versions
 from eet_tf.serving.saved_model import MANIFEST, SavedModelError
-from eet_tf.serving.warmup import read_signatures, sample_photos, write_warmup
+from eet_tf.serving.warmup import read_signatures, sample_photos, warmup_sizes, write_warmup
 
 BATCHING = "batching_params.pbtxt"
 REFERENCE = os.path.join("assets.extra", "reference.npz")
 _ASIDE = ".aside"
+_MOST_PHOTOS = 1024  # of a batch: its warm-up requests have 50 MB for each signature
 
 
 def write_bundle(
@@ -33,7 +34,8 @@ def write_bundle(
     output_dir: str,
     name: str = "embedder",
     reference: Callable[[Sequence[bytes]], np.ndarray] | None = None,
-    batch_sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    max_batch_size: int = 32,
+    pad_batches: bool = False,
     keep_versions: int = 0,
     verify: Callable[[str], None] | None = None,
 ) -> str:
@@ -46,6 +48,8 @@ def write_bundle(
     <output_dir>/                     models.config, docker-compose.yml, monitoring.config, prometheus.yml, README.md
     ```
 
+    There is no docker-compose.yml where a model needs operations that a stock server does not have.
+
     The version is made aside, verified there and then renamed; before that no server sees any of it, and a process
     killed at any moment leaves at most a hidden folder, which the next call removes. One process at a time writes
     versions of a model; others wait.
@@ -57,7 +61,11 @@ def write_bundle(
         name: of the model on the server: letters, digits, `_` and `-`.
         reference: the training model, encoded photos -> `[N, D]`; what it says of sample photos is kept, to be
             compared with what a server says. Without it, nothing is kept. See `training_vectors`.
-        batch_sizes: that the server pads its batches to, ascending; the last is the largest batch.
+        max_batch_size: the most photos of a request, and of a batch that the server puts together from several; from
+            1 to 1,024. Batches of 1, 2, 4, ... photos up to it are warmed up.
+        pad_batches: whether the server pads batches to those sizes (`allowed_batch_sizes`), so that a GPU meets no
+            others. It has a price: a gRPC request without photos then ends the server for all, and padding decodes
+            the first photo of a request again, up to `max_batch_size / 2 - 1` times.
         keep_versions: how many versions stay, at least 2; 0 keeps all. Older ones are removed once the new one is in
             place. The one before the newest always stays, since it answers until the newest has been loaded, and so
             does any that `models.config` names in a version policy or a label.
@@ -74,23 +82,22 @@ def write_bundle(
     >>> import functools, tempfile
     >>> write_model = functools.partial(export_embedder, build_embedder("small_cnn", 8, image_size=32))
     >>> output_dir = tempfile.mkdtemp()
-    >>> version = write_bundle(write_model, output_dir, batch_sizes=[1, 2])
+    >>> version = write_bundle(write_model, output_dir, max_batch_size=2)
     >>> os.path.relpath(version, output_dir)
     'embedder/1'
     >>> [entry for entry in sorted(os.listdir(output_dir)) if entry.endswith("config")]
     ['models.config', 'monitoring.config']
     """
-    batch_sizes = [int(size) for size in batch_sizes]
-    check_bundle_arguments(output_dir, name, batch_sizes, keep_versions)
+    check_bundle_arguments(output_dir, name, max_batch_size, keep_versions)
     base, photos = os.path.join(output_dir, name), sample_photos()
     os.makedirs(base, exist_ok=True)
     with _only_writer(base):
-        held = _held_versions(output_dir, name) if keep_versions else set()
+        held = held_versions(output_dir, name) if keep_versions else set()
         aside = os.path.join(base, _ASIDE)
         shutil.rmtree(aside, ignore_errors=True)
         try:
             folder = write_model(aside)
-            manifest = _complete(folder, name, batch_sizes, photos, reference)
+            manifest = _complete(folder, name, max_batch_size, pad_batches, photos, reference)
             if verify is not None:
                 verify(folder)
             _flush_tree(folder)
@@ -99,8 +106,7 @@ def write_bundle(
             files.flush(base)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        names = sorted(entry.name for entry in os.scandir(output_dir) if entry.is_dir() and versions(entry.path))
-        write_deployment(output_dir, manifest, names, photos[0])
+        write_deployment(output_dir, manifest, _needed_operations(output_dir), photos[0])
         if keep_versions:
             _remove_old(base, keep_versions, held)
     return target
@@ -120,11 +126,6 @@ def training_vectors(embedder: keras.Model, photos: Sequence[bytes], whitening=N
     return vectors if whitening is None else np.asarray(whitening.apply(vectors), np.float32)
 
 
-def versions(base: str) -> list[int]:
-    """The numbers of a model's versions, ascending."""
-    return sorted(int(entry.name) for entry in os.scandir(base) if entry.name.isdecimal() and entry.is_dir())
-
-
 def describe(signature: meta_graph_pb2.SignatureDef) -> dict[str, dict]:
     """A signature as JSON: `{"inputs": {"image_bytes": {"dtype": "string", "shape": [None]}}, "outputs": {...}}`."""
     return {
@@ -141,19 +142,21 @@ def _describe_tensor(info: meta_graph_pb2.TensorInfo) -> dict:
     }
 
 
-def check_bundle_arguments(output_dir: str, name: str, batch_sizes: Sequence[int], keep_versions: int) -> None:
+def check_bundle_arguments(output_dir: str, name: str, max_batch_size: int, keep_versions: int) -> None:
     """Refuses what `write_bundle` would refuse of these, before anything is loaded or written.
 
     Raises:
         SavedModelError: if one of them is wrong.
     """
-    batch_sizes = list(batch_sizes)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) or name.isdecimal():
         raise SavedModelError(
             f"`name` must be letters, digits, _ and -, with a letter among them. Received: name={name!r}."
         )
-    if not batch_sizes or batch_sizes[0] < 1 or batch_sizes != sorted(set(batch_sizes)):
-        raise SavedModelError(f"`batch_sizes` must be ascending, from 1. Received: batch_sizes={batch_sizes}.")
+    if not 1 <= max_batch_size <= _MOST_PHOTOS:
+        raise SavedModelError(
+            f"`max_batch_size` must be from 1 to {_MOST_PHOTOS}: warm-up sends as many photos at once. Received: "
+            f"max_batch_size={max_batch_size}."
+        )
     if keep_versions != 0 and keep_versions < 2:
         raise SavedModelError(
             "`keep_versions` must be 0 (all) or at least 2, since the version before the newest answers until the "
@@ -164,19 +167,33 @@ def check_bundle_arguments(output_dir: str, name: str, batch_sizes: Sequence[int
             raise SavedModelError(f"`output_dir` must be a folder of models. Received: {path!r}, which is a file.")
 
 
-def _complete(folder: str, name: str, batch_sizes: list[int], photos: list[bytes], reference) -> dict:
+def _needed_operations(output_dir: str) -> dict[str, list[str]]:
+    """For each model in the folder the operations that its newest version needs and a stock server has not."""
+    needed: dict[str, list[str]] = {}
+    for base in sorted(entry.path for entry in os.scandir(output_dir) if entry.is_dir() and versions(entry.path)):
+        needed[os.path.basename(base)] = []
+        with contextlib.suppress(FileNotFoundError):  # a model of others has no manifest
+            path = os.path.join(base, str(max(versions(base))), MANIFEST)
+            with open(path, encoding="utf-8") as file:
+                needed[os.path.basename(base)] = json.load(file).get("needs_ops", [])
+    return needed
+
+
+def _complete(folder: str, name: str, max_batch_size: int, pad_batches: bool, photos: list[bytes], reference) -> dict:
     """Writes all that a bundle has beside the graph into a SavedModel's folder; the manifest, which lists it, last."""
+    batch_sizes = warmup_sizes(max_batch_size)
     path = os.path.join(folder, MANIFEST)
     with open(path, encoding="utf-8") as file:
         manifest = json.load(file)
     write_warmup(folder, batch_sizes, photos, manifest["image_size"], name)
     with open(os.path.join(folder, BATCHING), "w", encoding="utf-8") as file:
-        file.write(batching_parameters(batch_sizes))
+        file.write(batching_parameters(max_batch_size, batch_sizes if pad_batches else ()))
     if reference is not None:
         encoded: dict = {f"photo_{row}": np.frombuffer(photo, np.uint8) for row, photo in enumerate(photos)}
         np.savez(os.path.join(folder, REFERENCE), vectors=reference(photos), **encoded)
     manifest["name"] = name
     manifest["batch_sizes"] = batch_sizes
+    manifest["pad_batches"] = pad_batches
     manifest["signatures"] = {name: describe(each) for name, each in sorted(read_signatures(folder).items())}
     manifest["files"] = {name: _checksum(os.path.join(folder, name)) for name in _file_names(folder, path)}
     with files.replaced(path) as aside, open(aside, "w", encoding="utf-8") as file:
@@ -185,24 +202,26 @@ def _complete(folder: str, name: str, batch_sizes: list[int], photos: list[bytes
     return manifest
 
 
-def batching_parameters(batch_sizes: Sequence[int]) -> str:
+def batching_parameters(max_batch_size: int, allowed_batch_sizes: Sequence[int] = ()) -> str:
     """The text of `batching_params.pbtxt`; how many threads work is left to the server, which knows its machine.
+
+    Args:
+        max_batch_size: photos in a batch at most.
+        allowed_batch_sizes: that batches are padded to, ascending, the last `max_batch_size`; none for no padding.
 
     Example:
 
-    >>> print(batching_parameters([1, 8]))
+    >>> print(batching_parameters(8))
     max_batch_size { value: 8 }
     batch_timeout_micros { value: 2000 }
     max_enqueued_batches { value: 100 }
-    allowed_batch_sizes: 1
-    allowed_batch_sizes: 8
     <BLANKLINE>
     """
     lines = [
-        f"max_batch_size {{ value: {batch_sizes[-1]} }}",
+        f"max_batch_size {{ value: {max_batch_size} }}",
         "batch_timeout_micros { value: 2000 }",
         "max_enqueued_batches { value: 100 }",
-        *[f"allowed_batch_sizes: {size}" for size in batch_sizes],
+        *[f"allowed_batch_sizes: {size}" for size in allowed_batch_sizes],
     ]
     return "\n".join(lines) + "\n"
 
@@ -233,23 +252,6 @@ def _only_writer(base: str) -> Iterator[None]:
     with open(os.path.join(base, ".lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _held_versions(output_dir: str, name: str) -> set[int]:
-    """The versions that `models.config` names: by policy or by label, a server may be asked for them."""
-    from tensorflow_serving.config import model_server_config_pb2
-
-    path = os.path.join(output_dir, "models.config")
-    if not os.path.exists(path):
-        return set()
-    with open(path, encoding="utf-8") as file:
-        try:
-            config = text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
-        except text_format.ParseError as error:
-            raise SavedModelError(f"{path!r} is no configuration of a model server: {error}. Mend it.") from error
-    models = [model for model in config.model_config_list.config if model.name == name]
-    policies = {version for model in models for version in model.model_version_policy.specific.versions}
-    return policies | {version for model in models for version in model.version_labels.values()}
 
 
 def _remove_old(base: str, keep_versions: int, held: set[int]) -> None:

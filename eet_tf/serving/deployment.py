@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from eet_tf import files
+from eet_tf.serving.readme import readme
 
 MARK = "Written by export/main.py --bundle, which leaves this file alone once anything in it is changed: "
 
@@ -16,6 +17,18 @@ _MODEL = """  config {{
     model_platform: "tensorflow"
   }}
 """
+# how a server is started, and why so
+SERVER_FLAGS = {
+    "--model_config_file=/models/models.config": "",
+    "--model_config_file_poll_wait_seconds=10": "",
+    "--allow_version_labels_for_unavailable_models=true": "else a server does not start on a models.config with labels",
+    "--monitoring_config_file=/models/monitoring.config": "",
+    "--enable_batching": "",
+    "--enable_per_model_batching_parameters": "",
+    "--grpc_max_threads=256": "gRPC requests at a time; more are refused. The default is 4 for each core",
+    "--num_load_threads=2": "a version that is slow to load, or cannot be loaded, does not hold up the next one",
+    "--max_num_load_retries=0": "nor is it tried again for 5 minutes: warm-up fails the same way each time",
+}
 # the image starts the server with ports 8500 (gRPC) and 8501 (REST); /dev/tcp is bash's, since the image has no curl
 _COMPOSE = """services:
   serving:
@@ -26,28 +39,42 @@ _COMPOSE = """services:
     volumes:
       - .:/models:ro
     command:
-      - --model_config_file=/models/models.config
-      - --model_config_file_poll_wait_seconds=10
-      - --monitoring_config_file=/models/monitoring.config
-      - --enable_batching
-      - --enable_per_model_batching_parameters
+{flags}
+    # every model in models.config has a version that answers
     healthcheck:
       test:
         - CMD
         - bash
         - -c
         - >-
+          models=$$(sed 's/#.*//' /models/models.config |
+          grep -Eo '\\<name: *.[A-Za-z0-9_-]+' | grep -Eo '[A-Za-z0-9_-]+$$') || exit 1;
+          for model in $$models; do
           exec 3<>/dev/tcp/localhost/8501 &&
-          printf 'GET /v1/models/{name} HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q AVAILABLE <&3
+          printf "GET /v1/models/$$model HTTP/1.0\\r\\n\\r\\n" >&3 &&
+          grep -q '"AVAILABLE"' <&3 || exit 1;
+          done
       interval: 10s
+      timeout: 5s
+      start_period: 2m
+    mem_limit: ${{SERVING_MEMORY:-0}}  # 0: no limit; README.md says how much it takes
+    # also after the machine has restarted; one that cannot start is tried again, after up to a minute: see README.md
     restart: unless-stopped
+    logging: &logging
+      driver: json-file
+      options: {{max-size: 10m, max-file: "5"}}
   prometheus:
-    image: prom/prometheus:v3.5.0
+    image: prom/prometheus:v3.13.2  # long-term support until July 2027
     ports:
-      - "9090:9090"
+      - "127.0.0.1:9090:9090"
     volumes:
       - ./prometheus.yml:/etc/prometheus/prometheus.yml:ro
+    command:
+      - --config.file=/etc/prometheus/prometheus.yml
+      - --storage.tsdb.path=/prometheus
+      - --storage.tsdb.retention.size=1GB
     restart: unless-stopped
+    logging: *logging
 """
 _MONITORING = """prometheus_config {
   enable: true
@@ -62,103 +89,39 @@ scrape_configs:
     static_configs:
       - targets: ["serving:8501"]
 """
-_README = """# The model `{name}`, ready to be served
-
-Start the server and Prometheus in this folder, then ask from it:
-
-```
-docker compose up --detach
-```
-
-A new version in `{name}/` is taken up within seconds; the old one answers until the new one has run all its warm-up
-requests. The server logs why it refuses one. To go back, or to hold a version, name it in `models.config`:
-`model_version_policy {{ specific {{ versions: 1 }} }}`. From then on that file is yours.
-
-Is it there, what does it take, how is it doing (Prometheus: <http://localhost:9090>):
-
-```bash
-curl --silent --fail http://localhost:8501/v1/models/{name}
-curl --silent --fail http://localhost:8501/v1/models/{name}/metadata
-curl --silent --fail http://localhost:8501/monitoring/prometheus/metrics
-```
-
-A request has at most {max_batch_size} photos; the server puts those of several users together, up to as many.
-"""
-_CURL = """
-## `{signature}`: {inputs} -> {outputs}
-
-```bash
-(printf '{{"signature_name": "{signature}", "instances": [{{"b64": "'; base64 -w 0 photo.jpg; printf '"}}]}}') |
-  curl --silent --fail --data-binary @- http://localhost:8501/v1/models/{name}:predict
-```
-"""
-_PIXELS = """
-## `{signature}`: {inputs} -> {outputs}
-
-All photos of all users must have the same height and width, or those that meet in one batch are refused.
-"""
-_GRPC = """
-```python
-import pathlib
-
-import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-photo = pathlib.Path("photo.jpg").read_bytes()
-request = predict_pb2.PredictRequest()
-request.model_spec.name = "{name}"
-request.model_spec.signature_name = "{signature}"
-request.inputs["{input}"].CopyFrom(tf.make_tensor_proto({value}))
-with grpc.insecure_channel("localhost:8500") as channel:
-    answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=10)
-print({{name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}})
-```
-"""
 
 
-def write_deployment(output_dir: str, manifest: Mapping, names: Sequence[str], photo: bytes) -> None:
+def write_deployment(
+    output_dir: str, manifest: Mapping, needed_operations: Mapping[str, Sequence[str]], photo: bytes
+) -> None:
     """Writes `models.config`, `docker-compose.yml`, the Prometheus files, `README.md` and `photo.jpg` for it.
 
-    A file that a person has changed is left alone: its first line has the checksum of the others.
+    A file that a person has changed is left alone: its first line has the checksum of the others. Where a model needs
+    operations that a stock server does not have, there is no `docker-compose.yml`.
 
     Args:
         output_dir: the folder of the models.
-        manifest: of the newest bundle, with its `name`, `tensorflow`, `batch_sizes` and `signatures`.
-        names: of all models in the folder.
+        manifest: of the newest bundle, as `write_bundle` completes it.
+        needed_operations: for every model in the folder those that a stock server does not have.
         photo: encoded; the one that the lines in `README.md` send.
     """
-    config = "".join(_MODEL.format(name=name) for name in names)
-    compose = _COMPOSE.format(tensorflow=manifest["tensorflow"], name=manifest["name"])
+    config = "".join(_MODEL.format(name=name) for name in sorted(needed_operations))
     _write_text(output_dir, "models.config", f"model_config_list {{\n{config}}}\n")
-    _write_text(output_dir, "docker-compose.yml", compose)
+    if any(needed_operations.values()):
+        _remove_text(output_dir, "docker-compose.yml")
+    else:
+        _write_text(output_dir, "docker-compose.yml", compose(manifest["tensorflow"]))
     _write_text(output_dir, "monitoring.config", _MONITORING)
     _write_text(output_dir, "prometheus.yml", _PROMETHEUS)
-    _write_text(output_dir, "README.md", readme(manifest))
+    _write_text(output_dir, "README.md", readme(manifest, needed_operations, list(SERVER_FLAGS)))
     with files.replaced(os.path.join(output_dir, "photo.jpg")) as aside, open(aside, "wb") as file:
         file.write(photo)
 
 
-def readme(manifest: Mapping) -> str:
-    """How to ask for each signature of a bundle, by curl and by gRPC.
-
-    Example:
-
-    >>> signature = {"inputs": {"image_bytes": {"dtype": "string", "shape": [None]}}, "outputs": {"ok": ...}}
-    >>> text = readme({"name": "embedder", "batch_sizes": [1, 8], "signatures": {"serving_default": signature}})
-    >>> "http://localhost:8501/v1/models/embedder:predict" in text
-    True
-    """
-    name = manifest["name"]
-    parts = [_README.format(name=name, max_batch_size=manifest["batch_sizes"][-1])]
-    for signature, tensors in sorted(manifest["signatures"].items()):
-        (input_name, info), *_ = tensors["inputs"].items()
-        is_bytes = info["dtype"] == "string"
-        value = "[photo]" if is_bytes else "tf.io.decode_jpeg(photo)[tf.newaxis].numpy()"
-        words = {"signature": signature, "inputs": input_name, "outputs": ", ".join(tensors["outputs"])}
-        parts.append((_CURL if is_bytes else _PIXELS).format(name=name, **words))
-        parts.append(_GRPC.format(name=name, signature=signature, input=input_name, value=value))
-    return "".join(parts)
+def compose(tensorflow: str) -> str:
+    """The text of `docker-compose.yml` for a version of TensorFlow."""
+    flags = [f"      - {flag}{f'  # {why}' if why else ''}" for flag, why in SERVER_FLAGS.items()]
+    return _COMPOSE.format(tensorflow=tensorflow, flags="\n".join(flags))
 
 
 def _write_text(output_dir: str, name: str, text: str) -> None:
@@ -167,6 +130,13 @@ def _write_text(output_dir: str, name: str, text: str) -> None:
         return
     with files.replaced(path) as aside, open(aside, "w", encoding="utf-8") as file:
         file.write(f"{_first_line(name, text)}\n{text}")
+
+
+def _remove_text(output_dir: str, name: str) -> None:
+    """Removes a file of ours that would do harm now; one that a person has changed is theirs."""
+    path = os.path.join(output_dir, name)
+    if os.path.exists(path) and _is_ours(path):
+        os.remove(path)
 
 
 def _first_line(name: str, text: str) -> str:

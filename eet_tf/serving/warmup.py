@@ -61,6 +61,17 @@ def sample_photos(width: int = 640, height: int = 480) -> list[bytes]:
     return photos
 
 
+def warmup_sizes(max_batch_size: int) -> list[int]:
+    """The batch sizes to warm up: powers of two, then the largest batch that the server puts together.
+
+    Example:
+
+    >>> warmup_sizes(12)
+    [1, 2, 4, 8, 12]
+    """
+    return [2**power for power in range((max_batch_size - 1).bit_length())] + [max_batch_size]
+
+
 def read_signatures(folder: str) -> dict[str, meta_graph_pb2.SignatureDef]:
     """The signatures that a server offers, by name, read from `saved_model.pb` without loading the model.
 
@@ -85,6 +96,8 @@ def warmup_requests(
     name: str = "embedder",
 ) -> Iterator[predict_pb2.PredictRequest]:
     """The requests for every signature in every batch size; batches repeat the photos in turn.
+
+    They name no outputs, as REST, curl and `EmbeddingClient` do: a server prepares each choice of outputs on its own.
 
     Args:
         signatures: by name, as `read_signatures` gives them. An input is a batch of encoded photos (string `[None]`)
@@ -136,7 +149,7 @@ def write_warmup(
 
     Args:
         folder: the SavedModel, not yet where a server looks.
-        batch_sizes: all that the server may put together; see `warmup_requests` for these and the others.
+        batch_sizes: of the requests, e.g. `warmup_sizes(32)`; see `warmup_requests` for these and the others.
         photos: encoded.
         image_size: of photos given as pixels.
         name: of the model on the server.

@@ -24,7 +24,7 @@ def small_embedder():
 
 @pytest.fixture(scope="session")
 def bundles(small_embedder, tmp_path_factory):
-    """A folder of models with version 1 of `embedder`, made for batches of 1, 2 and 4."""
+    """A folder of models with version 1 of `embedder`, made for batches of up to 4 photos."""
     pytest.importorskip("tensorflow_serving", reason="needs pip install 'eet-tf[serving]'")
     from eet_tf.serving import export_embedder
     from eet_tf.serving.bundle import training_vectors, write_bundle
@@ -34,7 +34,7 @@ def bundles(small_embedder, tmp_path_factory):
         functools.partial(export_embedder, small_embedder, metadata={"run": "mine"}),
         output_dir,
         reference=functools.partial(training_vectors, small_embedder),
-        batch_sizes=[1, 2, 4],
+        max_batch_size=4,
     )
     return output_dir
 

@@ -24,10 +24,11 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 import eet_tf
+from eet_tf.client import EmbeddingClient
 from eet_tf.serving import SavedModelError, ServedEmbedder, embedder_fingerprint, export_embedder
 from eet_tf.serving.bundle import training_vectors, versions, write_bundle
 from eet_tf.serving.saved_model import MANIFEST
-from eet_tf.serving.warmup import WARMUP, read_signatures, sample_photos, warmup_requests
+from eet_tf.serving.warmup import WARMUP, read_signatures, sample_photos, warmup_requests, warmup_sizes, write_warmup
 from tests.serving.model_server import ModelServer
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -79,16 +80,54 @@ def test_an_input_that_nothing_is_known_of_is_refused(tmp_path):
         list(warmup_requests(read_signatures(str(tmp_path)), [1], sample_photos(), image_size=24))
 
 
-def test_more_requests_than_a_server_takes_are_refused(write_copy, tmp_path):
+def test_more_requests_than_a_server_takes_are_refused(version):
+    before = pathlib.Path(version, WARMUP).read_bytes()
     with pytest.raises(SavedModelError, match=r"at most 1000 warm-up requests. Received: 1001 sizes for \d signatures"):
-        write_bundle(write_copy, str(tmp_path), batch_sizes=range(1, 1002))
-    assert versions(str(tmp_path / "embedder")) == []
+        write_warmup(version, range(1, 1002), sample_photos(), 32)
+    assert pathlib.Path(version, WARMUP).read_bytes() == before
 
 
-def test_batches_end_with_the_largest(version):
+@pytest.mark.parametrize(
+    "largest, sizes", {1: [1], 2: [1, 2], 3: [1, 2, 3], 32: [1, 2, 4, 8, 16, 32], 33: [1, 2, 4, 8, 16, 32, 33]}.items()
+)
+def test_powers_of_two_and_the_largest_batch_are_warmed_up(largest, sizes):
+    assert warmup_sizes(largest) == sizes
+
+
+def batching_of(version):
+    """(largest batch, sizes that batches are padded to)."""
     text = pathlib.Path(version, "batching_params.pbtxt").read_text()
-    assert re.findall(r"allowed_batch_sizes: (\d+)", text) == ["1", "2", "4"]
-    assert "max_batch_size { value: 4 }" in text
+    (largest,) = re.findall(r"max_batch_size { value: (\d+) }", text)
+    return int(largest), [int(size) for size in re.findall(r"allowed_batch_sizes: (\d+)", text)]
+
+
+def test_batches_are_not_padded(bundles, version):
+    """Padding lets one empty request end the server for all."""
+    assert batching_of(version) == (4, [])
+    assert manifest_of(version)["pad_batches"] is False
+    assert "one request without photos" not in pathlib.Path(bundles, "README.md").read_text()
+
+
+def test_batches_are_padded_where_that_is_asked_for(write_copy, tmp_path):
+    version = write_bundle(write_copy, str(tmp_path), max_batch_size=6, pad_batches=True)
+    assert batching_of(version) == (6, [1, 2, 4, 6])
+    assert manifest_of(version)["pad_batches"] is True
+    assert "This bundle pads batches: one request without photos ends" in (tmp_path / "README.md").read_text()
+
+
+def test_what_the_client_asks_is_warmed_up(version, server):
+    """A server prepares, and batches, each choice of outputs of a signature on its own."""
+    warm = set()
+    for record in tf.data.TFRecordDataset(os.path.join(version, WARMUP)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        warm.add((request.model_spec.signature_name, tuple(request.output_filter)))
+    del server.requests[:]
+    with EmbeddingClient(server.grpc_address) as client:
+        _, ok = client.embed(sample_photos())
+        assert ok.all() and client.embedding_dim == 8
+    asked = {(request.model_spec.signature_name, tuple(request.output_filter)) for request in server.requests}
+    assert {name for name, _ in asked} == {"serving_default", "describe"}
+    assert asked <= warm
 
 
 def test_the_manifest_says_who_made_it_and_how_it_is_asked(version, small_embedder):
@@ -143,8 +182,12 @@ def test_a_server_finds_the_model(bundles):
     assert models == [("embedder", "/models/embedder", "tensorflow")]
 
 
+def services_of(output_dir):
+    return yaml.safe_load(pathlib.Path(output_dir, "docker-compose.yml").read_text())["services"]
+
+
 def test_compose_names_files_that_are_there(bundles):
-    services = yaml.safe_load(pathlib.Path(bundles, "docker-compose.yml").read_text())["services"]
+    services = services_of(bundles)
     serving = services["serving"]
     assert serving["image"] == f"tensorflow/serving:{tf.__version__}"
     assert serving["volumes"] == [".:/models:ro"]
@@ -153,6 +196,91 @@ def test_compose_names_files_that_are_there(bundles):
     assert {"--enable_batching", "--enable_per_model_batching_parameters"} < set(serving["command"])
     assert services["prometheus"]["volumes"][0].startswith("./prometheus.yml:")
     assert set(os.listdir(bundles)) >= BESIDE
+
+
+def test_the_server_takes_many_callers_and_survives_a_broken_version(bundles):
+    """By default 4 x cores callers are served, and a version that cannot be loaded is tried for 5 minutes."""
+    flags = dict(flag.partition("=")[::2] for flag in services_of(bundles)["serving"]["command"])
+    assert flags["--grpc_max_threads"] == "256"
+    assert flags["--num_load_threads"] == "2"
+    assert flags["--max_num_load_retries"] == "0"
+    assert flags["--allow_version_labels_for_unavailable_models"] == "true"  # or it does not start with a label
+
+
+def test_nothing_fills_the_disk_and_nothing_is_open_to_all(bundles):
+    services = services_of(bundles)
+    for service in services.values():
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+    assert "--storage.tsdb.retention.size=1GB" in services["prometheus"]["command"]
+    assert services["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
+    # what `--storage...` needs beside it: the image's own command is replaced
+    assert f"--config.file={services['prometheus']['volumes'][0].split(':')[1]}" in services["prometheus"]["command"]
+
+
+def test_prometheus_is_a_version_with_long_term_support(bundles):
+    text = pathlib.Path(bundles, "docker-compose.yml").read_text()
+    assert "image: prom/prometheus:v3.13.2  # long-term support until July 2027" in text
+
+
+HEALTH = {
+    "as written": 'config {\n    name: "one"\n    base_path: "/models/one"\n  }\n  config {\n    name: "two"\n  }',
+    "by hand": "config { name:'two' } config{name: 'one'} # config { name: \"three\" }",
+    "one is missing": 'config {\n    name: "one"\n  }\n  config {\n    name: "three"\n  }',
+    "the last is missing": 'config { name: "two" } config { name: "three" }',
+    "none": "",
+}
+
+
+@pytest.mark.parametrize("case", HEALTH)
+def test_the_health_check_asks_every_model(bundles, version, tmp_path, case):
+    """It runs in the image, whose bash has /dev/tcp; here against a stand-in of the models one and two."""
+    config = tmp_path / "models.config"
+    config.write_text(f"model_config_list {{\n  {HEALTH[case]}\n}}\n")
+    program, option, script = services_of(bundles)["serving"]["healthcheck"]["test"][1:]
+    assert (program, option) == ("bash", "-c")
+    base = os.path.dirname(version)
+    with ModelServer({"one": base, "two": base}) as server:
+        port = server.rest_address.rpartition(":")[2]
+        script = script.replace("$$", "$").replace("localhost/8501", f"localhost/{port}")
+        script = script.replace("/models/models.config", str(config))
+        result = subprocess.run([program, option, script], timeout=60, check=False)
+    assert (result.returncode == 0) == (case in ("as written", "by hand"))
+
+
+def mark_needed(folder, operations):
+    """Says in a version's manifest which operations it needs, as an export with `scann_in_graph` does."""
+    path = pathlib.Path(folder, MANIFEST)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "needs_ops": operations}))
+    return str(folder)
+
+
+def test_where_a_stock_server_would_not_start_there_is_no_compose_file(write_copy, tmp_path):
+    """It comes with a model that any server has the operations of, goes with one that needs others, and comes back."""
+    needy = lambda folder: mark_needed(write_copy(folder), ["Scann>ScannSearchBatched"])  # noqa: E731
+    write_bundle(write_copy, str(tmp_path), name="shoes")
+    assert (tmp_path / "docker-compose.yml").exists()
+    write_bundle(needy, str(tmp_path), name="hats")
+    assert not (tmp_path / "docker-compose.yml").exists()
+    write_bundle(write_copy, str(tmp_path), name="shoes")  # beside one in the same folder, for the same server
+    assert not (tmp_path / "docker-compose.yml").exists()
+    readme = (tmp_path / "README.md").read_text()
+    assert "There is no `docker-compose.yml` here: `hats` needs operations" in readme
+    assert "`Scann>ScannSearchBatched`" in readme
+    assert "LD_PRELOAD=/path/to/scann/scann_ops/cc/_scann_ops.so tensorflow_model_server" in readme
+    assert "export/verify.py --op_library=" in readme and "PATH_OF_THIS_FOLDER/hats" in readme
+    assert "docker compose up" not in readme.partition("## ")[0]
+    write_bundle(write_copy, str(tmp_path), name="hats")
+    assert (tmp_path / "docker-compose.yml").exists()
+    assert "docker compose up" in (tmp_path / "README.md").read_text().partition("## ")[0]
+
+
+def test_a_compose_file_that_names_a_server_of_ones_own_stays(write_copy, tmp_path):
+    needy = lambda folder: mark_needed(write_copy(folder), ["Scann>ScannSearchBatched"])  # noqa: E731
+    write_bundle(write_copy, str(tmp_path))
+    mine = (tmp_path / "docker-compose.yml").read_text().replace("tensorflow/serving:", "mine/serving-with-scann:")
+    (tmp_path / "docker-compose.yml").write_text(mine)
+    write_bundle(needy, str(tmp_path))
+    assert (tmp_path / "docker-compose.yml").read_text() == mine
 
 
 def test_prometheus_asks_where_the_server_answers(bundles):
@@ -182,6 +310,9 @@ def test_curl_lines_work_as_pasted(bundles, server):
     for line in status_block.splitlines():
         assert subprocess.run(line, shell=True, cwd=bundles, capture_output=True, check=False).returncode == 0, line
     (block,) = [block for block in request_blocks if "serving_default" in block]
+    for other in request_blocks:
+        done = subprocess.run(other, shell=True, cwd=bundles, capture_output=True, check=False)
+        assert done.returncode == 0 and done.stdout, other
     result = subprocess.run(block, shell=True, cwd=bundles, capture_output=True, text=True, check=True)
     (row,) = json.loads(result.stdout)["predictions"]
     assert row["ok"] is True
@@ -232,7 +363,7 @@ def colours(tmp_path_factory):
 
     output_dir = str(tmp_path_factory.mktemp("colours"))
     reference = lambda photos: module.embed_bytes(tf.constant(photos))["embedding"].numpy()  # noqa: E731
-    write_bundle(write_model, output_dir, reference=reference, batch_sizes=[1, 2])
+    write_bundle(write_model, output_dir, reference=reference, max_batch_size=2)
     return output_dir
 
 
@@ -252,7 +383,8 @@ def test_lines_for_all_signatures_work_as_pasted(colours, monkeypatch, capsys):
             exec(compile(block, "README.md", "exec"), {})
         answers = [
             json.loads(subprocess.run(block, shell=True, capture_output=True, check=True).stdout)["predictions"][0]
-            for block in list(pasted(colours, "bash", server))[1:]
+            for block in pasted(colours, "bash", server)
+            if ":predict" in block
         ]
     assert [request.model_spec.signature_name for request in server.requests] == [
         *("embed_images", "search", "serving_default"),
@@ -274,7 +406,6 @@ def test_files_that_a_person_changed_are_left_alone(write_copy, tmp_path, change
     write_bundle(write_copy, str(tmp_path), name="other")
     assert (tmp_path / "models.config").read_text() == changed
     assert "models/other:predict" in (tmp_path / "README.md").read_text()
-    assert "models/other " in (tmp_path / "docker-compose.yml").read_text()
 
 
 def test_all_models_of_a_folder_are_served(write_copy, tmp_path):
@@ -374,9 +505,8 @@ def test_a_second_writer_waits_for_the_first(write_copy, tmp_path):
     [
         ({"name": "a/b"}, "`name` must be letters, digits"),
         ({"name": "12"}, "with a letter among them. Received: name='12'"),
-        ({"batch_sizes": []}, "`batch_sizes` must be ascending"),
-        ({"batch_sizes": [4, 2]}, r"`batch_sizes` must be ascending, from 1. Received: batch_sizes=\[4, 2\]"),
-        ({"batch_sizes": [0, 2]}, "`batch_sizes` must be ascending"),
+        ({"max_batch_size": 0}, "`max_batch_size` must be from 1 to 1024.* Received: max_batch_size=0"),
+        ({"max_batch_size": 1025}, "Received: max_batch_size=1025"),
         ({"keep_versions": 1}, "`keep_versions` must be 0 .all. or at least 2"),
         ({"keep_versions": -1}, "`keep_versions` must be 0 .all. or at least 2"),
     ],
@@ -425,7 +555,7 @@ def run(output_dir, moment):
     child = os.fork()
     if child == 0:
         state["moment"] = moment
-        bundle.write_bundle(write_model, str(output_dir), batch_sizes=[1, 2], keep_versions=2)
+        bundle.write_bundle(write_model, str(output_dir), max_batch_size=2, keep_versions=2)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -463,7 +593,7 @@ def test_killed_at_any_moment_it_leaves_nothing_half(version, tmp_path, run_pyth
             assert (base.parent / name).stat().st_size > 100
     assert outcomes == {(1, 2), (1, 2, 3), (2, 3)}
     for moment in range(1, moments + 1, 6):
-        write_bundle(write_copy, str(tmp_path / str(moment)), batch_sizes=[1], keep_versions=2)
+        write_bundle(write_copy, str(tmp_path / str(moment)), max_batch_size=1, keep_versions=2)
         base = tmp_path / str(moment) / "embedder"
         assert len(versions(str(base))) == 2
         assert [name for name in os.listdir(base) if not name.isdecimal()] == [".lock"]
@@ -498,9 +628,9 @@ def exported(small_embedder, tmp_path_factory):
     (folder / "broken").mkdir()
     broken.save(folder / "broken" / "model.keras")
     commands = {
-        "good": [f"--model={folder}", "--name=shoes", "--allowed_batch_sizes=1,3"],
+        "good": [f"--model={folder}", "--name=shoes", "--max_batch_size=3"],
         "broken": [f"--model={folder / 'broken'}", "--name=broken"],
-        "nonsense": [f"--model={folder}", "--allowed_batch_sizes=1,two"],
+        "nonsense": [f"--model={folder}", "--max_batch_size=two"],
     }
     started = {
         name: subprocess.Popen(
@@ -539,10 +669,10 @@ def test_a_bundle_that_fails_never_ships(exported):
     assert "broken" not in (folder / "served" / "models.config").read_text()
 
 
-def test_batch_sizes_that_are_no_numbers_are_refused(exported):
+def test_a_batch_size_that_is_no_number_is_refused(exported):
     code, _, errors = exported[1]["nonsense"]
     assert code == 1
-    assert "error: --allowed_batch_sizes must be whole numbers" in errors and "--allowed_batch_sizes=1,two." in errors
+    assert "error: --max_batch_size=two: --max_batch_size must be an integer" in errors
 
 
 def test_its_manifest_has_the_training(exported):

@@ -17,7 +17,7 @@ pytest.importorskip("tensorflow_serving", reason="needs pip install 'eet-tf[serv
 
 from tensorflow_serving.apis import prediction_log_pb2
 
-from eet_tf.serving.bundle import write_bundle
+from eet_tf.serving.bundle import REFERENCE, write_bundle
 from eet_tf.serving.saved_model import MANIFEST
 from eet_tf.serving.warmup import WARMUP, read_signatures
 from tests.serving.model_server import ModelServer
@@ -192,8 +192,26 @@ BAD = {
     "largest batch": (
         edit("batching_params.pbtxt", "value: 4 }", "value: 8 }"),
         "batching",
-        r"allowed_batch_sizes \[1, 2, 4\] must be ascending and end with max_batch_size \[8\]",
+        r"the sizes that are warmed up, \[1, 2, 4\] must be ascending and end with max_batch_size \[8\]",
         "batching_params.pbtxt",
+    ),
+    "no largest batch": (
+        edit("batching_params.pbtxt", "max_batch_size { value: 4 }", ""),
+        "batching",
+        r"\[1, 2, 4\] must be ascending and end with max_batch_size \[\]",
+        "batching_params.pbtxt",
+    ),
+    "padded otherwise": (
+        edit("batching_params.pbtxt", "max_enq", "allowed_batch_sizes: 1\nallowed_batch_sizes: 3\nmax_enq"),
+        "batching",
+        r"allowed_batch_sizes \[1, 3\] must be ascending and end with max_batch_size \[4\]",
+        "batching_params.pbtxt",
+    ),
+    "padded to what is not met": (
+        edit("batching_params.pbtxt", "max_enq", "allowed_batch_sizes: 3\nallowed_batch_sizes: 4\nmax_enq"),
+        "batching",
+        r"no request of \[3\] photos for 'serving_default'",
+        WARMUP,
     ),
     "batching missing": (remove("batching_params.pbtxt"), "batching", "cannot be read", "batching_params.pbtxt"),
     "changed variables": (flip(VARIABLES, 2), "files", "its checksum is another", VARIABLES),
@@ -239,6 +257,33 @@ def test_only_what_is_wrong_is_found_wrong(faults_of, version, loaded, tmp_path)
     assert {check: len(found) for check, found in faults.items()} == {"files": 1, "warm-up": 1}
 
 
+@pytest.fixture(scope="module")
+def padded(version, tmp_path_factory):
+    """The good bundle with batches that are padded."""
+
+    def write_model(folder):
+        return shutil.copytree(version, os.path.join(folder, "1"))
+
+    output_dir = tmp_path_factory.mktemp("padded")
+    folder = write_bundle(write_model, str(output_dir), max_batch_size=4, pad_batches=True)
+    shutil.copy(os.path.join(version, REFERENCE), os.path.join(folder, REFERENCE))
+    return folder
+
+
+def test_padded_batches_are_no_fault_but_a_warning(faults_of, padded, loaded):
+    (warning,) = faults_of(padded, loaded)["batching"]
+    assert warning.is_warning
+    assert warning.where.endswith("batching_params.pbtxt")
+    assert "a gRPC request without photos ends the server for all callers" in warning.what
+    assert "may be decoded 1 times more" in warning.what
+    assert "--pad_batches" in warning.mend
+
+
+@pytest.mark.parametrize("allowed, copies", [([1, 2, 4, 8, 16, 32], 15), ([32], 31), ([1, 2], 0), ([1, 3], 1)])
+def test_how_often_padding_copies_a_photo(bundle_checks, allowed, copies):
+    assert bundle_checks.padded(allowed) == copies
+
+
 @pytest.mark.parametrize("name", [MANIFEST, "saved_model.pb"])
 @pytest.mark.parametrize("make_bad", [os.remove, lambda path: os.truncate(path, 9)], ids=["missing", "cut"])
 def test_what_is_no_bundle_is_unreadable(bundle_files, version, tmp_path, name, make_bad):
@@ -260,7 +305,7 @@ def saved_module(function, version, output_dir):
         shutil.copy(os.path.join(version, MANIFEST), os.path.join(folder, MANIFEST))
         return folder
 
-    return write_bundle(write_model, str(output_dir), batch_sizes=[1, 2])
+    return write_bundle(write_model, str(output_dir), max_batch_size=2)
 
 
 def test_python_in_the_graph_is_found(faults_of, version, tmp_path):
@@ -368,8 +413,8 @@ def start(*arguments):
     )
 
 
-def test_the_script(bundles, version, server, tmp_path):
-    """A good bundle by a server, one without a server, a bad bundle, no bundle, and two, all at once."""
+def test_the_script(bundles, version, server, padded, tmp_path):
+    """A good bundle by a server, one without a server, a bad bundle, one of padded batches, none, and two, at once."""
     shutil.copytree(bundles, tmp_path / "bad")
     set_photos(2, [b"no image", b"none"])(tmp_path / "bad" / "embedder" / "1")
     for name in ("none", "two/hats/1", "two/shoes/1", "two/notes"):
@@ -380,9 +425,15 @@ def test_the_script(bundles, version, server, tmp_path):
         start(tmp_path / "bad" / "embedder"),
         start(tmp_path / "none"),
         start(tmp_path / "two"),
+        start(padded),
     ]
-    (good, _), (down, _), (bad, _), (_, none), (_, two) = (process.communicate(timeout=200) for process in started)
-    assert [process.returncode for process in started] == [0, 1, 1, 1, 1]
+    outputs = [process.communicate(timeout=200) for process in started]
+    (good, _), (down, _), (bad, _), (_, none), (_, two), (warned, _) = outputs
+    assert [process.returncode for process in started] == [0, 1, 1, 1, 1, 0]
+    assert re.search(
+        r"6\. batching: ok, \[1, 2, 4\], but:\n +what:  batches are padded .*\n +where: .*\n +mend:  Exp", warned
+    )
+    assert warned.endswith("All 8 checks passed, with 1 warning.\n")
     assert f"at {server.grpc_address}" in good and "All 8 checks passed." in good
     assert re.search(
         r"what:  UNAVAILABLE: (.*\n)+.*where: embedder, version 1, at localhost:1\n.*mend:  Start the server", down
