@@ -15,7 +15,8 @@ model of images of any size needs --image_size.
 makes `<output_dir>/<name>/<version>/` with warm-up requests, batching parameters and a manifest, and beside the models
 `models.config`, `docker-compose.yml`, Prometheus's files and a `README.md` with the lines to ask a server. A bundle is
 proven by export/verify.py before a server can see it; one that fails never gets its number. With --keep_versions=3 the
-newest three stay, and those that `models.config` names. It needs `pip install 'eet-tf[serving]'`.
+newest three stay, and those that `models.config` names. It needs `pip install 'eet-tf[serving]'`. Where `models.config`
+names versions, export/publish.py brings the new one into service.
 
 With --index_dir, an index that `export/build_index.py` built with a SavedModel of the same embedder, the server also
 answers photos with the nearest products (signature `search`), from a copy of the index as it is now.
@@ -163,10 +164,22 @@ def bundled(write_model, embedder, whitening):
         keep_versions=FLAGS.keep_versions,
         verify=verify,
     )
-    with open(os.path.join(FLAGS.output_dir, "models.config"), encoding="utf-8") as file:
-        if f'"{FLAGS.name}"' not in file.read():
-            print(f"models.config was changed by hand and left alone; name {FLAGS.name!r} in it, or delete it.")
+    print(unseen(FLAGS.output_dir, FLAGS.name, int(os.path.basename(folder))), end="")
     return folder
+
+
+def unseen(output_dir, name, version):
+    """What has to be done before a server takes up a new version; nothing if it does so by itself."""
+    from eet_tf.serving.models_config import read_models, served_versions
+
+    models = [model for model in read_models(output_dir).model_config_list.config if model.name == name]
+    if models and version in served_versions(models[0], output_dir):
+        return ""
+    why = (
+        f"models.config names other versions of {name!r}" if models else f"models.config was changed, without {name!r}"
+    )
+    command = f"python export/publish.py --output_dir={output_dir} --name={name} --version={version}"
+    return f"No server loads this version yet: {why}.\n{command} --server=HOST:8500 adds it.\n"
 
 
 def verify(folder):

@@ -280,7 +280,9 @@ MODULES = {
     ),
     "serving.deployment": (9, {".files", ".serving.readme"}),
     "serving.readme": (9, {".data.limits"}),
-    "serving.models_config": (9, {".serving.servable", "google", "tensorflow_serving"}),
+    "serving.models_config": (9, {".files", ".serving.servable", "google", "tensorflow_serving"}),
+    "serving.server_state": (9, {"grpc", "tensorflow", "tensorflow_serving"}),
+    "serving.publishing": (9, {".serving.models_config", ".serving.servable", ".serving.server_state"}),
     "serving.warmup": (
         9,
         {".data.drawing", ".serving.saved_model", "PIL", "numpy", "tensorflow", "tensorflow_serving"},
@@ -397,12 +399,17 @@ def test_it_does_without_tensorflow(name):
     {
         "apache_beam": ["beam"],
         "flask": ["demo.app"],
-        "grpc": ["client.grpc_transport", "index.milvus_server"],
+        "grpc": ["client.grpc_transport", "index.milvus_server", "serving.server_state"],
         "milvus_lite": ["index.milvus_local"],
         "pillow_heif": ["convert.conversion"],
         "pymilvus": ["index.milvus_local", "index.milvus_server"],
         "tensorflow_addons": ["addons"],
-        "tensorflow_serving": ["client.grpc_transport", "serving.models_config", "serving.warmup"],
+        "tensorflow_serving": [
+            "client.grpc_transport",
+            "serving.models_config",
+            "serving.server_state",
+            "serving.warmup",
+        ],
     }.items(),
 )
 def test_what_an_extra_installs_is_needed_in_its_own_module_alone(package, modules):

@@ -200,6 +200,19 @@ COMMANDS = {
             "batch_size": NO_COUNT,
         },
     ),
+    "export/publish.py": (
+        {"output_dir": "{bundles}", "version": "2", "label": "stable", "server": "localhost:1"},
+        {
+            "output_dir": NO_INDEX,
+            "name": ["", "hats"],
+            "version": [*NO_COUNT, "3"],
+            "label": ["", "a b", "ä"],
+            "retire": [*NO_COUNT, "2"],
+            "server": ["", "localhost", "http://localhost:8501", "localhost:x"],
+            "stopped": [*NO_BOOL, "true"],
+            "timeout": NO_COUNT,
+        },
+    ),
     "train/compare.py": ({"{classes}": "", "{classes} ": ""}, {"metric": ["recall@7", ""]}),
 }
 # flags that take any text, or are wrong for other actions than that of the table only
@@ -218,6 +231,7 @@ LONG_WORK = {  # what a command calls once it has checked all
     "export/serve_demo.py": "_serve",
     "export/index_admin.py": "_is_same",
     "export/embed_beam.py": "_prepare",
+    "export/publish.py": "publish",
     "train/compare.py": "_side",
 }
 
@@ -244,9 +258,12 @@ def places(tmp_path_factory):
     (root / "run" / "metrics.json").write_text(json.dumps({"before": {"recall@5": 0.1}, "after": {"recall@5": 0.2}}))
     (root / "classes.csv").write_text("sku,num_queries,recall@1,map@r\nmug,2,1,0.5\ncup,2,2,1.5\n")
     (root / "file").write_text("no folder, no photo, no model")
+    for number in ("1", "2"):
+        (root / "bundles" / "embedder" / number).mkdir(parents=True)
+        (root / "bundles" / "embedder" / number / "saved_model.pb").write_text("")
     (root / "folder").mkdir()
     (root / "folder" / "notes.txt").write_text("no index")
-    names = ["photos", "serving", "index", "run", "file", "folder", "gone", "new"]
+    names = ["photos", "serving", "index", "run", "file", "folder", "gone", "new", "bundles"]
     return {
         **{name: str(root / name) for name in names},
         "classes": str(root / "classes.csv"),
@@ -257,6 +274,8 @@ def places(tmp_path_factory):
 @pytest.fixture(scope="module", params=COMMANDS)
 def command(request, places):
     """A script in this process: called with flags, it says how it ended and what it printed as an error."""
+    if request.param == "export/publish.py":
+        pytest.importorskip("tensorflow_serving")
     if request.param == "export/embed_beam.py":
         pytest.importorskip("apache_beam")
     before = set(FLAGS)
@@ -323,7 +342,10 @@ def test_a_wrong_value_is_refused_by_its_name(command):
             others = {
                 key: text for key, text in right.items() if not (flag == "embeddings_dir" and key == "saved_model")
             }
-            bundle = {"bundle": "true"} if flag in ("name", "max_batch_size", "keep_versions", "op_library") else {}
+            is_of_bundle = (
+                flag in ("name", "max_batch_size", "keep_versions", "op_library") and name == "export/main.py"
+            )
+            bundle = {"bundle": "true"} if is_of_bundle else {}
             index = {"index_dir": "{index}"} if flag in ("k", "catalog_storage") and name == "export/main.py" else {}
             scann = {"index": "scann"} if flag == "target_recall" else {}
             status, message = call({**others, **bundle, **index, **scann, flag: value})
@@ -348,6 +370,7 @@ def test_all_that_is_wrong_is_said_at_once(command):
         "export/serve_demo.py": {"photo_root": "{gone}", "index_dir": "{gone}"},
         "export/index_admin.py": {"data_dir": "{gone}", "saved_model": "{gone}"},
         "export/embed_beam.py": {"output_dir": "{file}", "saved_model": "{gone}", "data_dir": "{gone}"},
+        "export/publish.py": {"version": "3", "server": "localhost", "stopped": "true"},
         "train/compare.py": {"metric": "recall@7"},
     }[name]
     status, message = call({**COMMANDS[name][0], **several})

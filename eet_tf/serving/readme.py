@@ -86,8 +86,8 @@ python export/publish.py --output_dir=PATH_OF_THIS_FOLDER --name={name} --versio
 ```
 
 adds a version to those that are named, and waits until the server answers with it. From then on the server loads the
-versions that are named, and no others: publish each new one, and go back to an old one, in the same way.
-`--label=stable` lets callers ask for the version by that name; `--retire=2` stops serving version 2.
+versions that are named, and no others; publish each new one in the same way. Callers that name no version get the
+newest: to go back from version 2, add `--retire=2`. `--label=stable` lets callers ask for the version by that name.
 
 ## When something is wrong
 
@@ -104,8 +104,8 @@ docker stats --no-stream
 ```
 
 **The server does not start, or `ps` says `Restarting`.** A version that it is to serve cannot be loaded, or a model in
-`models.config` has no folder; the log says which. Publish the version before (without `--server`), or move the folder
-of the bad one away, or delete the model's entry; then `docker compose restart serving`.
+`models.config` has no folder; the log says which. Go back to the version before (`--stopped` in place of `--server`),
+or move the folder of the bad one away, or delete the model's entry; then `docker compose restart serving`.
 
 **It stops now and then, with status 137.** It was killed for memory: see the end.
 
