@@ -21,8 +21,8 @@ A request has 1 to {max_batch_size} photos; the server puts those of several cal
 has at most {megapixels} million pixels. What has more, or is no photo, gets `ok` false, and harms no other photo.
 The server asks for no password and encrypts nothing: let only your own services reach its ports.
 """
-_DOCKER = """Start the server (gRPC on port 8500, REST on 8501) and Prometheus (<http://localhost:9090>, from this
-machine alone) in this folder, then ask from it:
+_DOCKER = """In this folder, start the server (gRPC on port 8500, REST on 8501) and Prometheus (<http://localhost:9090>,
+from this machine alone), then ask from it:
 
 ```
 docker compose up --detach
@@ -43,6 +43,8 @@ before any server starts, in the folder of eet-tf:
 ```
 python export/verify.py --op_library=/path/to/scann/scann_ops/cc/_scann_ops.so PATH_OF_THIS_FOLDER/{name}
 ```
+
+Where it says `docker compose` below, look at the log of that server and start it again in your own way.
 """
 _CURL = """
 ## `{signature}`: {inputs} -> {outputs}
@@ -104,8 +106,13 @@ docker stats --no-stream
 ```
 
 **The server does not start, or `ps` says `Restarting`.** A version that it is to serve cannot be loaded, or a model in
-`models.config` has no folder; the log says which. Go back to the version before (`--stopped` in place of `--server`),
-or move the folder of the bad one away, or delete the model's entry; then `docker compose restart serving`.
+`models.config` has no folder; the log says which. Delete the entry of such a model. Go back from a bad version, 2 for
+example, and restart the server:
+
+```
+python export/publish.py --output_dir=PATH_OF_THIS_FOLDER --name={name} --version=1 --retire=2 --stopped
+docker compose restart serving
+```
 
 **It stops now and then, with status 137.** It was killed for memory: see the end.
 
@@ -132,9 +139,9 @@ newest and are not in `models.config`, or export with `--keep_versions=3`, which
 each container, Prometheus 1 GB.
 
 **Memory.** The server takes twice the model while one version replaces another, and for each core that decodes a photo
-up to {megabytes} MB, for one of {megapixels} million pixels. `SERVING_MEMORY=8g docker compose up --detach` limits it,
-so that nothing else on the machine is killed in its place; it is back in seconds. It takes less with a lower
-`--max_megapixels` of `export/main.py`, and with one version at a time.
+up to {megabytes} MB, for one of {megapixels} million pixels. The line `SERVING_MEMORY=8g` in a file `.env` here, and
+`docker compose up --detach`, limit it, so that nothing else on the machine is killed in its place; it is back in
+seconds. It takes less with a lower `--max_megapixels` of `export/main.py`, and with one version at a time.
 """
 _PADDING = """
 **The server dies, and all callers lose their connections.** This bundle pads batches: one request without photos ends

@@ -24,7 +24,7 @@ from eet_tf.client import EmbeddingClient
 from eet_tf.serving.bundle import write_bundle
 from eet_tf.serving.warmup import sample_photos
 from tests.serving.model_server import ModelServer
-from tests.serving.model_versions import AVAILABLE
+from tests.serving.model_versions import AVAILABLE, Exited
 from tests.serving.served_models import PlainModel
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -141,18 +141,45 @@ def test_a_broken_version_holds_up_no_other(bundles):
             time.sleep(0.02)
 
 
-def test_the_command_to_publish_works_as_pasted(bundles, tmp_path):
-    """The README's line: version 1 is the newest, named from now on, and answers."""
+@pytest.fixture
+def served(bundles, tmp_path):
+    """A copy of the bundles, which the stand-in finds where they are."""
     shutil.copytree(bundles, tmp_path / "served")
     config = tmp_path / "served" / "models.config"
     config.write_text(config.read_text().replace("/models/", f"{tmp_path}/served/"))
-    readme = (tmp_path / "served" / "README.md").read_text()
-    (line,) = re.findall(r"^python export/publish\.py .*$", readme, re.M)
-    with ModelServer(str(config), **flags_of(bundles)) as server:
-        line = line.replace("PATH_OF_THIS_FOLDER", str(tmp_path / "served"))
-        line = line.replace("localhost:8500", server.grpc_address).replace("python ", f"{sys.executable} ")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return tmp_path / "served"
+
+
+def pasted(served, number, address=""):
+    """Runs one of the README's commands, with the folder and the server's address in it."""
+    readme = (served / "README.md").read_text()
+    command = re.findall(r"^python export/publish\.py .*$", readme, re.M)[number]
+    command = command.replace("PATH_OF_THIS_FOLDER", str(served)).replace("localhost:8500", address)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = command.replace("python ", f"{sys.executable} ", 1)
+    done = subprocess.run(program, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{server.grpc_address} has loaded version 1 of 'embedder'." in done.stdout
-    assert "specific {\n        versions: 1\n" in config.read_text()
+    return done.stdout
+
+
+def test_the_command_to_publish_works_as_pasted(bundles, served):
+    """Version 1 is the newest, named from now on, and answers."""
+    with ModelServer(str(served / "models.config"), **flags_of(bundles)) as server:
+        said = pasted(served, 0, server.grpc_address)
+    assert f"{server.grpc_address} has loaded version 1 of 'embedder'." in said
+    assert "specific {\n        versions: 1\n" in (served / "models.config").read_text()
+
+
+def test_the_command_to_go_back_works_as_pasted(bundles, served):
+    """A server that did not start on version 2 starts."""
+    (served / "embedder" / "2").mkdir()
+    (served / "embedder" / "2" / "saved_model.pb").write_text("no graph")
+    server = ModelServer(str(served / "models.config"), **flags_of(bundles))
+    try:
+        with pytest.raises(Exited):
+            server.start()
+        pasted(served, 1)
+        server.start()
+        assert server.versions.states == {("embedder", 1): (AVAILABLE, "")}
+    finally:
+        server.__exit__()
