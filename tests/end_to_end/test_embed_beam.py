@@ -10,6 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import eet_tf
 from eet_tf.data import load_csv, make_synthetic_catalog
@@ -142,29 +143,36 @@ def test_killed_it_goes_on(embedded, place, start_script, run_script, tmp_path):
 
 
 def test_a_photo_that_is_no_image_is_named_and_harms_no_other(embedded, copied, place, run_script, tmp_path):
-    """And once it is mended, only its file is embedded again."""
+    """Nor is one of more pixels than the SavedModel takes. Once they are mended, only their file is embedded again."""
     shutil.copytree(place / "photos", tmp_path / "photos")
     catalog = load_csv(str(tmp_path / "photos"))
-    whole = shutil.copyfile(catalog.files[5], tmp_path / "whole.jpg")
-    with open(catalog.files[5], "w") as file:
+    (bad,) = [rows[-2:] for rows in open_folder(embedded[0]).deal(catalog.paths) if 5 in rows]
+    for row in bad:
+        shutil.copyfile(catalog.files[row], tmp_path / f"{row}.jpg")
+    with open(catalog.files[bad[0]], "w") as file:
         file.write("no image")
+    Image.new("L", (8000, 5001)).save(catalog.files[bad[1]])
     for name in times(copied):
         os.remove(copied / name)
     here = command(place, copied, photos=tmp_path / "photos")
     run_script(*here).refused(
-        "1 of 32 photos cannot be read", r"catalog\.csv:7: '.*\.jpg': a text, not a photo", "same command again"
+        "2 of 32 photos cannot be read",
+        rf"catalog\.csv:{bad[0] + 2}: '.*\.jpg': a text, not a photo",
+        rf"catalog\.csv:{bad[1] + 2}: '.*\.jpg': it has more than 40 million pixels, the limit of this model",
+        "same command again",
     )
     before = times(copied)
     assert len(before) == NUM_SHARDS
-    files, others = open_folder(copied), np.arange(len(catalog)) != 5
+    files, others = open_folder(copied), ~np.isin(np.arange(len(catalog)), bad)
     expected = open_folder(embedded[0]).read(catalog.paths)
     np.testing.assert_allclose(files.read(catalog.paths[others]), expected[others], atol=1e-6)
     build = build_command(place, tmp_path / "index", f"--embeddings_dir={copied}", photos=tmp_path / "photos")
-    run_script(*build).refused("1 of 32 photos are no images", str(catalog.paths[5]))
-    shutil.copyfile(whole, catalog.files[5])
+    run_script(*build).refused("2 of 32 photos are no images", str(catalog.paths[bad[0]]))
+    for row in bad:
+        shutil.copyfile(tmp_path / f"{row}.jpg", catalog.files[row])
     assert "3 of 4 shards are done." in run_script(*here).succeeded().printed
     after = times(copied)
-    mended = [shard for shard, rows in enumerate(files.deal(catalog.paths)) if 5 in rows]
+    mended = [shard for shard, rows in enumerate(files.deal(catalog.paths)) if bad[0] in rows]
     assert [os.path.join(copied, name) for name in after if after[name] != before[name]] == [files.file(mended[0])]
     np.testing.assert_allclose(files.read(catalog.paths), expected, atol=1e-6)
 
