@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
-_FIRST_WAIT, _LONGEST_WAIT, _SHORTEST_TRY = 0.1, 5.0, 0.001  # seconds
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0  # seconds
+_SHORTEST_TRY, _LAST_TRY = 0.001, 1.0  # seconds; the latter for one more where a wait would end after the deadline
 
 
 class ServingError(RuntimeError):
@@ -76,7 +77,9 @@ class Retries:
                 seconds = self.clock() - start
                 wait = self.draw(0.0, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(number, 9)))
                 if seconds + wait >= self.deadline:
-                    raise _gave_up(target, seconds, seen) from error
+                    wait = self.deadline - seconds - _LAST_TRY
+                    if wait < _FIRST_WAIT:
+                        raise _gave_up(target, seconds, seen) from error
             if stop.wait(wait):
                 raise StoppedError
         return None  # never; the count has no end

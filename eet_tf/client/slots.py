@@ -60,18 +60,15 @@ class Slots:
             halvings = self._halvings
         try:
             yield
-            self._set(min(self._most, self._limit + 1 / self._limit))
+            with self._changed:
+                self._limit = min(self._most, self._limit + 1 / self._limit)
         except TransientError:
-            if halvings == self._halvings:
-                self._halvings += 1
-                self._set(max(1.0, self._limit / 2))
+            with self._changed:
+                if halvings == self._halvings:
+                    self._halvings += 1
+                    self._limit = max(1.0, self._limit / 2)
             raise
         finally:
             with self._changed:
                 self._taken -= 1
-                self._changed.notify()
-
-    def _set(self, limit: float) -> None:
-        with self._changed:
-            self._limit = limit
-            self._changed.notify_all()
+                self._changed.notify_all()

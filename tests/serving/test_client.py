@@ -756,11 +756,12 @@ def tried(clock, seconds, allowed, deadline):
     Retries(2.0, deadline, clock=lambda: clock.now, draw=clock.longest).call(attempt, "here", clock)
 
 
-def test_waits_double_up_to_a_limit():
+def test_waits_double_up_to_a_limit_and_the_last_leaves_a_second_for_a_try():
+    """After 16.3 s another 5 would be too many of 20, and so would any after 19."""
     clock = Clock()
-    with pytest.raises(ServingError, match=r"after 9 tries in 16\.3 s: busy \(9 times\)"):
+    with pytest.raises(ServingError, match=r"after 10 tries in 19\.0 s: busy \(10 times\)"):
         tried(clock, 0.0, [], deadline=20.0)
-    np.testing.assert_allclose(clock.waits, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+    np.testing.assert_allclose(clock.waits, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 20 - 16.3 - 1])
 
 
 def test_waits_are_drawn_from_all_of_the_range():
