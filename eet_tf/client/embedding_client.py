@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
+import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -229,11 +230,24 @@ def _is_rest(target: str) -> bool:
 
 
 def _checked_target(target: str) -> str:
-    if not isinstance(target, str) or ":" not in target or ("://" in target and not _is_rest(target)):
+    if not isinstance(target, str) or not _is_address(target):
         raise ServingError(
             f"`target` must be like 'localhost:8500' (gRPC) or 'http://localhost:8501' (REST). Received: {target!r}."
         )
     return target
+
+
+def _is_address(target: str) -> bool:
+    """Whether it can be asked at all; whether somebody is there only a request tells."""
+    if target.startswith("unix:"):  # a socket of this machine, for gRPC
+        return True
+    try:
+        parts = urllib.parse.urlsplit(target if _is_rest(target) else f"//{target}")
+        host, port = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:
+        return False
+    is_whole = not parts.username and (_is_rest(target) or target == parts.netloc)
+    return is_whole and bool(host) and b" " not in host and (port != 0 if _is_rest(target) else bool(port))
 
 
 def _check_positive(arguments: dict) -> None:
