@@ -153,6 +153,7 @@ def training_facts():
 def bundled(write_model, embedder, whitening):
     """Writes the bundle; returns the version's folder."""
     from eet_tf.serving.bundle import training_vectors, write_bundle
+    from eet_tf.serving.models_config import why_not_served
 
     folder = write_bundle(
         write_model,
@@ -164,22 +165,12 @@ def bundled(write_model, embedder, whitening):
         keep_versions=FLAGS.keep_versions,
         verify=verify,
     )
-    print(unseen(FLAGS.output_dir, FLAGS.name, int(os.path.basename(folder))), end="")
+    version = os.path.basename(folder)
+    why = why_not_served(FLAGS.output_dir, FLAGS.name, int(version))
+    if why:
+        command = f"python export/publish.py --output_dir={FLAGS.output_dir} --name={FLAGS.name} --version={version}"
+        print(f"No server loads this version yet: {why}. This adds it:\n{command} --server=HOST:8500")
     return folder
-
-
-def unseen(output_dir, name, version):
-    """What has to be done before a server takes up a new version; nothing if it does so by itself."""
-    from eet_tf.serving.models_config import read_models, served_versions
-
-    models = [model for model in read_models(output_dir).model_config_list.config if model.name == name]
-    if models and version in served_versions(models[0], output_dir):
-        return ""
-    why = (
-        f"models.config names other versions of {name!r}" if models else f"models.config was changed, without {name!r}"
-    )
-    command = f"python export/publish.py --output_dir={output_dir} --name={name} --version={version}"
-    return f"No server loads this version yet: {why}.\n{command} --server=HOST:8500 adds it.\n"
 
 
 def verify(folder):

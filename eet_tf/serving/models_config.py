@@ -53,6 +53,19 @@ def held_versions(output_dir: str, name: str) -> set[int]:
     return policies | {version for model in models for version in model.version_labels.values()}
 
 
+def why_not_served(output_dir: str, name: str, version: int) -> str:
+    """Why a server loads no such version by itself, by what `models.config` says; `""` if it does.
+
+    Raises:
+        SavedModelError: if a server could not read it.
+    """
+    models = [model for model in read_models(output_dir).model_config_list.config if model.name == name]
+    if not models:
+        return f"models.config was changed by hand or by export/publish.py, and does not name {name!r}"
+    served = served_versions(models[0], output_dir)
+    return "" if version in served else f"models.config names other versions of {name!r}"
+
+
 def change_model(output_dir: str, name: str, change: Callable[[model_server_config_pb2.ModelConfig], None]) -> bool:
     """Changes a model's entry in `models.config`, at once or not at all; adds the entry if there is none.
 

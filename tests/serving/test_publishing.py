@@ -16,7 +16,7 @@ pytest.importorskip("tensorflow_serving", reason="needs pip install 'eet-tf[serv
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from eet_tf.serving.models_config import held_versions
+from eet_tf.serving.models_config import held_versions, why_not_served
 from eet_tf.serving.publishing import PublishError, publish
 from eet_tf.serving.servable import SavedModelError
 from eet_tf.serving.server_state import ServerState
@@ -292,6 +292,22 @@ def test_an_export_keeps_what_was_published(models):
     write_config(models)
     publish(str(models), "embedder", 1, "stable", are_stopped=True)
     assert held_versions(str(models), "embedder") == {1, 3}
+
+
+@pytest.mark.parametrize(
+    "policy, version, why",
+    [
+        ("", 3, ""),
+        (ONE, 1, ""),
+        (ONE, 3, "names other versions of 'embedder'"),
+        ("model_version_policy { all { } }", 2, ""),
+    ],
+)
+def test_whether_a_server_takes_a_version_up_by_itself(models, policy, version, why):
+    write_config(models, policy)
+    assert why_not_served(str(models), "embedder", version).endswith(why)
+    assert bool(why_not_served(str(models), "embedder", version)) == bool(why)
+    assert "does not name 'other'" in why_not_served(str(models), "other", 5)
 
 
 @pytest.mark.parametrize(
