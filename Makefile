@@ -66,7 +66,7 @@ test-slow: venv
 # the index harness and what only a cluster does, against a real Milvus that the tests start, kill and freeze; skipped with
 # the reason where none can be started
 test-milvus: venv
-	.venv/bin/python -m pytest -m milvus_server tests/index
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m milvus_server tests/index
 
 typecheck: venv
 	.venv/bin/python -m mypy
@@ -82,7 +82,7 @@ docs: venv-docs
 # the tests in the second supported set of versions, trainings with tensorflow-addons among them, and what either set reads
 # of the other, where .venv is there too; what needs newer packages is skipped, and says so
 test-addons: venv-addons
-	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not milvus_server'
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not milvus_server and not once'
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

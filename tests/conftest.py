@@ -48,11 +48,22 @@ class _Interpreter:
 
 COMPILED = ("test_compiled.py", "test_compilation.py")
 SLOW = ("test_workers.py", "test_resume.py", "test_benchmark.py")
+# of what is the same in both sets of versions: pages, lists, Pillow, the files of a server
+ONCE = (
+    *(
+        "test_architecture.py",
+        "test_convert.py",
+        "test_demo_page.py",
+        "test_documentation.py",
+        "test_migration_pages.py",
+    ),
+    *("test_model_server.py", "test_package.py", "test_publishing.py"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Marks the files that `make test` leaves to `make test-slow`.
+    """Marks the files that `make test` leaves to `make test-slow`, and those that `make test-addons` leaves out.
 
     The longest files come first, so that of two processes none is left with one of them at the end.
     """
@@ -63,6 +74,8 @@ def pytest_collection_modifyitems(items):
             item.path.parent.name == "end_to_end" and item.path.name in SLOW
         ):
             item.add_marker(pytest.mark.slow)
+        elif item.path.name in ONCE:
+            item.add_marker(pytest.mark.once)
     items.sort(key=lambda item: item.path.parent.name != "end_to_end")
 
 

@@ -10,7 +10,7 @@ _MENDS = {
     "describe": "Export the embedder again with export/main.py: older versions do not say which embedder they are.",
     "search": "Export the embedder with its catalogue, or embed there and search an index here.",
 }
-_COMING = ("START", "LOADING")
+_COMING = ("START", "LOADING", "AVAILABLE")  # the last: since the request was refused
 
 
 def refusal(target: str, model: str, signature: str, details: str) -> Exception:
@@ -60,7 +60,7 @@ def not_found(
         details: the server's own words.
 
     Returns:
-        A `ServingError`, or a `TransientError` if the version is being loaded.
+        A `ServingError`, or a `TransientError` if the version is being loaded, or was when it was asked.
 
     Example:
 

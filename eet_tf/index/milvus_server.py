@@ -97,12 +97,12 @@ class Server:
                 f"{f' to the user {denied[2]}' if denied else ''}. Grant {right}to the user of the token in the "
                 f"environment variable {TOKEN}, or set it to another user's."
             )
-        if code == "DEADLINE_EXCEEDED" or "retry timeout" in text or "timeout" in text:
+        if code == "DEADLINE_EXCEEDED" or "retry timeout" in text or "deadline exceeded" in text:
             return CatalogIndexError(
                 f"the Milvus server at {self.address} must answer within {self.timeout:g} seconds. Received: no answer "
                 f"to `{method}`. Is it overloaded or still starting? Try again, or give it a longer `timeout`."
             )
-        if code == "UNAVAILABLE" or "fail connecting" in text or "connect" in text:
+        if code == "UNAVAILABLE" or "fail connecting" in text:
             return unreachable(self.address, said)
         return CatalogIndexError(
             f"the Milvus server at {self.address} must `{method}` as it is asked. Received from it: {said:.500}. "

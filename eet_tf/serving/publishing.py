@@ -95,30 +95,33 @@ def check_publication(output_dir: str, name: str, version: int, label: str | Non
     Raises:
         SavedModelError: if one of them is wrong.
     """
+    problems = []
     if label is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", label):
-        raise SavedModelError(f"`label` must be letters, digits, _, . and -. Received: label={label!r}.")
+        problems.append(f"`label` must be letters, digits, _, . and -. Received: label={label!r}.")
     entries = [model for model in read_models(output_dir).model_config_list.config if model.name == name]
     folder = folder_of(entries[0], output_dir) if entries else os.path.join(output_dir, name)
     there = versions(folder) if os.path.isdir(folder) else []
     if not there:
-        raise SavedModelError(
+        problems.append(
             f"`output_dir` must have a folder `name` with a version of the model. Received: output_dir={output_dir!r}, "
             f"name={name!r}. Write it with export/main.py --bundle."
         )
-    if version not in there or not os.path.isfile(os.path.join(folder, str(version), "saved_model.pb")):
-        raise SavedModelError(
+    elif version not in there or not os.path.isfile(os.path.join(folder, str(version), "saved_model.pb")):
+        problems.append(
             f"`version` must be one of {', '.join(map(str, there))}, and have a saved_model.pb. Received: "
             f"version={version}."
         )
     if version in retire:
-        raise SavedModelError(f"`retire` must be other versions than `version`. Received: both are {version}.")
+        problems.append(f"`retire` must be other versions than `version`. Received: both are {version}.")
     labels = dict(entries[0].version_labels) if entries else {}
     for other, labelled in sorted(labels.items()):
         if labelled in retire and other != label:
-            raise SavedModelError(
+            problems.append(
                 f"`retire` must be versions without a label. Received: {labelled}, which is {other!r}. Give that label "
                 "to another version first."
             )
+    if problems:
+        raise SavedModelError("\n".join(problems))
 
 
 class _Publication:

@@ -301,7 +301,7 @@ def test_what_may_pass_is_tried_again(connect, serve, status):
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND"])
+@pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "INTERNAL"])
 def test_what_will_not_pass_is_not_tried_again(connect, serve, status):
     server = serve(failures=[status])
     with pytest.raises(ServingError, match="told to fail"):
