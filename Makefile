@@ -59,7 +59,7 @@ test: typecheck
 	.venv/bin/ruff format --check .
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not compiled and not milvus_server'
 
-# what XLA makes of every loss in every setting and of a training step, trainings that are killed, benchmarks
+# what XLA makes of every loss in every setting and of a training step, trainings that are killed or evaluated, benchmarks
 test-slow: venv
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'slow or compiled'
 

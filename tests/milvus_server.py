@@ -195,6 +195,7 @@ def run(folder, port):
     while server.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError):
             if b"OK" in urllib.request.urlopen(HEALTH, timeout=2).read():
+                listening.listen()  # before that connections are refused, and until then nobody could pass them on
                 print(_READY, server.pid, flush=True)
                 asyncio.run(_forward(listening))
         time.sleep(0.1)

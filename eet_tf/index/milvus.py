@@ -26,7 +26,7 @@ from eet_tf.index.checks import (
 from eet_tf.index.columns import Column, allowed_rows, checked_update, dtype_of
 from eet_tf.index.folder import check_replaceable, is_same, locked, read_manifest
 from eet_tf.index.local import checked_snapshot
-from eet_tf.index.milvus_collection import MOST_NEIGHBORS, checked_records, products_nearest
+from eet_tf.index.milvus_collection import MOST_NEIGHBORS, Records, checked_records, products_nearest
 from eet_tf.index.milvus_local import check_packages
 from eet_tf.index.milvus_place import (
     KIND,
@@ -113,7 +113,7 @@ class MilvusIndex(CatalogIndex):
         """Refuses what `build` would refuse of these, before the long work of embedding a catalogue.
 
         In a cluster a collection of two photos is made, filled, searched and dropped again, so that a right which is
-        missing is found now; it takes some seconds.
+        missing is found now; it takes about ten seconds.
 
         Raises:
             CatalogIndexError: if they are no address and no name, a package is missing, or the cluster does not answer,
@@ -261,14 +261,33 @@ class MilvusIndex(CatalogIndex):
                     "read_only=True."
                 )
             check_replaceable(folder)
+            if self._state.is_pending and not self._read_only:
+                with self._latest():  # an update that was begun is ended first
+                    pass
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder):
                 if is_own:
                     self.refresh()  # what others have added to it is not lost
-                    self._state = self._state.saved(folder).settled(self._state)
+                    self._state.finish()
+                    try:
+                        self._state = self._state.saved(folder).settled(self._state)
+                    except OSError as error:
+                        if self._folder is not None or self._state.is_local:
+                            raise
+                        raise CatalogIndexError(
+                            f"the index could not be written to '{folder}': {error.strerror}. Its photos are in the "
+                            f"collection '{self.collection}' at {self.uri}: save it to another folder, or drop that "
+                            "with Milvus's own tools."
+                        ) from error
                     self._folder = folder.absolute()
-                else:
-                    copied(self._state).saved(folder)
+                    return
+                copy = copied(self._state)
+                try:
+                    copy.saved(folder)
+                except BaseException as error:
+                    if copy is not self._state:
+                        copy.collection.dropped_after(error)
+                    raise
 
     @classmethod
     def load(cls, folder: str | os.PathLike, read_only: bool = False) -> MilvusIndex:
@@ -320,7 +339,8 @@ class MilvusIndex(CatalogIndex):
                 is not built.
         """
         state, skus, num_photos = self._state, set(), 0
-        sample, rng = np.zeros([0, state.dim], np.float32), np.random.default_rng(0)
+        names: list[str] = []
+        vectors, rng = np.zeros([0, state.dim], np.float32), np.random.default_rng(0)
         before = state.collection.count()
         for records in state.collection.scan(state.dim):
             wrong = ~(np.abs(np.linalg.norm(records.embeddings, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE)  # NaN too
@@ -332,7 +352,7 @@ class MilvusIndex(CatalogIndex):
                 )
             skus.update(records.skus)
             num_photos += len(records.photos)
-            sample = _sampled(sample, records.embeddings, num_photos, rng)
+            names, vectors = _sampled(names, vectors, records, num_photos, rng)
         after = state.collection.count()
         if not min(before, after) <= num_photos <= max(before, after):
             raise CatalogIndexError(
@@ -340,14 +360,17 @@ class MilvusIndex(CatalogIndex):
                 f"of {after}. Is somebody writing to it? Then try again; else build the index again."
             )
         self._check_indexed()
-        recall = None if self.is_exact or num_photos <= _K else self._recall(sample)
+        recall = None if self.is_exact or num_photos <= _K else self._recall(names, vectors)
         return {"photos": num_photos, "skus": len(skus), "torn_bytes": state.torn_bytes(), "recall": recall}
 
-    def _recall(self, queries: np.ndarray) -> float:
-        """The nearest of all is the row itself."""
+    def _recall(self, photos: list[str], queries: np.ndarray) -> float:
+        """Of the `_K` nearest of rows, each among the others."""
         collection = self._state.collection
         found, true = collection.search(queries, _K + 1, ""), collection.compared(queries, _K + 1, "")
-        hits = [len({hit[0] for hit in ours[1:]} & {hit[0] for hit in theirs[1:]}) for ours, theirs in zip(found, true)]
+        hits = []
+        for photo, ours, theirs in zip(photos, found, true):
+            others = [hit[0] for hit in theirs if hit[0] != photo][:_K]
+            hits.append(len({hit[0] for hit in ours} & set(others)))
         return float(np.mean(hits) / _K)
 
     def _check_indexed(self) -> None:
@@ -411,12 +434,15 @@ class MilvusIndex(CatalogIndex):
         return collection.indexed() if collection.num_leaves else None
 
 
-def _sampled(sample: np.ndarray, rows: np.ndarray, num_seen: int, rng: np.random.Generator) -> np.ndarray:
+def _sampled(
+    photos: list[str], vectors: np.ndarray, records: Records, num_seen: int, rng: np.random.Generator
+) -> tuple[list[str], np.ndarray]:
     """About `_NUM_QUERIES` of the rows seen so far, of which there are `num_seen` with these, all equally likely."""
-    share = min(1.0, _NUM_QUERIES / num_seen)
-    kept = sample[rng.random(len(sample)) < 1 - len(rows) / num_seen]
-    added = rows[rng.random(len(rows)) < share]
-    return np.concatenate([kept, added])
+    number = len(records.photos)
+    kept = np.flatnonzero(rng.random(len(photos)) < 1 - number / num_seen)
+    added = np.flatnonzero(rng.random(number) < min(1.0, _NUM_QUERIES / num_seen))
+    names = [photos[row] for row in kept] + [records.photos[row] for row in added]
+    return names, np.concatenate([vectors[kept], records.embeddings[added]])
 
 
 def _neighbors(found: list[list[tuple]], width: int) -> Neighbors:

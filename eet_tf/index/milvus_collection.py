@@ -20,7 +20,7 @@ from eet_tf.index.milvus_filters import (
     read_number,
 )
 from eet_tf.index.milvus_local import LOCAL_MESSAGE
-from eet_tf.index.milvus_server import MessageTooLargeError, NotLoadedError, Server, imported, wait
+from eet_tf.index.milvus_server import MessageTooLargeError, NotLoadedError, RefusedError, Server, imported, wait
 
 MOST_NEIGHBORS = 16_384  # Milvus's limit on one answer
 LONGEST_STRING = 65_535  # bytes; Milvus's limit on a VARCHAR
@@ -95,7 +95,7 @@ class Collection:
             server.call("create_collection", name, options=options)
             try:
                 made._create_index()
-            except CatalogIndexError:
+            except RefusedError:
                 if not num_leaves:
                     raise
                 made.num_leaves = 0
@@ -176,7 +176,8 @@ class Collection:
         """Rows by their photos' ids, in pages of about `_BYTES_PER_REQUEST`.
 
         The next page begins behind the last id, which is quoted like any other name. (pymilvus's own iterator writes it
-        into its expression as it is.) Milvus gives the rows of least id first where it is asked for a few.
+        into its expression as it is.) Milvus gives the rows of least id first where it is asked for a few. It may give
+        fewer than that although it has more, so only a page of none is the last.
         """
         if self._server.is_lite:  # it gives no order, and looks at all rows for each question
             rows = self._query(condition, ["photo"], limit=LOCAL_MESSAGE)
@@ -195,10 +196,9 @@ class Collection:
                     raise
                 size = max(1, size // 4)
                 continue
-            if page:
-                yield page
-            if len(page) < size:
+            if not page:
                 return
+            yield page
             last = max(row["photo"] for row in page)
             fits = len(page) * _BYTES_PER_REQUEST // max(1, sum(map(_size, page)))
             size = max(1, min(fits, 4 * size, MOST_NEIGHBORS))
@@ -330,15 +330,15 @@ class Collection:
         return self
 
     def _missing(self) -> str | None:
-        """Has the server load it; why it does not answer yet, and how far it is, or None if it does."""
+        """Has the server load it; how far it is, or None if it answers."""
         state = ""
         try:
             self._server.call("load_collection", self.name, options={"_async": True})
             state = self._server.call("get_load_state", self.name)
             self._count("", "Eventually")
             return None
-        except NotLoadedError as error:
-            return f"{error} {state}"
+        except NotLoadedError:
+            return f"not loaded {state}"
 
     def drop(self) -> None:
         """Removes the collection and its rows from the server."""

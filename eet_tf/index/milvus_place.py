@@ -21,7 +21,7 @@ from eet_tf.index.checks import CatalogIndexError, plain, shown
 from eet_tf.index.columns import Column, described
 from eet_tf.index.folder import Manifest, check_files, refusal, save_contents
 from eet_tf.index.log import DamagedLogError, Record, append_record, read_records
-from eet_tf.index.milvus_collection import CONSISTENCIES, Collection, Records
+from eet_tf.index.milvus_collection import COMPARED, CONSISTENCIES, Collection, Records
 from eet_tf.index.milvus_local import LOCAL_COLLECTION, LocalServer
 from eet_tf.index.milvus_server import TIMEOUT, connect
 
@@ -75,15 +75,7 @@ class State:
                 raise CatalogIndexError(
                     f"the update could not be written to '{self.contents}': {error}. Nothing has changed."
                 ) from error
-        try:
-            self._apply(payload)
-        except CatalogIndexError as error:
-            if self.contents is None:
-                raise
-            raise CatalogIndexError(
-                f"{error} The update is in '{self.contents / LOG}' and is made by the next update or load. To give it "
-                "up, remove that file."
-            ) from error
+        self._applied(payload)
         if self.is_local:
             return dataclasses.replace(self, log_end=end)
         if self.contents is not None:
@@ -101,13 +93,13 @@ class State:
     @property
     def is_pending(self) -> bool:
         """A cluster: whether an update was begun and has not ended."""
-        return not self.is_local and any(True for _ in self._logged())
+        return not self.is_local and self.contents is not None and any(True for _ in self._logged())
 
     def finish(self) -> None:
         """A cluster: ends the update that a killed writer began. The folder is locked."""
         if self.is_pending:
             for record in list(self._logged()):
-                self._apply(record.payload)
+                self._applied(record.payload)
             os.truncate(self.contents / LOG, 0)
 
     def torn_bytes(self) -> int:
@@ -121,6 +113,18 @@ class State:
         except DamagedLogError as error:
             mend = "Copy the folder again; to give up that update and all after it, cut the file there."
             raise refusal(self.contents.parent, f"{error}", name=self.contents.name, mend=mend) from error
+
+    def _applied(self, payload: bytes) -> None:
+        """As `_apply`, of what is in the log if there is one."""
+        try:
+            self._apply(payload)
+        except CatalogIndexError as error:
+            if self.contents is None:
+                raise
+            raise CatalogIndexError(
+                f"{error} An update is in '{self.contents / LOG}' and is made by the next update or load. To give it "
+                "up, remove that file."
+            ) from error
 
     def _apply(self, payload: bytes) -> None:
         """Makes one update in Milvus; to make it twice is no harm."""
@@ -206,7 +210,8 @@ def checked_place(uri, collection, consistency=None, timeout=None) -> Place | No
         return None
     try:
         parts = urllib.parse.urlsplit(uri if isinstance(uri, str) else "")
-    except ValueError:  # brackets that hold no address
+        _ = parts.port
+    except ValueError:  # brackets that hold no address, or a port that is no number
         parts = urllib.parse.urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
         received = parts.hostname if parts.username or parts.password else uri
@@ -238,7 +243,8 @@ def try_cluster(place: Place) -> None:
     """
     records = Records(["a", "b"], ["a", "b"], {"bool": [True, False], "number": [1.0, None]}, np.eye(2, dtype="f4"))
     columns = {name: Column(name, name) for name in records.attributes}
-    state = built_remotely(place, [records], 2, columns, 2, None, {})
+    # by SCANN, which asks for most
+    state = built_remotely(place, [records], 2, columns, 2, None, {}, planned=COMPARED + 1)
     collection = state.collection
     try:
         collection.insert(records, replace=True)
@@ -251,19 +257,33 @@ def try_cluster(place: Place) -> None:
 
 
 def built_remotely(
-    place: Place, batches: Iterable[Records], num_rows: int, columns, dim: int, fingerprint, metadata
+    place: Place,
+    batches: Iterable[Records],
+    num_rows: int,
+    columns,
+    dim: int,
+    fingerprint,
+    metadata,
+    planned: int | None = None,
 ) -> State:
-    """A new collection of a cluster with these rows; nothing is left of it if that fails."""
+    """A new collection of a cluster with these rows; nothing is left of it if that fails.
+
+    It must have `num_rows` rows at the end: the client sends again what was not answered, which may then be there
+    twice. Its index is laid out for `planned` rows, by default as many.
+    """
     name = f"{place.prefix}_{secrets.token_hex(6)}"
     server = connect(place.uri, place.timeout)
-    made = Collection.create(server, name, _kinds(columns), dim, num_rows, place.consistency)
+    made = Collection.create(server, name, _kinds(columns), dim, planned or num_rows, place.consistency)
     try:
-        added = 0
         for records in batches:
             made.insert(records)
-            added += len(records.photos)
-        made.flush(added)
+        made.flush(num_rows)
         made.load()
+        if (found := made.count()) != num_rows:  # the client sends again what was not answered
+            raise CatalogIndexError(
+                f"the Milvus server at {place.uri} must keep each photo once. Received: {found} rows of {num_rows}. "
+                "Was the connection interrupted, or somebody writing? Try again."
+            )
     except BaseException as error:
         made.dropped_after(error)
         raise

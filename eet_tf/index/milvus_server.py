@@ -32,6 +32,14 @@ class NotLoadedError(CatalogIndexError):
     """The rows of a collection are not in the server's memory, or not yet."""
 
 
+class NoAnswerError(CatalogIndexError):
+    """The server is away, or did not answer in time; it may do so later."""
+
+
+class RefusedError(CatalogIndexError):
+    """The server understood, and said no."""
+
+
 class Server:
     """A server of Milvus, asked through its client.
 
@@ -65,8 +73,8 @@ class Server:
             options: that it takes by their names; `timeout` is ours.
 
         Raises:
-            MessageTooLargeError, NotLoadedError: as their names say.
-            CatalogIndexError: if it does not answer in time, cannot be reached, or says no.
+            MessageTooLargeError, NotLoadedError, NoAnswerError, RefusedError: as their names say.
+            CatalogIndexError: if a right is missing.
         """
         pymilvus, grpc = imported()
         try:
@@ -80,7 +88,7 @@ class Server:
 
     def _refusal(self, method: str, code: str, said: str) -> CatalogIndexError:
         text = said.lower()
-        if "larger than max" in text or "trying to send message larger" in text:
+        if "message larger than max" in text or "results exceed the" in text:
             return MessageTooLargeError(
                 f"one message to or from the Milvus server at {self.address} is too large: {said:.200}."
             )
@@ -98,13 +106,10 @@ class Server:
                 f"environment variable {TOKEN}, or set it to another user's."
             )
         if code == "DEADLINE_EXCEEDED" or "retry timeout" in text or "deadline exceeded" in text:
-            return CatalogIndexError(
-                f"the Milvus server at {self.address} must answer within {self.timeout:g} seconds. Received: no answer "
-                f"to `{method}`. Is it overloaded or still starting? Try again, or give it a longer `timeout`."
-            )
+            return _no_answer(self.address, self.timeout or TIMEOUT, f"to `{method}`")
         if code == "UNAVAILABLE" or "fail connecting" in text:
             return unreachable(self.address, said)
-        return CatalogIndexError(
+        return RefusedError(
             f"the Milvus server at {self.address} must `{method}` as it is asked. Received from it: {said:.500}. "
             "Its log says more."
         )
@@ -117,6 +122,8 @@ class Server:
 def wait(progress: Callable[[], object], is_done: Callable[[Any], bool], what: str, standstill: float = _STANDSTILL):
     """Asks for the progress of a server's own work until it is done, and returns the last answer.
 
+    A server that gives no answer for a while is waited for as one that makes no progress.
+
     Args:
         progress: asks; what it returns changes as long as the work goes on.
         is_done: of such an answer.
@@ -128,12 +135,18 @@ def wait(progress: Callable[[], object], is_done: Callable[[Any], bool], what: s
     """
     since, pause, last = time.monotonic(), 0.02, None
     while True:
-        answer = progress()
-        if is_done(answer):
-            return answer
+        answer, silence = last, None
+        try:
+            answer = progress()
+            if is_done(answer):
+                return answer
+        except NoAnswerError as error:
+            silence = error
         if answer != last:
             since, last = time.monotonic(), answer
         if time.monotonic() - since > standstill:
+            if silence is not None:
+                raise silence
             raise CatalogIndexError(
                 f"Milvus must {what}. Received: no progress for {standstill:g} seconds ({answer}). Look into its log: "
                 "has it memory and disk left?"
@@ -149,26 +162,39 @@ def connect(uri: str, timeout: float = TIMEOUT) -> Server:
         CatalogIndexError: if it cannot be reached, does not take the token, or is too old.
     """
     pymilvus, grpc = imported()
-    parts, token = urllib.parse.urlsplit(uri), os.environ.get(TOKEN, "")
+    parts, token, begin = urllib.parse.urlsplit(uri), os.environ.get(TOKEN, ""), time.monotonic()
+    is_encrypted = parts.scheme == "https"
+    how = {"timeout": timeout, "grpc_options": _CHANNEL}
     try:
-        client = pymilvus.MilvusClient(uri=uri, token=token, timeout=timeout, grpc_options=_CHANNEL)
+        # clients share connections by address and token, one that encrypts with one that does not
+        client = pymilvus.MilvusClient(uri=uri, token=token, dedicated=is_encrypted, **how)
     except (pymilvus.MilvusException, grpc.RpcError) as error:
         said = str(getattr(error, "message", "") or error)
+        if time.monotonic() - begin > 0.9 * timeout:
+            raise _no_answer(uri, timeout, "to a new client") from None
         try:
-            socket.create_connection((parts.hostname, parts.port or 19530), timeout).close()
+            address = (parts.hostname, parts.port or (443 if is_encrypted else 19530))
+            socket.create_connection(address, timeout).close()
         except OSError as why:
             raise unreachable(uri, why.strerror or str(why)) from None
         raise CatalogIndexError(
             f"the Milvus server at {uri} must take the token in the environment variable {TOKEN}, which is "
             f"{'set' if token else 'not set'}. Received: {said:.300}. Set it to `user:password`; or is this port not "
-            "Milvus's, or the server still starting?"
+            f"Milvus's{', or one that does not encrypt' if is_encrypted else ''}, or the server still starting?"
         ) from None
     return Server(client, uri, timeout)
 
 
-def unreachable(address: str, why: str) -> CatalogIndexError:
+def _no_answer(address: str, timeout: float, to: str) -> NoAnswerError:
+    return NoAnswerError(
+        f"the Milvus server at {address} must answer within {timeout:g} seconds. Received: no answer {to}. Is it "
+        "overloaded or still starting? Try again, or give it a longer `timeout`."
+    )
+
+
+def unreachable(address: str, why: str) -> NoAnswerError:
     """The refusal of an address where nobody answers."""
-    return CatalogIndexError(
+    return NoAnswerError(
         f"the Milvus server at {address} must be reachable. Received: {why:.300}. Is the server up, and is this its "
         "address?"
     )

@@ -407,6 +407,7 @@ def test_pages_fit_in_a_message(monkeypatch):
             assert (method, name, options) == ("query", "shop", asked)
             behind = json.loads(condition.removeprefix("photo > ")) if condition else ""
             page = [{"photo": photo, "sku": sku} for photo, sku in rows if photo > behind][:limit]
+            page = page[: 1 + len(page) // 2] if len(sizes) % 3 == 1 else page  # fewer, and has more
             if sum(len(row["photo"]) for row in page) > 40_000:
                 raise milvus_server.MessageTooLargeError("too large")
             sizes.append(sum(len(row["photo"]) for row in page))
@@ -490,6 +491,53 @@ def test_an_update_that_was_cut_short_is_finished_by_the_next(server, tmp_path, 
         assert_same_rows(load_index(tmp_path), oracle)
 
 
+@pytest.mark.parametrize("place", ["own", "copy"])
+def test_an_update_that_the_cluster_did_not_take_outlives_a_save(server, place, tmp_path, monkeypatch):
+    import pymilvus
+
+    index, oracle = MilvusIndex.build(**make_rows(20), uri=server), Oracle(make_rows(20))
+    index.save(tmp_path / "own")
+
+    def down(*args, **kwargs):
+        raise pymilvus.MilvusException(message="connection lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pymilvus.MilvusClient.upsert", down)
+        with pytest.raises(CatalogIndexError, match="connection lost"):
+            index.upsert(**make_rows(3, seed=1, prefix="new"))
+        with pytest.raises(CatalogIndexError, match="connection lost.*To give it up, remove that file"):
+            load_index(tmp_path / "own")
+    oracle.upsert(**make_rows(3, seed=1, prefix="new"))
+    index.save(tmp_path / place)
+    assert_same_rows(load_index(tmp_path / place), oracle)
+
+
+def test_rows_that_are_there_twice_are_no_index(server, collections, monkeypatch):
+    """As after an answer that was lost: the client sends the request again, and the server takes it again."""
+    before, original = collections(), milvus_collection.Collection.count
+    monkeypatch.setattr(milvus_collection.Collection, "count", lambda self, *a: 2 * original(self, *a))
+    with pytest.raises(CatalogIndexError, match="must keep each photo once. Received: 18 rows of 9"):
+        MilvusIndex.build(**make_rows(9), uri=server)
+    assert collections() == before
+
+
+def test_a_copy_that_could_not_be_written_leaves_no_collection(server, collections, tmp_path, monkeypatch):
+    index = MilvusIndex.build(**make_rows(9), uri=server)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(milvus_place, "save_contents", full)
+        with pytest.raises(CatalogIndexError, match=f"No space left on device. Its photos are in .*{index.collection}"):
+            index.save(tmp_path / "own")
+        index._folder = tmp_path / "elsewhere"
+        before = collections()
+        with pytest.raises(OSError, match="No space left"):
+            index.save(tmp_path / "copy")
+    assert collections() == before
+
+
 def test_an_update_that_the_cluster_did_not_take_is_made_later(server, tmp_path, monkeypatch):
     import pymilvus
 
@@ -540,6 +588,8 @@ def test_the_token_is_sent_and_written_nowhere(server, tmp_path, monkeypatch, ca
         ({"uri": "milvus.db"}, "`uri` must be http://host:port .*Received: uri='milvus.db'"),
         ({"uri": "http://root:secret@host:19530"}, "without a name or password. Received: uri='host'.*MILVUS_TOKEN"),
         ({"uri": 7}, "`uri` must be"),
+        ({"uri": "http://host:99999"}, "`uri` must be http://host:port"),
+        ({"uri": "http://host:port"}, "`uri` must be http://host:port"),
         ({"uri": "http://host", "collection": "1 shop"}, "`collection` must be letters, digits and _"),
         ({"consistency": "strong"}, "`consistency` must come with `uri`"),
         ({"uri": "http://host", "consistency": "weak"}, "`consistency` must be session or strong. Received: .*'weak'"),
@@ -634,6 +684,23 @@ def test_a_server_without_scann_compares_all():
     assert client.created == ["Strong", "SCANN", "FLAT"] and made.num_leaves == 0
 
 
+def test_only_a_refusal_makes_an_index_flat(monkeypatch):
+    """A server that does not answer for a while would else have a large index without SCANN for good."""
+    client = OtherServer()
+    server = milvus_server.Server(client, "there")
+    original = server.call
+
+    def late(method, *arguments, options=None):
+        if method == "create_index":
+            raise milvus_server.NoAnswerError("late")
+        return original(method, *arguments, options=options)
+
+    monkeypatch.setattr(server, "call", late)
+    with pytest.raises(CatalogIndexError, match="late"):
+        milvus_collection.Collection.create(server, "shop", {}, 24, 30_000)
+    assert client.created == ["Strong", "dropped"]
+
+
 def test_a_collection_that_cannot_be_made_is_dropped():
     client = OtherServer(refuses=["SCANN", "FLAT"])
     with pytest.raises(CatalogIndexError, match="must `create_index` as it is asked. Received from it: invalid index"):
@@ -654,6 +721,21 @@ def test_more_attributes_than_milvus_has_fields_for_are_refused():
     for refuses in (MilvusIndex.check_catalog, lambda *rows: MilvusIndex.build(unit_vectors(2), *rows)):
         with pytest.raises(CatalogIndexError, match="`attributes` must be at most 61 with Milvus. Received: 62"):
             refuses(["a", "b"], ["a", "b"], attributes)
+
+
+def test_waiting_outlasts_calls_without_an_answer():
+    answers = iter([0, None, 1, None, None, 2])
+
+    def progress():
+        answer = next(answers)
+        if answer is None:
+            raise milvus_server.NoAnswerError("late")
+        return answer
+
+    assert milvus_server.wait(progress, lambda answer: answer == 2, "count", standstill=60) == 2
+    with pytest.raises(milvus_server.NoAnswerError, match="late"):
+        answers = iter([0, *[None] * 1000])
+        milvus_server.wait(progress, lambda answer: False, "count", standstill=0.1)
 
 
 def test_waiting_ends_when_nothing_goes_on():

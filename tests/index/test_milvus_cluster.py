@@ -185,6 +185,13 @@ def test_long_texts_are_read_in_pages_that_fit(uri):
     assert found.photos.tolist() == [["7"]]
 
 
+def test_rows_of_many_long_texts_are_read_in_pages_that_fit(uri):
+    """70 photos of twenty texts of 60,000 bytes each: the first page would be 84 MB, which the server refuses."""
+    texts = {f"text {part}": [f"{part}{row}" + "x" * 60_000 for row in range(70)] for part in range(20)}
+    index = MilvusIndex.build(unit_vectors(70, dim=8), range(70), range(70), texts, uri=uri)
+    assert index.check_rows()["photos"] == 70
+
+
 def test_long_ids_are_searched_and_deleted_in_requests_that_fit(uri):
     """Ids and products of 60,000 bytes: 400 of them are 24 MB in a filter, and 48 MB in an answer, where 64 fit."""
     names = [f"{row:04d}" + "x" * 60_000 for row in range(400)]
@@ -226,7 +233,7 @@ def test_a_search_sees_what_this_process_has_written(uri):
     start = time.monotonic()
     for _ in range(10):
         strong.search(vector, k=1)
-    assert np.median(waits) < (time.monotonic() - start) / 10 / 2
+    assert np.median(waits) < (time.monotonic() - start) / 10
 
 
 def test_a_strong_search_sees_what_another_process_has_written(uri, tmp_path):
