@@ -261,8 +261,8 @@ class MilvusIndex(CatalogIndex):
                     "read_only=True."
                 )
             check_replaceable(folder)
-            if self._state.is_pending and not self._read_only:
-                with self._latest():  # an update that was begun is ended first
+            if not is_own and not self._read_only and self._state.is_pending:
+                with self._latest():  # what is copied is no half of an update
                     pass
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder):
