@@ -21,7 +21,7 @@ setup(
         "eet_tf": ["py.typed", "*.pyi", "report_template.html"],
         "eet_tf.audit": ["audit_template.html"],
         "eet_tf.data": ["*.pyi"],
-        "eet_tf.demo": ["templates/*", "static/*"],
+        "eet_tf.service": ["templates/*", "static/*"],
     },
     install_requires=[
         # TF 2.20 with Keras 3 and scann 1.4.2 is the default; TF 2.15 is there for the extra [addons] alone. An extra

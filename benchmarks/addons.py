@@ -39,7 +39,7 @@ def gradients() -> dict:
     import tensorflow as tf
 
     from eet_tf import TripletLoss
-    from eet_tf.addons import AddonsLoss
+    from eet_tf.training.addons import AddonsLoss
 
     losses = {
         "addons_hard": AddonsLoss("tfa_triplet_hard", margin=0.3),
@@ -115,7 +115,7 @@ def main(argv):
         what, size = FLAGS.only.split(":")
         print(json.dumps(times(int(size)) if what == "times" else memory(what, int(size))))
         return 0
-    from eet_tf.addons import check_available
+    from eet_tf.training.addons import check_available
 
     try:
         check_available("loss", "tfa_triplet_hard")

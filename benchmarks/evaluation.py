@@ -68,7 +68,7 @@ def product(embeddings) -> None:
 
 def by_ours(embeddings, labels) -> float:
     """R@1."""
-    from eet_tf.metrics import rank_queries
+    from eet_tf.evaluation.metrics import rank_queries
 
     return rank_queries(embeddings, labels).summary([1, 10, 100, FAISS_K])["recall@1"]
 

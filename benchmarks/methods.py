@@ -313,8 +313,8 @@ def train_one(method: str, seed: int) -> None:
 
     import eet_tf
     from eet_tf import data
-    from eet_tf.comparison import ClassResults
-    from eet_tf.evaluation import rank_catalog
+    from eet_tf.evaluation.callback import rank_catalog
+    from eet_tf.evaluation.comparison import ClassResults
     from eet_tf.files import replaced
 
     threads = max(1, os.cpu_count() // FLAGS.jobs)
@@ -400,7 +400,7 @@ def train_apart(run: tuple[str, int]) -> tuple[str, int]:
 
 def write_tables(methods: list[str], seeds: int) -> None:
     """`table.csv`, `table.md` and `table.png` of all that is finished."""
-    from eet_tf.comparison import ClassResults, compare, mean_interval
+    from eet_tf.evaluation.comparison import ClassResults, compare, mean_interval
     from eet_tf.files import replaced
 
     results = {

@@ -47,7 +47,7 @@ def ranked(what: str, settings: dict, run: dict):
     """The result with one kind of post-processing, and how many seconds that took beyond a plain ranking."""
     import numpy as np
 
-    from eet_tf import metrics, postprocessing
+    from eet_tf.evaluation import metrics, postprocessing
 
     vectors, labels = run["embeddings"], np.unique(run["skus"], return_inverse=True)[1]
     queries, start = vectors, time.perf_counter()
@@ -78,7 +78,7 @@ def table(runs: list[dict], held_out: list[dict]) -> str:
     """In percent, with what each gains over the embeddings as they are."""
     import numpy as np
 
-    from eet_tf.comparison import ClassResults, compare
+    from eet_tf.evaluation.comparison import ClassResults, compare
 
     lines = [
         f"{len(runs)} runs, {len(runs[0]['embeddings']):,} photos; gains with the 95 % interval of a paired bootstrap "

@@ -3,8 +3,9 @@
     python benchmarks/scaling.py --photos_per_gpu=64 --embedding_dim=512 --examples_per_class=4
 
 For the embeddings, labels and sums of classes that EET sends around, as `eet_tf/replicas.py` and
-`eet_tf/class_runs.py` do it, against what training costs with any loss: the network's own work and the exchange of its
-gradients. Of the loss only matrix products are counted; what stands around them takes longer (docs/performance.md).
+`eet_tf/pairs/class_runs.py` do it, against what training costs with any loss: the network's own work and the exchange
+of its gradients. Of the loss only matrix products are counted; what stands around them takes longer
+(docs/performance.md).
 """
 
 import sys

@@ -1,17 +1,17 @@
 """What type checkers and editors see of the names that are imported lazily; a test compares the two."""
 
-from eet_tf.embedder import build_embedder
-from eet_tf.evaluation import RetrievalEvaluation
-from eet_tf.learner import MetricLearner
-from eet_tf.loading import load_embedder
+from eet_tf.embedder.build import build_embedder
+from eet_tf.evaluation.callback import RetrievalEvaluation
+from eet_tf.evaluation.metrics import evaluate_retrieval
 from eet_tf.losses.attributes import AttributeLoss, attribute_loss
 from eet_tf.losses.binomial import BinomialDevianceLoss, binomial_deviance
 from eet_tf.losses.eet import EETLoss, eet_loss
 from eet_tf.losses.sgml import SoftBinomialDevianceLoss, soft_binomial_deviance
 from eet_tf.losses.triplet import TripletLoss, triplet_loss
-from eet_tf.metrics import evaluate_retrieval
 from eet_tf.replicas import make_strategy
 from eet_tf.serving.saved_model import export_embedder
+from eet_tf.training.learner import MetricLearner
+from eet_tf.training.loading import load_embedder
 
 __version__: str
 __all__ = [

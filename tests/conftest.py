@@ -50,7 +50,7 @@ COMPILED = ("test_compiled.py", "test_compilation.py")
 SLOW = ("test_workers.py", "test_resume.py", "test_benchmark.py", "test_evaluate.py", "test_methods.py")
 # of what is the same in both sets of versions: pages, lists, Pillow, the files of a server
 ONCE = (
-    *("test_architecture.py", "test_convert.py", "test_demo_page.py", "test_documentation.py", "test_package.py"),
+    *("test_architecture.py", "test_convert.py", "test_service_page.py", "test_documentation.py", "test_package.py"),
     *("test_migration_pages.py", "test_model_server.py", "test_publishing.py"),
 )
 

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from eet_tf import precision
+from eet_tf.pairs import precision
 
 _matmul = tf.matmul
 

@@ -11,13 +11,13 @@ import eet_tf
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(eet_tf.__path__, "eet_tf."))
 NEEDED = {
-    "eet_tf.addons": {"tensorflow_addons": "TensorFlow Addons goes with TensorFlow 2.15 alone"},
-    "eet_tf.beam": {"apache_beam": "Apache Beam does not go with TensorFlow 2.15"},
+    "eet_tf.training.addons": {"tensorflow_addons": "TensorFlow Addons goes with TensorFlow 2.15 alone"},
+    "eet_tf.embedding.beam": {"apache_beam": "Apache Beam does not go with TensorFlow 2.15"},
     "eet_tf.client.grpc_transport": {"tensorflow_serving": "tensorflow-serving-api is the extra [serving]"},
-    "eet_tf.demo": {"flask": "Flask is the extra [demo]"},
-    "eet_tf.demo.app": {"flask": "Flask is the extra [demo]"},
-    "eet_tf.demo.filters": {"flask": "Flask is the extra [demo]"},
-    "eet_tf.demo.photos": {"flask": "Flask is the extra [demo]"},
+    "eet_tf.service": {"flask": "Flask is the extra [demo]"},
+    "eet_tf.service.app": {"flask": "Flask is the extra [demo]"},
+    "eet_tf.service.filters": {"flask": "Flask is the extra [demo]"},
+    "eet_tf.service.photos": {"flask": "Flask is the extra [demo]"},
     "eet_tf.index.milvus": {"pymilvus": "the Milvus client does not go with TensorFlow 2.15"},
 }
 PUBLIC = {"np": np, **{name: getattr(eet_tf, name) for name in eet_tf.__all__}}

@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from tests.test_architecture import MODULES, room
+from tests.test_architecture import ROOMS
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -16,7 +16,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 READ = [*sorted(ROOT.glob("*.md")), *PAGES]
 # docs/hooks.py makes these pages from files of the repository
 MADE = {"changelog.md", "contributing.md", "security.md"}
-PUBLIC_PACKAGES = ["eet_tf", "eet_tf.client", "eet_tf.data", "eet_tf.demo", "eet_tf.index", "eet_tf.serving"]
+PUBLIC_PACKAGES = ["eet_tf", "eet_tf.client", "eet_tf.data", "eet_tf.service", "eet_tf.index", "eet_tf.serving"]
 
 
 def in_nav(entries):
@@ -74,7 +74,7 @@ def test_the_reference_describes_every_public_name_once():
     ]
     public = {}  # the thing itself -> the names it can be imported by
     for package in PUBLIC_PACKAGES:
-        pytest.importorskip("flask") if package == "eet_tf.demo" else None
+        pytest.importorskip("flask") if package == "eet_tf.service" else None
         module = importlib.import_module(package)
         for name in module.__all__:
             public.setdefault(getattr(module, name), []).append(f"{package}.{name}")
@@ -85,17 +85,10 @@ def test_the_reference_describes_every_public_name_once():
 
 def rooms_table():
     """The rooms of tests/test_architecture.py with what they import, as a table in Markdown, the lowest first."""
-    rooms = {}
-    for name, (level, arrows) in MODULES.items():
-        levels, ours, theirs = rooms.setdefault(room(name), (set(), set(), set()))
-        levels.add(level)
-        ours.update(room(arrow[1:]) for arrow in arrows if arrow.startswith("."))
-        theirs.update(arrow for arrow in arrows if not arrow.startswith("."))
-    lines = ["| level | room | imports of ours | needs |", "|---|---|---|---|"]
-    for name, (levels, ours, theirs) in sorted(rooms.items(), key=lambda item: (max(item[1][0]), item[0])):
-        span = "-".join(str(level) for level in sorted({min(levels), max(levels)}))
-        shown = [", ".join(f"`{part}`" for part in sorted(parts)) for parts in (ours - {name}, theirs)]
-        lines.append(f"| {span} | `{name or 'eet_tf'}` | {shown[0]} | {shown[1]} |")
+    lines = ["| floor | room | imports from | needs |", "|---|---|---|---|"]
+    for name, (floor, rooms, packages) in ROOMS.items():
+        shown = [", ".join(f"`{part}`" for part in sorted(parts)) for parts in (rooms, packages)]
+        lines.append(f"| {floor} | `{name}` | {shown[0]} | {shown[1]} |")
     return "\n".join(lines)
 
 

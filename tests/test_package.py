@@ -92,8 +92,8 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(place, wheel):
         names = set(archive.namelist())
     package = {name for name in names if not name.startswith(f"{NAME}.dist-info/")}
     assert package == {f"eet_tf/{name}" for name in files_below(place / "source" / "eet_tf")}
-    assert {"eet_tf/py.typed", "eet_tf/__init__.pyi", "eet_tf/report_template.html"} < package
-    assert {"eet_tf/demo/templates/page.html", "eet_tf/demo/static/page.js"} < package
+    assert {"eet_tf/py.typed", "eet_tf/__init__.pyi", "eet_tf/pages/templates/report.html"} < package
+    assert {"eet_tf/service/templates/page.html", "eet_tf/service/static/page.js"} < package
     assert any(name.endswith("/LICENSE") for name in names - package)
 
 

@@ -131,7 +131,7 @@ def test_importing_a_loss_imports_no_augmentation_index_or_plots(run_python):
 
 def test_catalogues_metrics_and_indexes_do_without_tensorflow(run_python):
     code = """
-import eet_tf.comparison, eet_tf.embedding_files, eet_tf.index
+import eet_tf.evaluation.comparison, eet_tf.embedding.files, eet_tf.index
 from eet_tf.audit import audit_catalog, write_page
 from eet_tf import evaluate_retrieval
 from eet_tf.data import Catalog, PKSampler, encode_attributes, load_cars196, load_sop, make_synthetic_catalog

@@ -16,7 +16,7 @@ from eet_tf.client import ServingError
 from eet_tf.data import Catalog
 from eet_tf.data.synthetic import make_synthetic_catalog
 from eet_tf.index import ExactIndex, ScannIndex
-from eet_tf.run import RunError
+from eet_tf.training.run import RunError
 
 OURS = (
     ValueError,

@@ -9,11 +9,12 @@ import os
 import string
 from collections.abc import Mapping
 
-from eet_tf import files, thumbnails
+from eet_tf import files
 from eet_tf.arguments import check_file
 from eet_tf.audit.findings import AuditResult, Finding
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog
+from eet_tf.pages import thumbnails
 
 _SIDE = 112  # pixels on the longer side; about 4 kB
 _MOST_GROUPS = 60  # shown of each finding
@@ -59,7 +60,7 @@ def write_page(
         *(_finding(result.catalog, finding, thumbnail) for finding in result.findings),
         _categories(result.categories),
     )
-    template = importlib.resources.files("eet_tf.audit").joinpath("audit_template.html").read_text(encoding="utf-8")
+    template = importlib.resources.files("eet_tf.pages").joinpath("templates/audit.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(title=_text(title), sections="\n".join(filter(None, sections)))
     with files.replaced(path) as aside, open(aside, "wb") as file:
         file.write(page.encode("utf-8", "replace"))  # a file name may hold bytes that are no text

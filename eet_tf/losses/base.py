@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from eet_tf import compat, pairwise, plans, replicas
+from eet_tf import compat, plans, replicas
 from eet_tf.losses.labels import class_numbers
+from eet_tf.pairs import pairwise
 
 _MEANS = ("sum_over_batch_size", "mean", "auto")  # "auto" is Keras 2's name for the first
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from eet_tf import mining, pairwise, plans, precision, replicas
+from eet_tf import plans, replicas
 from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
+from eet_tf.pairs import mining, pairwise, precision
 
 TERM_NAMES = ("positive_pairs", "negative_pairs")
 

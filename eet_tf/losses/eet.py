@@ -5,11 +5,12 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import class_distances, mining, plans
-from eet_tf.class_distances import Separation
+from eet_tf import plans
 from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
 from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
-from eet_tf.mining import Classes, Triplets
+from eet_tf.pairs import class_distances, mining
+from eet_tf.pairs.class_distances import Separation
+from eet_tf.pairs.mining import Classes, Triplets
 
 
 def eet_terms(

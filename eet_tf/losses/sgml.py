@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from eet_tf import precision
 from eet_tf.losses.attributes import values_and_known
 from eet_tf.losses.base import Remembered, check_choice, entry_of, flaw_of, gathered, make_batch, with_memory
 from eet_tf.losses.binomial import DevianceLoss, deviance_terms
+from eet_tf.pairs import precision
 
 _WEIGHTINGS = ("informativeness", "preserving")
 _GRANULARITIES = ("labels", "predictions")

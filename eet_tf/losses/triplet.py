@@ -7,9 +7,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from eet_tf import mining, pairwise, plans, replicas
+from eet_tf import plans, replicas
 from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, make_batch, with_memory
-from eet_tf.mining import Classes
+from eet_tf.pairs import mining, pairwise
+from eet_tf.pairs.mining import Classes
 
 _POSITIVES = ("hard", "partner", "all")
 _NEGATIVES = ("hard", "semi_hard", "all")

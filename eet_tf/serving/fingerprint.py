@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from eet_tf.data import images
-from eet_tf.embedder import attribute_head
+from eet_tf.embedder.heads import attribute_head
 
 
 def embedder_fingerprint(embedder: keras.Model, whitening=None) -> str:

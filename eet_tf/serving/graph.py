@@ -10,7 +10,7 @@ import tensorflow as tf
 from eet_tf import compat
 from eet_tf.data import images
 from eet_tf.data.limits import SERVED_MAX_PIXELS
-from eet_tf.embedder import attribute_names
+from eet_tf.embedder.heads import attribute_names
 
 
 class ServingModule(tf.Module):

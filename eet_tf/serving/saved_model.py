@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf.data.limits import MAX_PIXELS, SERVED_MAX_PIXELS
-from eet_tf.embedder import attribute_names
+from eet_tf.embedder.heads import attribute_names
 from eet_tf.files import why_no_folder
 from eet_tf.index import CatalogIndex
 from eet_tf.serving.catalog import served_catalog

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from eet_tf import compat, compilation
-from eet_tf.embedder import UnitLength
+from eet_tf import compat
+from eet_tf.embedder.heads import UnitLength
 from eet_tf.index.checks import UNIT_LENGTH_TOLERANCE
-from eet_tf.loading import embedder_of
+from eet_tf.training import compilation
+from eet_tf.training.loading import embedder_of
 
 _ADDED = "brought_to_unit_length"
 _NUM_PROBES = 4

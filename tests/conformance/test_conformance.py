@@ -20,13 +20,13 @@ import tensorflow as tf
 
 import eet_tf
 from eet_tf.index import ScannConfiguration
-from tests import test_replicas
 from tests.conformance import goldens
 from tests.index import test_disk, test_index
 from tests.losses.test_keras_contract import OTHER_ARGUMENTS
+from tests.training import test_replicas
 
 ROOT = pathlib.Path(__file__).parents[2]
-PACKAGES = ["eet_tf", "eet_tf.client", "eet_tf.data", "eet_tf.demo", "eet_tf.index", "eet_tf.serving"]
+PACKAGES = ["eet_tf", "eet_tf.client", "eet_tf.data", "eet_tf.service", "eet_tf.index", "eet_tf.serving"]
 DTYPES = [tf.float16, tf.bfloat16, tf.float32]
 ERROR = "an error: it carries a message"
 RECORD = "a record of arrays: it keeps what it is given, and computes nothing"
@@ -40,7 +40,7 @@ def classes_in(tables):
 
 
 def losses_trained_on_replicas():
-    """The classes of all losses in the trainings of tests/test_replicas.py, and what trains with them."""
+    """The classes of all losses in the trainings of tests/training/test_replicas.py, and what trains with them."""
     trainings = [make() for make in test_replicas.TRAININGS.values()]
     losses = {type(value).__name__ for each in trainings for value in each.values() if hasattr(value, "reduction")}
     return losses | (
@@ -54,7 +54,7 @@ COVERED = {
     "serialization": {*OTHER_ARGUMENTS, *classes_in([test_disk.KINDS]), "MetricLearner", "ScannConfiguration"},
     # losses and the learner: below; indexes: tests/index/test_index.py
     "dtype": {*OTHER_ARGUMENTS, *classes_in([test_index.KINDS]), "MetricLearner"},
-    # tests/test_replicas.py
+    # tests/training/test_replicas.py
     "replicas": losses_trained_on_replicas(),
     "jit_compile": {*OTHER_ARGUMENTS, "MetricLearner"},
     "golden": set(goldens.GOLDENS),
@@ -65,7 +65,7 @@ WHERE = {
     "tests/index/test_disk.py; else a test here and its name in COVERED",
     "dtype": "a loss: OTHER_ARGUMENTS in tests/losses/test_keras_contract.py; an index: KINDS in "
     "tests/index/test_index.py; else a test here and its name in COVERED",
-    "replicas": "TRAININGS in tests/test_replicas.py",
+    "replicas": "TRAININGS in tests/training/test_replicas.py",
     "jit_compile": "a loss: OTHER_ARGUMENTS in tests/losses/test_keras_contract.py; else a test here and its name in "
     "COVERED",
     "golden": f"GOLDENS in tests/conformance/goldens.py, then {goldens.COMMAND}",
@@ -110,7 +110,7 @@ NOT_IN = {
 def public_classes():
     """The names of the public classes of every package that can be imported here."""
     for package in PACKAGES:
-        if package == "eet_tf.demo" and importlib.util.find_spec("flask") is None:
+        if package == "eet_tf.service" and importlib.util.find_spec("flask") is None:
             continue
         module = importlib.import_module(package)
         yield from (name for name in module.__all__ if isinstance(getattr(module, name), type))

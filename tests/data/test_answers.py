@@ -5,7 +5,7 @@ import pytest
 
 from eet_tf.data import Catalog, CatalogError
 from eet_tf.data.answers import check_answers, has_answers
-from eet_tf.evaluation import rank_catalog
+from eet_tf.evaluation.callback import rank_catalog
 
 
 def can_be_answered(skus, roles):

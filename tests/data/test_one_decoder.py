@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import thumbnails
 from eet_tf.audit.prints import LUMA, read_prints
 from eet_tf.data import images, reading, reasons
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset
+from eet_tf.pages import thumbnails
 from eet_tf.serving.graph import ServingModule
 from tests.odd_photos import HEIGHT, WIDTH, corpus
 

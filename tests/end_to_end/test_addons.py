@@ -5,7 +5,7 @@ import pytest
 
 import eet_tf
 from eet_tf import compat
-from eet_tf.run import read_run
+from eet_tf.training.run import read_run
 
 needs_addons = pytest.mark.skipif(not compat.KERAS_2, reason="tensorflow-addons needs Keras 2: make test-addons")
 

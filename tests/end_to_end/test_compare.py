@@ -2,7 +2,7 @@
 
 import pytest
 
-from eet_tf.comparison import ClassResults
+from eet_tf.evaluation.comparison import ClassResults
 
 SKUS = [f"sku-{number}" for number in range(200)]
 

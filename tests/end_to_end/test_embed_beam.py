@@ -14,7 +14,7 @@ from PIL import Image
 
 import eet_tf
 from eet_tf.data import load_csv, make_synthetic_catalog
-from eet_tf.embedding_files import open_folder
+from eet_tf.embedding.files import open_folder
 from eet_tf.index import load_index
 
 NUM_SHARDS = 4

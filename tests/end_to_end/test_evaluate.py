@@ -7,10 +7,10 @@ import pytest
 
 import eet_tf
 from eet_tf import data
-from eet_tf.evaluation import embed, rank_catalog
-from eet_tf.postprocessing import Whitening, fit_whitening
-from eet_tf.run import read_run
+from eet_tf.evaluation.callback import embed, rank_catalog
+from eet_tf.evaluation.postprocessing import Whitening, fit_whitening
 from eet_tf.serving import ServedEmbedder
+from eet_tf.training.run import read_run
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def test_neighbours_are_those_of_the_embeddings(searches, moved):
 def test_the_index_holds_what_the_embedder_says(moved, searches):
     """The trained network in this process, on the photos as training decodes them."""
     from eet_tf.data import gallery_dataset
-    from eet_tf.evaluation import embed
+    from eet_tf.evaluation.callback import embed
 
     _, catalog, _ = searches
     embeddings = embed(eet_tf.load_embedder(str(moved / "run")), gallery_dataset(catalog, 32))

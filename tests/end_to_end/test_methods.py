@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import eet_tf
-from eet_tf.run import read_run
 from eet_tf.serving import ServedEmbedder
+from eet_tf.training.run import read_run
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 FLAGFILES = sorted((REPOSITORY / "train" / "flagfiles").glob("*.flags"))

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import eet_tf
-from eet_tf.comparison import ClassResults
-from eet_tf.run import read_run
+from eet_tf.evaluation.comparison import ClassResults
+from eet_tf.training.run import read_run
 
 
 def test_training_leaves_what_it_promises(trained, root):
@@ -68,7 +68,7 @@ def test_figures_are_of_unseen_products_before_and_after(trained):
 def test_the_figures_are_those_of_the_saved_embedder(trained, root):
     """Measured again, in this process, from the file that a person would use."""
     from eet_tf import data
-    from eet_tf.evaluation import embed
+    from eet_tf.evaluation.callback import embed
 
     catalog = data.load_csv(str(root / "photos")).split("test")
     embedder = eet_tf.load_embedder(str(trained[0]))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import eet_tf
-from eet_tf.run import read_run
+from eet_tf.training.run import read_run
 
 EPOCHS = 16
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import BinomialDevianceLoss, binomial_deviance, pairwise, plans
+from eet_tf import BinomialDevianceLoss, binomial_deviance, plans
 from eet_tf.losses.binomial import binomial_deviance_terms
+from eet_tf.pairs import pairwise
 from tests import reference_sgml as loops
 from tests.reference import numeric_gradient
 

@@ -21,10 +21,10 @@ from eet_tf import (
     TripletLoss,
     make_strategy,
     plans,
-    precision,
     replicas,
 )
 from eet_tf.losses.base import MetricLoss, Remembered
+from eet_tf.pairs import precision
 from tests import reference_gradients
 from tests.rounding import tensor_float_32  # noqa: F401
 

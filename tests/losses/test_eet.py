@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import EETLoss, eet_loss, pairwise, triplet_loss
+from eet_tf import EETLoss, eet_loss, triplet_loss
 from eet_tf.losses import base, eet
+from eet_tf.pairs import pairwise
 from tests import reference
 
 TERMS = ("margin", "symmetric", "equidistant", "max_min", "equal_minima")

@@ -18,7 +18,7 @@ from eet_tf import (
     triplet_loss,
 )
 from eet_tf.losses.labels import class_numbers
-from eet_tf.memory import CrossBatchMemory
+from eet_tf.training.memory import CrossBatchMemory
 
 RNG = np.random.default_rng(8)
 LABELS = np.array([3, 0, 1, 3, 1, 0, 2, 3])

@@ -10,18 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import (
-    AttributeLoss,
-    EETLoss,
-    MetricLearner,
-    SoftBinomialDevianceLoss,
-    TripletLoss,
-    attribute_loss,
-    pairwise,
-)
+from eet_tf import AttributeLoss, EETLoss, MetricLearner, SoftBinomialDevianceLoss, TripletLoss, attribute_loss
 from eet_tf.losses.base import Remembered
-from eet_tf.memory import CrossBatchMemory
-from eet_tf.run import RunError, StopOnNaN
+from eet_tf.pairs import pairwise
+from eet_tf.training.memory import CrossBatchMemory
+from eet_tf.training.run import RunError, StopOnNaN
 from tests.losses import test_compiled
 from tests.losses.test_compiled import ALL, COMPARED, NAMES, NUM_ATTRIBUTES, loss_function, make_memory
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import SoftBinomialDevianceLoss, binomial_deviance, pairwise, plans, soft_binomial_deviance
+from eet_tf import SoftBinomialDevianceLoss, binomial_deviance, plans, soft_binomial_deviance
 from eet_tf.losses.binomial import binomial_deviance_terms
 from eet_tf.losses.sgml import semantic_granularity, soft_binomial_deviance_terms
+from eet_tf.pairs import pairwise
 from tests import reference_sgml as loops
 from tests.losses.test_binomial import TERMS, largest_tensor, value_and_gradient
 from tests.losses.test_binomial import make_batch as make_embeddings

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import TripletLoss, pairwise, triplet_loss
+from eet_tf import TripletLoss, triplet_loss
+from eet_tf.pairs import pairwise
 from tests import reference
 
 

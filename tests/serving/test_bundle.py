@@ -164,7 +164,7 @@ def test_the_reference_is_what_training_says(version, small_embedder):
 
 
 def test_training_vectors_go_through_a_whitening(small_embedder):
-    from eet_tf.postprocessing import Whitening
+    from eet_tf.evaluation.postprocessing import Whitening
 
     rng = np.random.default_rng(1)
     whitening = Whitening(rng.normal(size=8) / 9, rng.normal(size=[8, 5]))

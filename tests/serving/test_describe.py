@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import eet_tf
-from eet_tf.postprocessing import Whitening
+from eet_tf.evaluation.postprocessing import Whitening
 from eet_tf.serving import embedder_fingerprint, export_embedder
 
 DIM = 8

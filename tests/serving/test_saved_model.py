@@ -16,7 +16,7 @@ import eet_tf
 from eet_tf.data import Catalog, CatalogError
 from eet_tf.data.images import decode_and_resize
 from eet_tf.data.limits import MAX_PIXELS
-from eet_tf.postprocessing import Whitening
+from eet_tf.evaluation.postprocessing import Whitening
 from eet_tf.serving import SavedModelError, ServedEmbedder, embedder_fingerprint, export_embedder, newest_version
 from eet_tf.serving.saved_model import MANIFEST
 
@@ -381,7 +381,7 @@ def test_fingerprint_of_another_network_differs(change):
 
 def test_fingerprint_of_another_scaling_of_pixels_differs():
     """Same layers and no weights in question: only what a layer was told differs."""
-    from eet_tf.embedder import PixelScaling
+    from eet_tf.embedder.backbones import PixelScaling
 
     images = keras.Input([SIZE, SIZE, 3])
     one, other = (keras.Model(images, PixelScaling(mode)(images)) for mode in ("unit", "tf"))

@@ -10,9 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 import eet_tf
+from eet_tf.evaluation.postprocessing import Whitening
 from eet_tf.index import CatalogIndexError, ExactIndex, ScannConfiguration, ScannIndex
 from eet_tf.index.storage import Vectors
-from eet_tf.postprocessing import Whitening
 from eet_tf.serving import SavedModelError, embedder_fingerprint, export_embedder, search_graph
 from eet_tf.serving.catalog import served_catalog
 from eet_tf.serving.saved_model import MANIFEST

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 import eet_tf
-from eet_tf import embedder
 from eet_tf.data.images import decode_and_resize
-from eet_tf.postprocessing import Whitening
+from eet_tf.embedder import heads
+from eet_tf.evaluation.postprocessing import Whitening
 from eet_tf.serving import SavedModelError, ServedEmbedder, embedder_fingerprint, export_embedder
 from eet_tf.serving.bundle import training_vectors
 from eet_tf.serving.saved_model import MANIFEST
@@ -140,9 +140,9 @@ def test_an_attribute_head_stays():
     """Of a model of any size whose vectors are of another length."""
     images = keras.Input([None, None, 3])
     pooled = layers.GlobalAveragePooling2D()(images)
-    heads = {"embedding": layers.Dense(4)(pooled), "attributes": embedder.AttributeHead(["red"])(pooled)}
-    served = servable(keras.Model(images, heads), 16)
-    assert embedder.attribute_names(served) == ("red",)
+    outputs = {"embedding": layers.Dense(4)(pooled), "attributes": heads.AttributeHead(["red"])(pooled)}
+    served = servable(keras.Model(images, outputs), 16)
+    assert heads.attribute_names(served) == ("red",)
     assert is_brought_to_unit_length(served)
 
 

@@ -1,0 +1,108 @@
+"""The flags that name a catalogue and say how it is read, and the catalogue they name."""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+
+from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.door import Definitions
+
+LAYOUTS = ("csv", "folder", "sop", "inshop", "consumer_to_shop", "cub", "cars196", "synthetic")
+SHOWN = ("data", "dataset", "columns")
+FLAGS_OF_LISTS = ("columns", "separator")
+
+
+def define_catalog(define: Definitions, split: str | None = "all") -> None:
+    """Defines `--data`, its layout and how it is read; with `split` also which part of it."""
+    define.string(
+        "data",
+        None,
+        "Path of the photos: a list (CSV, TSV, Excel, Parquet) with the columns path and sku, a folder with one folder "
+        "per product, or the folder of a public data set.",
+    )
+    define.alias("data_dir", "data")
+    define.enum(
+        "dataset",
+        "auto",
+        ["auto", *LAYOUTS],
+        "Layout of --data. auto recognises it by the files that lie there; csv is a list of any kind; synthetic draws "
+        "a catalogue of its own.",
+    )
+    define.string("columns", None, "Columns of the list that have other names: path:image,sku:product_id.")
+    define.string("separator", None, "Character between several values in one cell of the list, such as |.")
+    if split is not None:
+        define.string("split", split, "Part of the catalogue: train, validation, test or all.")
+
+
+def define_unreadable(define: Definitions) -> None:
+    """Defines `--skip_unreadable`."""
+    define.bool(
+        "skip_unreadable",
+        False,
+        "Leave out photos that are missing or cannot be read, and list them in skipped.csv.",
+    )
+
+
+def load(values: flags.FlagValues):
+    """The catalogue that the flags name, as far as it can be read; `--split` is not looked at.
+
+    Raises:
+        ValueError: if the flags do not name one, or it is not as it should be.
+    """
+    from eet_tf import data
+
+    layout = layout_of(values)
+    columns = data.read_columns(values.columns) if values.columns is not None else None
+    return data.load_dataset(
+        layout, values.data, columns=columns, separator=values.separator, skip_missing=_skips(values)
+    )
+
+
+def layout_of(values: flags.FlagValues) -> str:
+    """The layout that `--dataset` names, or that lies at `--data`.
+
+    Raises:
+        ValueError: if no path is given, or nothing there is recognised.
+    """
+    from eet_tf import data
+
+    if values.dataset == "synthetic":
+        return "synthetic"
+    if not values.data:
+        raise ValueError(
+            "--data must be the path of your photos: a list, or a folder with one folder per product. Received: none. "
+            "--dataset=synthetic draws a catalogue to try things with."
+        )
+    return data.detect_layout(values.data) if values.dataset == "auto" else values.dataset
+
+
+def _skips(values: flags.FlagValues) -> bool:
+    return bool("skip_unreadable" in values and values.skip_unreadable)
+
+
+def complain(complaints: Complaints, values: flags.FlagValues) -> None:
+    """Complains about flags that name no catalogue, as far as they alone tell."""
+    if values.dataset != "synthetic" and values.data is not None:
+        complaints.existing("data", values.data)
+
+
+def tell_notes(catalog) -> None:
+    """Prints what a reader of the catalogue should know, such as an encoding that was guessed."""
+    for note in catalog.notes:
+        print(note, flush=True)
+
+
+def name_of(path: str) -> str:
+    """A short name for the photos at a path, for folders that are made for them.
+
+    Example:
+
+    >>> name_of("photos/catalog.csv"), name_of("/data/Shoes 2026/"), name_of("lists/spring.xlsx")
+    ('photos', 'Shoes_2026', 'spring')
+    """
+    base, ending = os.path.splitext(os.path.basename(os.path.abspath(path)))
+    if base == "catalog" and ending:
+        base = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in base) or "photos"

@@ -1,0 +1,65 @@
+"""`eet compare`: whether one training finds better than another, or whether that is chance."""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+
+from eet_tf.cli.complaints import CommandError, Complaints
+from eet_tf.cli.door import Command, Definitions
+
+_HELP = """\
+Says whether the second training finds better than the first, by a paired bootstrap over products. Each side is the
+folder of a training or a classes.csv, or several separated by commas: the seeds of one method.
+
+Examples:
+  eet compare runs/triplet runs/eet
+  eet compare runs/triplet_0,runs/triplet_1 runs/eet_0,runs/eet_1 --metric=map@r"""
+
+FLAGS = flags.FlagValues()
+define = Definitions(FLAGS)
+define.string("metric", "recall@1", "Figure to compare: a column of classes.csv.")
+
+
+def _read(names: str, complaints: Complaints) -> list:
+    """The results of each seed of one side."""
+    from eet_tf.evaluation.comparison import ClassResults
+
+    files = [os.path.join(name, "classes.csv") if os.path.isdir(name) else name for name in names.split(",")]
+    results = []
+    for file in files:
+        if os.path.isfile(file):
+            results.append(complaints.check(ClassResults.read, file))
+        else:
+            complaints.add(f"{file!r} does not exist. Give the folder of a finished training, or a classes.csv.")
+    return results
+
+
+def _side(name: str, results: list) -> str:
+    """One side's mean, and how far its seeds scatter."""
+    from eet_tf.evaluation.comparison import mean_interval
+
+    mean, half_width = mean_interval([one.mean(FLAGS.metric) for one in results])
+    text = f"{name}: {FLAGS.metric} {100 * mean:.2f} % over {results[0].num_queries.sum():,} queries"
+    if len(results) == 1:
+        return text
+    return f"{text}, mean of {len(results)} runs (95 % interval over runs +- {100 * half_width:.2f} points)"
+
+
+def _main(sides: list[str]) -> None:
+    """Reads both sides, compares, prints."""
+    from eet_tf.evaluation.comparison import compare
+
+    if len(sides) != 2:
+        raise CommandError(f"give two results: eet compare FIRST SECOND. Received: {len(sides)}.")
+    complaints = Complaints()
+    first, second = _read(sides[0], complaints), _read(sides[1], complaints)
+    complaints.end()
+    comparison = compare(first, second, FLAGS.metric)
+    print(_side(sides[0], first))
+    print(_side(sides[1], second))
+    print(f"second against first: {comparison}.")
+
+
+COMMAND = Command(_main, FLAGS, _HELP, takes="FIRST SECOND")

@@ -1,0 +1,188 @@
+"""`eet export`: writes an embedder as a SavedModel for TF Serving, alone or in a bundle with all a server wants."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+
+from absl import flags, logging
+
+from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.door import Command, Definitions
+
+_HELP = """\
+Writes a trained embedder as the next version of a SavedModel, OUTPUT_DIR/VERSION/, whole or not at all. It takes a
+training's folder or any Keras model. With --bundle it writes all that a server wants beside it (warm-up requests,
+batching, models.config, docker-compose.yml, monitoring, a README) and proves the bundle before a server can see it.
+With --index_dir the server also answers photos with the nearest products, from a copy of the index as it is now.
+
+Examples:
+  eet export --model=runs/mine
+  eet export --model=mine.keras --output_dir=served --image_size=224
+  eet export --model=runs/mine --output_dir=served --bundle --keep_versions=3
+  eet export --model=runs/mine --output_dir=served --bundle --index_dir=runs/mine/index
+
+--bundle needs `pip install 'eet-tf[serving]'`. Where models.config names versions, `eet publish` brings the new one
+into service."""
+
+FLAGS = flags.FlagValues()
+define = Definitions(FLAGS)
+define.string("model", None, "Path of a .keras file, or the folder that training wrote.", required=True)
+define.string(
+    "output_dir",
+    None,
+    "Folder of the versions (a server's base path); with --bundle of all models. By default serving, beside the model.",
+)
+define.integer("image_size", None, "Side of the photos in pixels, for a model of any size; by default its own.")
+define.integer(
+    "max_megapixels",
+    40,
+    "Million pixels of a photo at most; a server refuses others before it decodes them.",
+    lower_bound=1,
+    upper_bound=89,
+)
+define.string("whitening", None, "A whitening that embeddings go through; none by default.")
+define.bool("bundle", False, "Write all that a server wants, and verify it before it can be seen.")
+define.string("name", "embedder", "With --bundle: the model's name on the server.")
+define.integer(
+    "max_batch_size", 32, "With --bundle: the most photos of a request, and of a batch that the server puts together."
+)
+define.bool(
+    "pad_batches",
+    False,
+    "With --bundle: pad batches to 1, 2, 4, ... photos (allowed_batch_sizes), for GPUs. A gRPC request without photos "
+    "then ends the server for all, and a large photo is decoded up to 15 times.",
+)
+define.integer(
+    "keep_versions",
+    0,
+    "With --bundle: how many versions stay, at least 2, and any that models.config names; 0 keeps all.",
+)
+define.multi_string("op_library", [], "With --bundle: a library of operations that the server will have loaded.")
+define.string("index_dir", None, "An index that the server searches by itself; none by default.")
+define.integer("k", 10, "Products that such a search finds.", lower_bound=1)
+define.enum(
+    "catalog_storage", None, ["float32", "bfloat16", "int8"], "How it keeps vectors; by default as the index does."
+)
+define.bool("scann_in_graph", False, "Search with ScaNN's operations, which a stock server does not have.")
+
+
+def _checked():
+    """The whitening and the embedder; refuses in one go what cannot work."""
+    from eet_tf import load_embedder
+    from eet_tf.evaluation.postprocessing import Whitening
+    from eet_tf.index import load_index
+    from eet_tf.serving.servable import servable
+
+    complaints = Complaints()
+    complaints.folder("output_dir", _output_dir())
+    whitening = None if FLAGS.whitening is None else complaints.given("whitening", FLAGS.whitening, Whitening.read)
+    embedder = complaints.given("model", FLAGS.model, lambda path: servable(load_embedder(path), FLAGS.image_size))
+    if FLAGS.index_dir is not None:
+        complaints.given("index_dir", FLAGS.index_dir, load_index, True)
+    for path in FLAGS.op_library:
+        complaints.existing("op_library", path)
+    if FLAGS.bundle:
+        complaints.check(_check_bundle)
+    complaints.end()
+    return whitening, embedder
+
+
+def _check_bundle():
+    """Refuses what `write_bundle` would refuse, and that its package is missing."""
+    try:
+        from eet_tf.serving.bundle import check_bundle_arguments
+    except ImportError as error:
+        raise ValueError(f"--bundle needs tensorflow-serving-api: pip install 'eet-tf[serving]'. {error}") from error
+    check_bundle_arguments(_output_dir(), FLAGS.name, FLAGS.max_batch_size, FLAGS.keep_versions)
+
+
+def _training_facts():
+    """Where the model comes from: this package's version, the run's flags and its figures, as far as they are there."""
+    import eet_tf
+    from eet_tf.training.run import RunError, read_run
+
+    facts = {"eet_tf": eet_tf.__version__}
+    try:
+        record = read_run(FLAGS.model if os.path.isdir(FLAGS.model) else os.path.dirname(FLAGS.model))
+    except RunError:
+        return facts  # a model from elsewhere
+    return {**facts, "training": {"flags": dict(record.settings), "metrics": dict(record.metrics)}}
+
+
+def _bundled(write_model, embedder, whitening):
+    """Writes the bundle; returns the version's folder."""
+    from eet_tf.serving.bundle import training_vectors, write_bundle
+    from eet_tf.serving.models_config import why_not_served
+
+    folder = write_bundle(
+        write_model,
+        _output_dir(),
+        name=FLAGS.name,
+        reference=lambda photos: training_vectors(embedder, photos, whitening),
+        max_batch_size=FLAGS.max_batch_size,
+        pad_batches=FLAGS.pad_batches,
+        keep_versions=FLAGS.keep_versions,
+        verify=_verify,
+    )
+    version = os.path.basename(folder)
+    why = why_not_served(_output_dir(), FLAGS.name, int(version))
+    if why:
+        command = f"eet publish --output_dir={_output_dir()} --name={FLAGS.name} --version={version}"
+        print(f"No server loads this version yet: {why}. This adds it:\n{command} --server=HOST:8500")
+    return folder
+
+
+def _verify(folder):
+    """Runs the verifier in a process of its own, and shows what it found."""
+    from eet_tf.cli.verify import SCRIPT
+
+    libraries = [f"--op_library={path}" for path in FLAGS.op_library]
+    command = [sys.executable, SCRIPT, *libraries, os.path.abspath(folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
+    if result.returncode:
+        found = result.stdout + result.stderr
+        raise ValueError(f"The bundle is not fit to be served and was thrown away:\n{found}")
+    print(result.stdout, end="")
+
+
+def _main(_) -> None:
+    """Loads, exports, says where."""
+    import tensorflow as tf
+
+    import eet_tf
+    from eet_tf.serving.servable import is_brought_to_unit_length
+
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    whitening, embedder = _checked()
+    if is_brought_to_unit_length(embedder):
+        print("The model's vectors are not of length 1; they are brought to it as they are served.")
+    write_model = functools.partial(
+        eet_tf.export_embedder,
+        embedder,
+        metadata=_training_facts(),
+        whitening=whitening,
+        catalog_index=FLAGS.index_dir,
+        k=FLAGS.k,
+        catalog_storage=FLAGS.catalog_storage,
+        scann_in_graph=FLAGS.scann_in_graph,
+        max_pixels=FLAGS.max_megapixels * 10**6,
+    )
+    folder = _bundled(write_model, embedder, whitening) if FLAGS.bundle else write_model(_output_dir())
+    print(f"The SavedModel is {folder}.")
+
+
+def _output_dir() -> str:
+    """The folder of the flag; by default `serving` beside the model."""
+    if FLAGS.output_dir is not None:
+        return FLAGS.output_dir
+    return os.path.join(FLAGS.model if os.path.isdir(FLAGS.model) else os.path.dirname(FLAGS.model), "serving")
+
+
+COMMAND = Command(
+    _main, FLAGS, _HELP, ("model", "output_dir", "image_size", "whitening", "bundle", "name", "index_dir", "k")
+)

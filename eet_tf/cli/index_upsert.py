@@ -1,0 +1,89 @@
+"""`eet index upsert`: adds photos to an index; one that is already there is replaced."""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+
+from eet_tf.cli import catalogs, indexes
+from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.door import Command, Definitions
+
+_HELP = """\
+Embeds photos with the index's own SavedModel and adds them; a photo that is already there is replaced. Servers that
+have the index open go on, and see the change at their next refresh.
+
+Examples:
+  eet index upsert --index_dir=runs/mine/index --data=photos/new.csv
+  eet index upsert --index_dir=runs/mine/index --data=photos/new.csv --skip_unreadable"""
+
+FLAGS = flags.FlagValues()
+define = Definitions(FLAGS)
+indexes.define_index(define)
+catalogs.define_catalog(define)
+catalogs.define_unreadable(define)
+define.string("saved_model", None, "Path of the SavedModel that embeds; by default the index's own.")
+define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
+
+
+def _main(_) -> None:
+    """Checks, embeds, adds."""
+    index, catalog, photos, attributes, embedder = checked(FLAGS)
+    embeddings = indexes.embedded(embedder, catalog, FLAGS.batch_size)
+    before = index.size
+    index.upsert(embeddings, catalog.skus, photos, attributes, fingerprint=embedder.fingerprint)
+    added = index.size - before
+    print(f"{added:,} photos added, {len(photos) - added:,} replaced: {index.size:,} photos.")
+
+
+def checked(values: flags.FlagValues) -> tuple:
+    """The index, the photos, their names in it, their attributes and what embeds them; refuses what cannot work."""
+    complaints = Complaints()
+    complaints.folder("index_dir", values.index_dir)
+    index = indexes.load_index(complaints, values.index_dir, read_only=False)
+    catalog = complaints.check(indexes.load_part, values)
+    attributes = embedder = None
+    if index is not None:
+        attributes = None if catalog is None else complaints.check(_attributes, catalog, index)
+        own = indexes.beside(index, values.index_dir).get("saved_model", "")
+        embedder = complaints.given("saved_model", values.saved_model or own, _embedder, index)
+    complaints.end()
+    catalogs.tell_notes(catalog)
+    return index, catalog, _names(index, catalog, values.index_dir), attributes, embedder
+
+
+def _names(index, catalog, index_dir: str):
+    """The photos as the index names them: by paths that start from where its own photos are."""
+    root = indexes.beside(index, index_dir).get("photo_root")
+    if root is None or os.path.realpath(catalog.root or ".") == os.path.realpath(root):
+        return catalog.paths
+    return [os.path.relpath(file, root) for file in catalog.files]
+
+
+def _attributes(catalog, index) -> dict:
+    """What the index keeps of each photo, checked as the index will check it."""
+    from eet_tf.index import CatalogIndexError, typed_columns
+
+    columns = catalog.columns()
+    missing = sorted(set(index.attributes) - set(columns))
+    if missing:
+        raise ValueError(f"{catalog.source} must have the index's attributes. It lacks {', '.join(missing)}.")
+    try:
+        attributes = typed_columns({name: columns[name] for name in index.attributes}, index.attributes)
+        index.check_catalog(catalog.skus, catalog.paths, attributes)
+    except CatalogIndexError as error:
+        raise ValueError(f"{catalog.source}: {error}") from error
+    return attributes
+
+
+def _embedder(saved_model: str, index):
+    from eet_tf.index.checks import check_same_embedder
+    from eet_tf.serving import ServedEmbedder
+
+    embedder = ServedEmbedder(saved_model)
+    check_same_embedder(embedder.fingerprint, index.fingerprint)
+    return embedder
+
+
+COMMAND = Command(_main, FLAGS, _HELP, ("index_dir", "data", "dataset", "columns", "split", "skip_unreadable"))

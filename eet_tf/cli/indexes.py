@@ -1,0 +1,52 @@
+"""What the commands of an index share: its flag, the photos that go into it, and their embeddings."""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+
+from eet_tf.cli import catalogs
+from eet_tf.cli.door import Definitions
+from eet_tf.terminal import Progress
+
+
+def define_index(define: Definitions) -> None:
+    """Defines `--index_dir`."""
+    define.string("index_dir", None, "Folder of an index that `eet index build` wrote.", required=True)
+
+
+def load_part(values: flags.FlagValues):
+    """The part of the catalogue that the flags name, all of whose photos are there and can be read.
+
+    Raises:
+        ValueError: if the flags do not name one, or a photo cannot be read.
+    """
+    return catalogs.load(values).split(values.split).check_files()
+
+
+def columns_of(catalog) -> dict:
+    """What an index keeps of each photo: its category, its attributes and, where there is one, its split."""
+    from eet_tf import index
+
+    return index.typed_columns(catalog.columns())
+
+
+def embedded(embedder, catalog, batch_size: int):
+    """`[N, D]`, a catalogue's embeddings, with its progress shown."""
+    progress = Progress("photos embedded", len(catalog))
+    embeddings = embedder.embed_catalog(catalog, batch_size, progress.update)
+    progress.end(len(catalog))
+    return embeddings
+
+
+def beside(index, folder: str) -> dict[str, str]:
+    """The paths that an index's metadata name, `saved_model` and `photo_root`, from where this process is."""
+    return {name: os.path.normpath(os.path.join(folder, path)) for name, path in index.metadata.items()}
+
+
+def load_index(complaints, folder: str, read_only: bool = True):
+    """The index of a folder; refusals are complaints about `--index_dir`."""
+    from eet_tf.index import load_index
+
+    return complaints.given("index_dir", folder, load_index, read_only)

@@ -1,0 +1,182 @@
+"""What training refuses before its long work, all at once; and what it trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from eet_tf.cli import catalogs
+from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, FLAGS, RANGES, is_shared, settings
+
+_CLASSES_PER_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained on and measured on.
+
+    Args:
+        layout: of the photos, as it was recognised.
+        train: the photos to learn from.
+        validation: the photos that choose the best epoch, or None.
+        test: the photos that the final figures come from, or None.
+        sampler: draws the batches.
+        attributes: what the attribute head learns, or None.
+    """
+
+    layout: str
+    train: Any
+    validation: Any
+    test: Any
+    sampler: Any
+    attributes: Any
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What `flags.txt` holds: every flag, with what was chosen for those that were not given."""
+        chosen = {"dataset": self.layout, "classes_per_batch": str(self.sampler.classes_per_batch)}
+        return settings({**chosen, "model_dir": model_dir()})
+
+    @property
+    def measured_on(self):
+        """The photos that figures come from, or None."""
+        return self.test or self.validation
+
+    @property
+    def catalogs(self) -> list:
+        """All of its catalogues."""
+        return [catalog for catalog in (self.train, self.validation, self.test) if catalog is not None]
+
+
+def checked_task() -> Task:
+    """The catalogues, the sampler and the attributes; refuses in one go what flags and data cannot do together."""
+    from eet_tf.data.answers import check_answers
+
+    complaints = _complaints()
+    layout = complaints.check(catalogs.layout_of, FLAGS)
+    is_cut = 0 <= FLAGS.seed < 2**32 and 0 <= FLAGS.hold_out < 1  # else what is held out is not known
+    is_there = complaints.are_none or FLAGS.dataset != "synthetic"  # photos are not drawn for nothing
+    parts = complaints.check(_catalogs) if layout and is_cut and is_there else None
+    sampler = attributes = None
+    if parts is not None:
+        sampler = complaints.check(_sampler, parts[0])
+        attributes = complaints.given("attributes", ",".join(FLAGS.attributes), lambda _: _attributes(parts[0]))
+        for catalog, name in zip(parts[1:], ("what chooses the best epoch", "the split 'test'")):
+            if catalog is not None:
+                complaints.check(check_answers, catalog, name)
+    complaints.end()
+    catalogs.tell_notes(parts[0])
+    return Task(layout, *parts, sampler, attributes)
+
+
+def model_dir() -> str:
+    """The folder that training writes: that of the flag, or `runs/NAME` after the photos."""
+    if FLAGS.model_dir is not None:
+        return FLAGS.model_dir
+    return os.path.join("runs", "synthetic" if FLAGS.dataset == "synthetic" else catalogs.name_of(FLAGS.data or ""))
+
+
+def _complaints() -> Complaints:
+    """What is wrong with the flags, as far as they alone tell."""
+    from eet_tf.embedder.backbones import BACKBONES
+
+    complaints = Complaints()
+    complaints.folder("model_dir", model_dir())
+    if FLAGS.ks is not None:
+        complaints.whole_numbers("ks", FLAGS.ks)
+    for name, (least, most) in RANGES.items():
+        complaints.number(name, FLAGS[name].value, least, most)
+    if FLAGS.backbone not in BACKBONES:
+        complaints.add(f"--backbone must be one of {', '.join(BACKBONES)}. Received: --backbone={FLAGS.backbone}.")
+    if FLAGS.weights not in (None, "none", "imagenet") and not os.path.isfile(FLAGS.weights):
+        complaints.add(
+            "--weights must be none, imagenet or the path of a backbone's weights. "
+            f"Received: --weights={FLAGS.weights}."
+        )
+    complaints.above("learning_rate", FLAGS.learning_rate, 0)
+    complaints.above("clip_norm", FLAGS.clip_norm, 0)
+    if FLAGS.schedule == "step" and FLAGS.warmup_steps:
+        complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
+    complaints.check(_check_addons)
+    return complaints
+
+
+def _catalogs() -> tuple:
+    """What to learn from, what chooses the best epoch, what the final figures come from; the last two may be None."""
+    from eet_tf import data
+
+    catalog = catalogs.load(FLAGS)
+    if FLAGS.category_column:
+        catalog = catalog.categorized_by(FLAGS.category_column)
+    train, validation, test = data.parts_of(catalog)
+    if FLAGS.drop_singles:
+        train = train.without_singles()
+    train.check_trainable()
+    if FLAGS.hold_out and validation is None:
+        train, validation = train.hold_out(FLAGS.hold_out, FLAGS.seed)
+    return train, validation, test
+
+
+def _sampler(train):
+    from eet_tf import data
+
+    if FLAGS.category_probability and train.categories is None:
+        raise ValueError(
+            f"--category_probability needs categories, and {train.source} has none. "
+            f"Name a column with --category_column; there are {sorted(train.attributes) or 'none'}."
+        )
+    return data.PKSampler(
+        train.labels,
+        FLAGS.classes_per_batch or min(_CLASSES_PER_BATCH, train.num_classes),
+        FLAGS.examples_per_class,
+        FLAGS.seed,
+        train.categories,
+        FLAGS.category_probability,
+    )
+
+
+def _attributes(train):
+    """What the second head learns, or None."""
+    from eet_tf import data
+
+    if FLAGS.attributes:
+        return data.encode_attributes(train, "all" if FLAGS.attributes == ["all"] else FLAGS.attributes)
+    if FLAGS.loss == "soft_binomial_deviance":
+        raise ValueError(
+            "--loss=soft_binomial_deviance needs --attributes=COLUMN,COLUMN or --attributes=all; "
+            f"{train.source} has the columns {sorted(train.attributes) or 'none'}."
+        )
+    return None
+
+
+def _check_addons() -> None:
+    """Refuses what tensorflow-addons cannot do, and all of it where it is not installed."""
+    if FLAGS.loss not in ADDONS_LOSSES and FLAGS.optimizer not in ADDONS_OPTIMIZERS:
+        return
+    from eet_tf.training import addons
+
+    addons.check_available("loss", FLAGS.loss)
+    addons.check_available("optimizer", FLAGS.optimizer)
+    if FLAGS.loss == "tfa_npairs" and FLAGS.examples_per_class % 2:
+        raise ValueError(
+            "--loss=tfa_npairs needs an even --examples_per_class, as it takes the photos of a product in pairs. "
+            f"Received: --examples_per_class={FLAGS.examples_per_class}."
+        )
+    if FLAGS.optimizer in ADDONS_OPTIMIZERS and FLAGS.ema:
+        raise ValueError(
+            f"--ema needs an optimizer of Keras: adam, adamw or sgd. Received: --optimizer={FLAGS.optimizer}."
+        )
+
+
+def check_workers() -> None:
+    """Refuses a TF_CONFIG of several workers without the strategy that lets them train together."""
+    from eet_tf import replicas
+
+    count = len(replicas.read_cluster().workers)
+    if count > 1 and not is_shared():
+        raise ValueError(
+            f"TF_CONFIG names {count} workers, which only --strategy=multi_worker lets train "
+            f"together. Received: --strategy={FLAGS.strategy}. Change it, or unset TF_CONFIG."
+        )

@@ -1,0 +1,76 @@
+"""The figures of a training: measured before and after, and everything that is written about them."""
+
+from __future__ import annotations
+
+from eet_tf.cli.training_flags import FLAGS, ks
+
+
+def rank(embedder, catalog):
+    """Every photo of a catalogue searched among the others with an embedder, as `rank_catalog` does it."""
+    from eet_tf import data
+    from eet_tf.evaluation.callback import embed, rank_catalog
+    from eet_tf.training.lines import verbosity
+
+    embeddings = embed(embedder, data.gallery_dataset(catalog, FLAGS.image_size), verbose=verbosity())
+    return rank_catalog(embeddings, catalog.labels, catalog.roles)
+
+
+def count_copies(task) -> int:
+    """How many of the photos that figures come from are copies of photos that are learned from; prints a warning."""
+    from eet_tf.data.splits import copies
+
+    found = copies(task.train, task.measured_on)
+    if found:
+        learned, measured = found[0]
+        print(
+            f"{len(found):,} of the {len(task.measured_on):,} photos to measure on are copies of photos to learn from, "
+            f"e.g. {task.measured_on.paths[measured]} of {task.train.paths[learned]}. Figures will be too good. "
+            "`eet audit` names all of them.",
+            flush=True,
+        )
+    return len(found)
+
+
+def measure_before(run, embedder, task) -> None:
+    """Measures the untrained embedder, once for a run."""
+    if task.measured_on and run.read_json("before.json") is None:
+        print(f"Measuring the untrained embedder on {len(task.measured_on):,} photos.", flush=True)
+        run.write_json("before.json", rank(embedder, task.measured_on).summary(ks(task.layout)))
+
+
+def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int) -> None:
+    """Measures the best embedder and writes `metrics.json`, `classes.csv` and `curves.png`."""
+    from eet_tf.pages.report import plot_curves
+
+    figures = {"best_epoch": best_epoch, "epochs": FLAGS.epochs, "seconds": seconds}
+    if task.measured_on:
+        figures |= _measured(run, task)
+        figures["copies_of_training_photos"] = num_copies
+    run.write_json("metrics.json", figures)
+    plot_curves(run.read_history(), run.path("curves.png"))
+    if task.measured_on:
+        k = ks(task.layout)[0]
+        shares = [100 * figures[when][f"recall@{k}"] for when in ("before", "after")]
+        products = f"{'' if num_copies else 'unseen '}{figures['measured_on']} products"
+        print(f"R@{k} on {products}: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
+    print(f"The embedder is {run.path('model.keras')}.", flush=True)
+
+
+def _measured(run, task) -> dict:
+    """The figures of the best embedder, before and after training."""
+    import eet_tf
+    from eet_tf.evaluation.callback import is_query
+    from eet_tf.evaluation.comparison import ClassResults
+
+    photos, all_ks = task.measured_on, ks(task.layout)
+    ranking = rank(eet_tf.load_embedder(run.folder), photos)
+    ClassResults.of(ranking, all_ks, photos.label_skus).write(run.path("classes.csv"))
+    figures = {
+        "measured_on": "test" if task.test else "validation",
+        "before": run.read_json("before.json"),
+        "after": ranking.summary(all_ks),
+    }
+    if photos.categories is not None:
+        asked_for = is_query(len(photos), photos.roles)
+        figures["by_category"] = ranking.by_group(photos.categories[asked_for], all_ks)
+    return figures

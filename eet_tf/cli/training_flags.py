@@ -1,0 +1,202 @@
+"""The flags of training, their ranges, and which of them are arguments of which loss."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from eet_tf.cli.catalogs import define_catalog, define_unreadable
+from eet_tf.cli.door import Definitions
+
+FLAGS = flags.FlagValues()
+define = Definitions(FLAGS)
+RECALL_KS = {  # those of each data set's protocol
+    "sop": (1, 10, 100, 1000),
+    "inshop": (1, 10, 20, 30, 40, 50),
+    "consumer_to_shop": (1, 20, 50),
+    "cub": (1, 2, 4, 8),
+    "cars196": (1, 2, 4, 8),
+}
+_EET = ["margin", "equidistant_weight", "equidistributed_weight", "symmetric_margin"]
+_TRIPLET = ["margin", "positives", "negatives", "distance", "soft_margin"]
+_DEVIANCE = ["alpha", "beta", "negative_cost"]
+LOSSES = {  # the class, and the flags that are its arguments
+    "eet": ("EETLoss", _EET),
+    "triplet": ("TripletLoss", _TRIPLET),
+    "binomial_deviance": ("BinomialDevianceLoss", _DEVIANCE),
+    "soft_binomial_deviance": ("SoftBinomialDevianceLoss", [*_DEVIANCE, "weighting", "granularity", "preserved_share"]),
+}
+ADDONS_LOSSES = {  # those of tensorflow-addons, and the flags that are their arguments
+    "tfa_triplet_semihard": ["margin", "distance"],
+    "tfa_triplet_hard": ["margin", "distance", "soft_margin"],
+    "tfa_lifted": ["margin"],
+    "tfa_npairs": [],
+    "tfa_contrastive": ["margin"],
+}
+ADDONS_OPTIMIZERS = ["tfa_adabelief", "tfa_adamw", "tfa_lamb", "tfa_lazyadam", "tfa_novograd", "tfa_radam"]
+ADDONS_OPTIMIZERS += ["tfa_sgdw", "tfa_yogi"]
+RANGES = {  # of numbers, both ends of which may be given
+    "seed": (0, 2**32 - 1),
+    "hold_out": (0, 0.999),
+    "crop": (0.001, 1),
+    "color": (0, 1),
+    "cutout": (0, 0.999),
+    "noise": (0, 1),
+    "image_size": (32, 4096),
+    "embedding_dim": (1, 65536),
+    "classes_per_batch": (2, 10**6),
+    "examples_per_class": (2, 10**6),
+    "microbatch": (1, 10**6),
+    "memory_size": (0, 10**7),
+    "steps_per_epoch": (1, 10**7),
+    "warmup_steps": (0, 10**9),
+    "weight_decay": (0, 1),
+    "virtual_devices": (0, 1024),
+}
+_STRATEGIES = ["default", "one_device", "mirrored", "multi_worker"]
+MAY_CHANGE = frozenset(
+    {"epochs", "strategy", "jit", "virtual_devices", "model_dir", "data", "data_dir", "check_photos"}
+)
+
+define_catalog(define, split=None)
+define_unreadable(define)
+define.bool("drop_singles", False, "Leave out products with one photo. By default they are an error.")
+define.bool("check_photos", True, "Decode every photo once before training.")
+define.bool("cache", False, "Keep the decoded training photos in memory: photos x size x size x 3 bytes.")
+define.float(
+    "hold_out",
+    0.1,
+    "Share of the training products kept aside to choose the best epoch; 0 for none. A validation split in the list "
+    "takes precedence.",
+)
+define.string(
+    "model_dir",
+    None,
+    "Folder that training writes: model.keras, history.csv, metrics.json, ... By default runs/NAME, after --data.",
+)
+
+define.enum(
+    "loss",
+    "eet",
+    [*LOSSES, *ADDONS_LOSSES],
+    "Loss of the embedding; triplet is batch-hard. tfa_ losses are tensorflow-addons', with TensorFlow 2.15.",
+)
+define.float("margin", 0.3, "EET, triplet, tfa: margin, in units of the distance.", lower_bound=0.0)
+define.float("equidistant_weight", 1.0, "EET: weight of the equidistant term.", lower_bound=0.0)
+define.float("equidistributed_weight", 1.0, "EET: weight of the class terms.", lower_bound=0.0)
+define.bool("symmetric_margin", False, "EET: add the margin seen from the positive.")
+
+define.enum("positives", "hard", ["hard", "partner", "all"], "Triplet: positives of an anchor.")
+define.enum("negatives", "hard", ["hard", "semi_hard", "all"], "Triplet: negatives of an anchor.")
+define.enum("distance", "euclidean", ["euclidean", "squared", "cosine"], "Triplet: distance of unit vectors.")
+define.bool("soft_margin", False, "Triplet: log(1 + exp(.)) in place of the margin.")
+define.float("alpha", 2.0, "Deviance: steepness.", lower_bound=0.0)
+define.float("beta", 0.5, "Deviance: cosine that separates positive from negative pairs.")
+define.float("negative_cost", 25.0, "Deviance: weight of negatives in the exponent.", lower_bound=0.0)
+define.enum(
+    "weighting", "informativeness", ["informativeness", "preserving"], "Soft deviance: how attributes weight pairs."
+)
+define.enum("granularity", "labels", ["labels", "predictions"], "Soft deviance: source of the attributes.")
+define.float("preserved_share", 0.5, "Soft deviance, preserving: how much similar negatives are spared.", 0.0, 1.0)
+define.list("attributes", [], "Attribute columns that a second head learns, separated by commas; all for every column.")
+define.float("attribute_weight", 1.0, "Weight of the attribute loss.", lower_bound=0.0)
+
+define.string("backbone", "small_cnn", "Backbone: resnet50, efficientnet_b0, mobilenet_v2, ... or small_cnn for CPUs.")
+define.string(
+    "weights",
+    None,
+    "Weights that the backbone starts from: imagenet, the path of a file, or none, which also overrides a recipe.",
+)
+define.integer("image_size", 64, "Side of the square input in pixels.")
+define.integer("embedding_dim", 128, "Length of the embedding.")
+define.enum("pooling", "gem", ["gem", "avg", "grid"], "Pooling of the feature map.")
+define.bool("freeze_batch_norm", False, "Keep the backbone's batch normalisation as loaded.")
+
+define.integer(
+    "classes_per_batch", None, "Products in a batch. By default 16, or as many as the catalogue has if there are fewer."
+)
+define.integer("examples_per_class", 4, "Photos of each product in a batch.")
+define.integer(
+    "microbatch", None, "Photos per device that pass the network at a time, to train large batches in little memory."
+)
+define.integer(
+    "memory_size", 0, "Photos of past batches that a batch is also compared with (arXiv 1912.06798).", lower_bound=0
+)
+define.integer("memory_start", 1000, "Steps of training before --memory_size is used.", lower_bound=0)
+define.float(
+    "category_probability", 0.0, "Share of the batches drawn from one category (arXiv 1810.04652: 0.8).", 0.0, 1.0
+)
+define.string("category_column", None, "Attribute column used as the category.")
+define.float("crop", 0.6, "Smallest share of the area that a random crop keeps; 1 for no crops.")
+define.float("color", 0.05, "Strength of random brightness, contrast and saturation; 0 for none.")
+define.float("cutout", 0.0, "Largest side of a blanked rectangle as a share of the image's; 0 for none.")
+define.float("noise", 0.0, "Strength of noise on every other photo, as a share of 255; 0 for none.")
+
+define.integer("epochs", 16, "Epochs to train.", lower_bound=1)
+define.integer(
+    "steps_per_epoch", None, "Batches in an epoch. By default enough to show every photo once, and at least 100."
+)
+define.enum(
+    "optimizer",
+    "adam",
+    ["adam", "adamw", "sgd", *ADDONS_OPTIMIZERS],
+    "Optimizer; sgd uses Nesterov momentum 0.9. tfa_ optimizers are tensorflow-addons', with TensorFlow 2.15.",
+)
+define.float("learning_rate", 1e-3, "Highest learning rate.")
+define.enum(
+    "schedule", "cosine", ["cosine", "step"], "Learning-rate schedule: cosine decay to 1 %, or one step to 10 %."
+)
+define.float("drop_at", 0.2, "Schedule step: share of the training after which the rate falls.", 0.0, 1.0)
+define.integer("warmup_steps", 0, "Steps of linear warm-up of the learning rate.")
+define.float("weight_decay", 0.0, "Decoupled weight decay; adam has none.")
+define.float("ema", 0.0, "Momentum of a running average of the weights, which is measured and saved; 0 for none.", 0, 1)
+define.float("clip_norm", None, "Largest norm of the gradient of all weights together; no limit by default.")
+define.enum(
+    "mixed_precision",
+    "none",
+    ["none", "bfloat16", "float16"],
+    "Precision in which layers calculate; weights and losses stay float32.",
+)
+define.enum(
+    "jit",
+    "auto",
+    ["auto", "on", "off"],
+    "Whether XLA compiles network and loss, under every strategy; auto compiles where there is a GPU.",
+)
+define.integer("seed", 0, "Random seed for weights, batches and the validation split.")
+define.list("ks", None, "K of each R@K, separated by commas. By default the data set's own, or 1,10,100.")
+
+define.enum("strategy", "default", _STRATEGIES, "How training is shared among devices (tf.distribute).")
+define.integer("virtual_devices", 0, "Number of devices to split the CPU into, to try a strategy without GPUs.")
+
+FIRST = (
+    *("data", "dataset", "columns", "model_dir", "skip_unreadable", "drop_singles"),
+    *("backbone", "weights", "image_size", "embedding_dim", "loss", "attributes"),
+    *("epochs", "classes_per_batch", "examples_per_class", "learning_rate", "microbatch"),
+    *("strategy", "mixed_precision", "seed"),
+)
+
+
+def settings(chosen: dict[str, str]) -> dict[str, str]:
+    """Every flag that is set, as text: what `flags.txt` holds, with what was chosen for flags that were not given."""
+    own = [FLAGS[name] for name in FLAGS if FLAGS[name].name == name and name != "data_dir"]
+    texts = {flag.name: _as_text(flag.value) for flag in own if flag.value is not None}
+    return {**texts, **chosen}
+
+
+def defaults() -> dict[str, str]:
+    """The flags' defaults, as text: what a run of an older version, which did not know a flag yet, was trained with."""
+    return {name: _as_text(FLAGS[name].default) for name in FLAGS if FLAGS[name].default is not None}
+
+
+def _as_text(value) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def is_shared() -> bool:
+    """Whether several machines train, or one that does as if it were one of several."""
+    return FLAGS.strategy == "multi_worker"
+
+
+def ks(layout: str) -> tuple[int, ...]:
+    """The K of each R@K: those of the flag, or of the data set's protocol."""
+    return tuple(int(k) for k in FLAGS.ks) if FLAGS.ks else RECALL_KS.get(layout, (1, 10, 100))

@@ -1,0 +1,78 @@
+"""Flags -> what training is made of: the loss, the optimizer, the learner."""
+
+from __future__ import annotations
+
+import warnings
+
+from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, FLAGS, LOSSES
+
+
+def make_learner(num_steps: int, attributes):
+    """The learner, compiled, for that many steps in all; with an attribute head where attributes are learned."""
+    import eet_tf
+
+    embedder = eet_tf.build_embedder(
+        FLAGS.backbone,
+        FLAGS.embedding_dim,
+        FLAGS.image_size,
+        None if FLAGS.weights == "none" else FLAGS.weights,
+        FLAGS.pooling,
+        FLAGS.freeze_batch_norm,
+        attributes.names if attributes else (),
+    )
+    learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size, FLAGS.memory_start)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learner.compile(
+            optimizer=_optimizer(num_steps),
+            loss=_loss(),
+            attribute_loss=eet_tf.AttributeLoss() if attributes else None,
+            attribute_weight=FLAGS.attribute_weight,
+            microbatch=FLAGS.microbatch,
+            jit_compile={"auto": "auto", "on": True, "off": False}[FLAGS.jit],
+        )
+    for warning in caught:
+        print(str(warning.message), flush=True)
+    return learner
+
+
+def _loss():
+    import eet_tf
+
+    if FLAGS.loss in ADDONS_LOSSES:
+        from eet_tf.training.addons import AddonsLoss
+
+        return AddonsLoss(FLAGS.loss, **{name: FLAGS[name].value for name in ADDONS_LOSSES[FLAGS.loss]})
+    loss, arguments = LOSSES[FLAGS.loss]
+    return getattr(eet_tf, loss)(**{name: FLAGS[name].value for name in arguments})
+
+
+def _learning_rate(num_steps: int):
+    import keras
+
+    schedules = keras.optimizers.schedules
+    if FLAGS.schedule == "step":
+        return schedules.PiecewiseConstantDecay(
+            [int(FLAGS.drop_at * num_steps)], [FLAGS.learning_rate, FLAGS.learning_rate / 10]
+        )
+    warmup = {"warmup_target": FLAGS.learning_rate, "warmup_steps": FLAGS.warmup_steps} if FLAGS.warmup_steps else {}
+    first = 0.0 if warmup else FLAGS.learning_rate
+    return schedules.CosineDecay(first, max(num_steps - FLAGS.warmup_steps, 1), alpha=0.01, **warmup)
+
+
+def _optimizer(num_steps: int):
+    import keras
+
+    rate, common = _learning_rate(num_steps), {"global_clipnorm": FLAGS.clip_norm}
+    if FLAGS.optimizer in ADDONS_OPTIMIZERS:
+        from eet_tf.training.addons import make_optimizer
+
+        return make_optimizer(FLAGS.optimizer, rate, FLAGS.weight_decay, **common)
+    if FLAGS.ema:
+        common |= {"use_ema": True, "ema_momentum": FLAGS.ema}
+    if FLAGS.optimizer == "sgd":
+        decay = FLAGS.weight_decay or None
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay, **common)
+    if FLAGS.optimizer == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay, **common)
+    return keras.optimizers.Adam(rate, **common)

@@ -1,0 +1,82 @@
+"""Pooling: how the feature map of a backbone becomes one vector."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+POOLINGS = ("gem", "avg", "grid")
+_GRID = 4  # cells a side
+
+
+def pooling_layer(pooling: str, features) -> keras.layers.Layer:
+    """Makes the layer that pools `features`, `[B, H, W, C]`; refuses a grid of more cells than it has places."""
+    if pooling == "gem":
+        return GeMPooling(name="pooling")
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="pooling")
+    if features.shape[1] < _GRID:
+        size = " x ".join(map(str, features.shape[1:3]))
+        raise ValueError(
+            f"`pooling` must be 'gem' or 'avg' for a feature map of {size}. Received: pooling='grid', which needs "
+            f"{_GRID} x {_GRID} or more. Give a larger image_size or a backbone of a smaller stride."
+        )
+    return GridPooling(_GRID, name="pooling")
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class GeMPooling(keras.layers.Layer):
+    """Generalised mean over places, `mean(x^p)^(1/p)`, with a learnt p that starts at 3: between average and maximum.
+
+    Reference: Radenovic, Tolias, Chum, arXiv 1711.02512, eq. 1.
+    """
+
+    def build(self, input_shape):
+        """Makes the exponent."""
+        self.exponent = self.add_weight(name="exponent", shape=(), initializer=keras.initializers.Constant(3.0))
+        super().build(input_shape)
+
+    def call(self, features):
+        """`[B, H, W, C]` -> `[B, C]`, in float32 inside: powers do not survive half precision."""
+        exponent = tf.maximum(tf.cast(self.exponent, tf.float32), 1.0)
+        positive = tf.maximum(tf.cast(features, tf.float32), 1e-6)
+        pooled = tf.pow(tf.reduce_mean(tf.pow(positive, exponent), axis=[1, 2]), 1.0 / exponent)
+        return tf.cast(pooled, features.dtype)
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class GridPooling(keras.layers.Layer):
+    """Averages over the cells of a grid, one after another: what is where in the photo stays apart.
+
+    Where the cells do not fit the places, a place counts in each by the share of its area.
+
+    Args:
+        cells: N, the cells a side.
+
+    Reference: Lazebnik, Schmid, Ponce, "Beyond Bags of Features", CVPR 2006: one level of their pyramid, on features
+        of a network.
+    """
+
+    def __init__(self, cells: int, **kwargs):
+        super().__init__(**kwargs)
+        self.cells = cells
+
+    def call(self, features):
+        """`[B, H, W, C]` -> `[B, N * N * C]`, row after row of cells."""
+        height, width, channels = features.shape[1:]
+        rows, columns = (tf.constant(_cell_shares(size, self.cells), features.dtype) for size in (height, width))
+        pooled = tf.einsum("nh,bhwc,mw->bnmc", rows, features, columns)
+        return tf.reshape(pooled, [-1, self.cells * self.cells * channels])
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "cells": self.cells}
+
+
+def _cell_shares(size: int, cells: int) -> np.ndarray:
+    """`[cells, size]`: what share of each cell's mean each place has."""
+    borders = np.linspace(0, size, cells + 1)
+    places = np.arange(size)
+    overlap = np.minimum(borders[1:, np.newaxis], places + 1) - np.maximum(borders[:-1, np.newaxis], places)
+    return np.maximum(overlap, 0) * cells / size

@@ -1,0 +1,476 @@
+"""The training step: embeds a batch, takes the losses term by term, and updates the embedder."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import numbers
+import types
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from eet_tf import compat, plans, replicas
+from eet_tf.losses.base import MetricLoss, Remembered, entry_of
+from eet_tf.training import compilation, pieces
+from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory
+from eet_tf.training.memory import CrossBatchMemory
+from eet_tf.training.objectives import as_loss, as_measurements
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class MetricLearner(keras.Model):
+    """Trains an embedder with a metric loss, and its attribute head with another, and logs each of their terms.
+
+    It wraps the embedder and owns nothing else: after training, save or export `learner.embedder`. Saved as a whole, as
+    `keras.callbacks.ModelCheckpoint` does, it comes back with its memory, its losses and its optimizer, and
+    `load_embedder` takes the embedder out of it. Any Keras loss of labels and embeddings works; one of this package is
+    also logged term by term. A batch is `(images, labels)`, or `(images, {"label": labels, "attributes":
+    attributes})`, of which each loss gets what it takes.
+
+    Args:
+        embedder: a model from images to embeddings `[B, D]`, or to a dict `{"embedding": [B, D], "attributes":
+            [B, A] logits}`, as `build_embedder` makes it.
+        memory_size: how many photos of past batches the anchors of a batch meet besides those of the batch, default
+            none. Their embeddings are those of the step that saw them; positives and negatives are taken from them
+            too, and get no gradient. Much larger than a batch, it gives small batches the choice of large ones, while
+            the embedder changes slowly. It needs a loss of this package.
+        memory_start: after how many steps the memory is used, default 1,000. [arXiv 1912.06798]
+
+    Attributes:
+        memory: the `CrossBatchMemory`, a part of the model's state, or None.
+
+    Example:
+
+    >>> embedder = keras.Sequential([keras.Input([8]), keras.layers.Dense(4)])
+    >>> learner = MetricLearner(embedder)
+    >>> learner.compile(optimizer="sgd", loss=EETLoss())
+    >>> history = learner.fit(np.eye(8, dtype="float32"), np.array([0, 0, 1, 1, 2, 2, 3, 3]), verbose=0)
+    >>> sorted(history.history)
+    ['equal_minima', 'equidistant', 'loss', 'margin', 'max_min']
+
+    Two heads:
+
+    >>> learner = MetricLearner(build_embedder("small_cnn", 8, image_size=32, attribute_names=["striped", "red"]))
+    >>> learner.compile("sgd", SoftBinomialDevianceLoss(granularity="predictions"), AttributeLoss())
+    >>> targets = {"label": np.array([0, 0, 1, 1]), "attributes": np.array([[1, 0], [1, -1], [0, 0], [0, 1]])}
+    >>> history = learner.fit(np.zeros([4, 32, 32, 3], "float32"), targets, verbose=0)
+    >>> sorted(history.history)
+    ['attributes', 'loss', 'negative_pairs', 'positive_pairs']
+    """
+
+    train_function: Callable | None  # of keras.Model
+    fit = checked(keras.Model.fit)
+    evaluate = checked(keras.Model.evaluate)
+    train_on_batch = checked(keras.Model.train_on_batch)
+    test_on_batch = checked(keras.Model.test_on_batch)
+
+    def __init__(
+        self, embedder: keras.Model, memory_size: int = 0, memory_start: int = 1000, name: str = "metric_learner"
+    ):
+        super().__init__(name=name)
+        if not isinstance(embedder, keras.layers.Layer):
+            raise ValueError(f"`embedder` must be a Keras model. Received: embedder={embedder!r}.")
+        self.embedder = embedder
+        if memory_size < 0:
+            raise ValueError(f"`memory_size` must be 0 or more. Received: memory_size={memory_size}.")
+        self.memory = _make_memory(memory_size, memory_start, embedder) if memory_size else None
+        self._memory_start = memory_start
+        self._total = keras.metrics.Mean(name="loss")
+        # not attributes of its own, which Keras would lock once the model is built: it may be compiled again
+        self._logged = types.SimpleNamespace(means={}, measurements=[], images=None, compiled_with=None)
+        self.built = embedder.built
+
+    def compile(
+        self,
+        optimizer="adam",
+        loss=None,
+        attribute_loss=None,
+        attribute_weight: float = 1.0,
+        microbatch: int | None = None,
+        jit_compile="auto",
+        metrics: Sequence | None = None,
+        weighted_metrics: Sequence | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+    ):
+        """As `keras.Model.compile`, with one loss for the embedding and one for the attribute head.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: a loss of labels `[B]` and embeddings `[B, D]`, e.g. `EETLoss()`, or of both heads,
+                `SoftBinomialDevianceLoss()`; or a function of them that returns the loss of each photo `[B]` or their
+                mean, or the name of a loss of Keras. Where replicas share a batch, a function may get no photos at all,
+                and must ask a Keras loss by its `call(labels, embeddings)`: calling it as a function divides by the
+                number of replicas.
+            attribute_loss: a loss of attributes and logits, `[B, A]` each, e.g. `AttributeLoss()`. It is added to the
+                loss and logged as `attributes`. Without one an attribute head stays as it is, and Keras warns of it.
+            attribute_weight: what `attribute_loss` is multiplied by, default 1. [base]
+            microbatch: how many photos of a replica's batch go through the network at a time; None: all. The update is
+                that of the whole batch, to rounding: all are embedded, the loss says where each embedding should move,
+                and then each piece goes through again, forward and backward. So a step takes the activations of one
+                piece, and about 4/3 of the time. Where it does not divide the batch, the first photos fill up the last
+                piece and the loss does not see them twice. Batch normalisation that is not frozen normalises each piece
+                by itself and moves its statistics once for each piece. Under Keras 2 dropout draws anew the second
+                time.
+            jit_compile: whether XLA compiles the step: True, False, or `"auto"`, which is with GPUs but not with CPUs
+                alone. Under a strategy Keras compiles nothing; here the network and the loss are compiled within each
+                replica. The update is the same to rounding. A network that XLA cannot compile is trained without it,
+                and a warning names the layer.
+            metrics: Keras metrics, functions, or names of metrics of Keras, of labels and embeddings, that are logged
+                beside the loss. Of a function the mean is logged.
+            weighted_metrics: as `metrics`; there are no weights, so that both mean the same.
+            run_eagerly: whether each step runs as plain Python, to look into it; nothing is compiled then.
+            steps_per_execution: how many steps run in one call. Callbacks hear of the last of them. 1 under a strategy
+                of several replicas.
+
+        Raises:
+            ValueError: if a loss or a metric is none or a loss does not average over the batch, or if it uses
+                attributes and the embedder has no attribute head, or `microbatch` is not a number of photos, or there
+                is a memory and the loss is not one of this package, or another argument is none of these.
+        """
+        self._check_numbers(attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution)
+        given = {"loss": loss, "attribute_loss": attribute_loss, "attribute_weight": attribute_weight}
+        given |= {"microbatch": microbatch, "jit_compile": jit_compile, "metrics": metrics}
+        given |= {"weighted_metrics": weighted_metrics}
+        given |= {"run_eagerly": run_eagerly, "steps_per_execution": steps_per_execution}
+        loss = as_loss("loss", loss, "EETLoss")
+        if attribute_loss is not None:
+            attribute_loss = as_loss("attribute_loss", attribute_loss, "AttributeLoss")
+            _check_attribute_head("attribute_loss", attribute_loss, self.embedder)
+        is_ours = isinstance(loss, MetricLoss)
+        if is_ours and loss.uses_attributes:
+            _check_attribute_head("loss", loss, self.embedder)
+        if self.memory is not None and not is_ours:
+            raise ValueError(
+                f"`loss` must be a loss of this package where `memory_size` is given, e.g. eet_tf.EETLoss(): others "
+                f"know no references but the batch. Received: loss={given['loss']!r}."
+            )
+        names = list(_names_of_terms(loss, self.embedder)) if isinstance(loss, MetricLoss) else []
+        names += ["attributes"] if attribute_loss else []
+        with self.distribute_strategy.scope():  # that of the learner, whoever compiles it
+            has_strategy = tf.distribute.has_strategy()
+            means = {name: keras.metrics.Mean(name=name) for name in names}
+            measurements = as_measurements("metrics", metrics, ["loss", *names])
+            taken = ["loss", *names, *[each.metric.name for each in measurements]]
+            measurements += as_measurements("weighted_metrics", weighted_metrics, taken)
+        wants_xla = jit_compile is True or (jit_compile and plans.has_gpu() and not run_eagerly)
+        compiles = self._can_compile() if wants_xla else False
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=compiles and not has_strategy,
+            run_eagerly=run_eagerly or None,  # so that Keras 2 still heeds tf.config.run_functions_eagerly
+            steps_per_execution=steps_per_execution,
+        )
+        self._compiles_parts = compiles and has_strategy
+        self.built = self.built or self.embedder.built
+        self._metric_loss = loss
+        self._attribute_loss = attribute_loss
+        self._attribute_weight = attribute_weight
+        self._microbatch = microbatch
+        self._logged.means, self._logged.measurements, self._logged.compiled_with = means, measurements, given
+
+    def _check_numbers(self, attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution) -> None:
+        """The arguments of `compile` that are neither losses nor metrics."""
+        if microbatch is not None and (not isinstance(microbatch, numbers.Integral) or microbatch < 1):
+            raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
+        if microbatch is not None and compilation.input_shape(self.embedder) is None:
+            raise ValueError(
+                "`microbatch` must be None where the embedder does not know the shape of its images: make it a "
+                f"functional model. Received: microbatch={microbatch}."
+            )
+        if not attribute_weight >= 0:
+            raise ValueError(f"`attribute_weight` must be 0 or more. Received: attribute_weight={attribute_weight}.")
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}.")
+        if run_eagerly and jit_compile is True:
+            raise ValueError("`jit_compile` must not be True where `run_eagerly` is. Received: both True.")
+        if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
+            raise ValueError(
+                f"`steps_per_execution` must be a positive integer. Received: steps_per_execution="
+                f"{steps_per_execution!r}."
+            )
+        if steps_per_execution > 1 and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "`steps_per_execution` must be 1 where replicas share a batch: in a loop over steps TensorFlow mixes "
+                f"up what they tell each other. Received: steps_per_execution={steps_per_execution}."
+            )
+
+    def get_config(self) -> dict:
+        """The constructor's arguments, the embedder with all its layers."""
+        return {
+            "embedder": keras.saving.serialize_keras_object(self.embedder),
+            "memory_size": self.memory.size if self.memory else 0,
+            "memory_start": self._memory_start,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: Mapping | None = None) -> MetricLearner:
+        """Makes a learner from `get_config`."""
+        _import_what_is_saved()
+        embedder = keras.saving.deserialize_keras_object(config["embedder"], custom_objects=custom_objects)
+        return cls(**{**config, "embedder": embedder})
+
+    def get_compile_config(self) -> dict | None:
+        """The arguments of `compile`; None before it."""
+        given = self._logged.compiled_with
+        if given is None:
+            return None
+        arguments = {"optimizer": self.optimizer, **given}
+        return {name: keras.saving.serialize_keras_object(value) for name, value in arguments.items()}
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as the learner was that `get_compile_config` is of."""
+        _import_what_is_saved()
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            compat.build_optimizer(self.optimizer, self.embedder.trainable_variables)
+
+    def _can_compile(self) -> bool:
+        """Whether XLA takes the network; warns if not."""
+        reason = compilation.refusal(self.embedder)
+        if reason is not None:
+            warnings.warn(f"XLA cannot compile the network, so it is trained without: {reason}.", stacklevel=3)
+        return reason is None
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The loss and its terms, as running means over an epoch, and the metrics that `compile` was given."""
+        return [self._total, *self._logged.means.values(), *[each.metric for each in self._logged.measurements]]
+
+    @property
+    def measures_more(self) -> bool:
+        """Whether `compile` was given metrics."""
+        return bool(self._logged.measurements)
+
+    def _results(self) -> dict:
+        """What a step returns."""
+        found: dict = {}
+        for metric in self.metrics:
+            result = metric.result()
+            found.update(result if isinstance(result, Mapping) else {metric.name: result})
+        return found
+
+    def call(self, images, training=None):
+        """Images -> embeddings, or the dict of both heads."""
+        return self.embedder(images, training=training)
+
+    @property
+    def images_shape(self) -> tf.TensorShape | None:
+        """The shape of the images that a replica got in the last step, as far as it was known; None before it."""
+        return self._logged.images
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within this the embedder has the running averages of its weights, if the optimizer has `use_ema=True`.
+
+        `RetrievalEvaluation` measures them, and a training run saves them.
+
+        Example:
+
+        >>> learner = MetricLearner(keras.Sequential([keras.Input([8]), keras.layers.Dense(4)]))
+        >>> learner.compile(keras.optimizers.Adam(use_ema=True, ema_momentum=0.99), EETLoss())
+        >>> history = learner.fit(np.eye(8, dtype="float32"), np.array([0, 0, 1, 1, 2, 2, 3, 3]), verbose=0)
+        >>> with learner.averaged():
+        ...     embeddings = learner.embedder(np.eye(8, dtype="float32"))
+        """
+        averages = compat.weight_averages(self.optimizer)
+        variables = self.embedder.trainable_variables if averages else []
+        before = [tf.identity(variable) for variable in variables]
+        for variable, average in zip(variables, averages):
+            variable.assign(average)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, before):
+                variable.assign(value)
+
+    def make_train_function(self, force=False):
+        """As in Keras; a batch that does not fit into the memory of a device is named as such.
+
+        Raises:
+            MemoryError: in the step.
+        """
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = self._with_memory_named(self.train_function)
+        return self.train_function
+
+    def _with_memory_named(self, function):
+        def step(*args):
+            try:
+                return function(*args)
+            except tf.errors.ResourceExhaustedError as error:
+                raise MemoryError(out_of_memory(error, self._logged.images)) from None
+
+        return step
+
+    def train_step(self, data):
+        """One update from a batch; returns the running means of the loss and its terms."""
+        images, targets = images_and_targets(data)
+        self._logged.images = images.shape
+        if self._compiles_parts:
+            network = compilation.compiled_training_call(self.embedder)
+        else:
+            network = self._training_call
+        with plans.compiling_parts(self._compiles_parts):
+            if self._microbatch is None:
+                gradients = self._gradients(network, images, targets)
+            else:
+                loss = functools.partial(self._training_loss, targets)
+                gradients = pieces.gradients(self.embedder, network, images, loss, self._scaled, self._microbatch)
+        # only now: a model without a shape of its images has its weights since its first call
+        variables = self.embedder.trainable_variables
+        compat.apply_gradients(self.optimizer, self._as_of_one_replica(gradients), variables)
+        return self._results()
+
+    def _training_call(self, images):
+        """The outputs, and the losses of the layers."""
+        return self(images, training=True), list(self.embedder.losses)
+
+    def _gradients(self, network, images, targets) -> list[tf.Tensor | None]:
+        with tf.GradientTape() as tape:
+            outputs, regularization = _with_a_photo(network)(images)
+            loss = self._scaled(self._training_loss(targets, outputs) + _sum(regularization))
+        return tape.gradient(loss, self.embedder.trainable_variables)
+
+    def _as_of_one_replica(self, gradients: list) -> list:
+        """What is clipped or tested for overflow becomes the gradient of the whole batch.
+
+        Keras clips and tests what each replica has, and then sums: a longer or a shorter step, and replicas that wait
+        for one that has left out its own. So the sum is taken here first, and shared out equally.
+        """
+        count, limit = replicas.num_replicas(), compat.global_clipnorm(self.optimizer)
+        scale = compat.scale_loss(self.optimizer, tf.ones([]))
+        if count == 1 or (limit is None and not compat.scales_loss(self.optimizer)):
+            return gradients
+        sums = [None if each is None else replicas.sum_over(tf.convert_to_tensor(each)) for each in gradients]
+        if limit is not None:
+            norm = tf.linalg.global_norm([each for each in sums if each is not None])
+            shorter = limit * scale / tf.maximum(norm, limit * scale)
+            sums = [None if each is None else each * shorter for each in sums]
+        return [None if each is None else each / count for each in sums]
+
+    def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """This replica's share of the loss, times the loss scale where mixed float16 needs one."""
+        return compat.scale_loss(self.optimizer, loss / replicas.num_replicas())
+
+    def test_step(self, data):
+        """The loss and its terms on a batch, without an update."""
+        images, targets = images_and_targets(data)
+        outputs, _ = _with_a_photo(lambda images: (self(images, training=False), []))(images)
+        self._observed_loss(targets, outputs)
+        return self._results()
+
+    def _training_loss(self, targets, outputs) -> tf.Tensor:
+        """As `_observed_loss`, with and then into the memory, if there is one."""
+        if self.memory is None:
+            return self._observed_loss(targets, outputs)
+        targets, outputs = as_mappings(targets, outputs)
+        loss = self._observed_loss(targets, outputs, self.memory.rows())
+        self.memory.add(outputs["embedding"], targets["label"], self._metric_loss.graded_by(targets, outputs))
+        return loss
+
+    def _observed_loss(self, targets, outputs, memory: Remembered | None = None) -> tf.Tensor:
+        """This replica's mean loss; adds the terms to the running means."""
+        targets, outputs = as_mappings(targets, outputs)
+        per_anchor, terms = self._metric_terms(targets, outputs, memory)
+        if self._attribute_loss is not None:
+            attributes, logits = entry_of("y_true", targets, "attributes"), entry_of("y_pred", outputs, "attributes")
+            values = self._attribute_weight * self._attribute_loss.call(attributes, logits)
+            terms["attributes"] = _of_photos(values, outputs["embedding"])
+            per_anchor += terms["attributes"]
+        self._total.update_state(per_anchor)
+        for name, values in terms.items():
+            self._logged.means[name].update_state(values)
+        for each in self._logged.measurements:
+            each.update(targets["label"], outputs["embedding"])
+        mean = tf.math.divide_no_nan(tf.reduce_sum(per_anchor), tf.cast(tf.size(per_anchor), tf.float32))
+        return mean * replicas.share_of(tf.size(per_anchor))  # of the whole batch, however replicas share it
+
+    def _metric_terms(
+        self, targets: Mapping, outputs: Mapping, memory: Remembered | None
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss of each anchor, all the mean where the loss is not one of this package, and the terms by name."""
+        labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
+        if not isinstance(self._metric_loss, MetricLoss):
+            # `call`: calling it rounds labels to float32 and divides a vector by the replicas (Keras 3), or is
+            # refused in a training step of one's own (Keras 2)
+            return _of_photos(self._metric_loss.call(labels, embeddings), embeddings), {}
+        if self._metric_loss.uses_attributes:
+            terms = self._metric_loss.terms(targets, outputs, memory)
+        else:
+            terms = self._metric_loss.terms(labels, embeddings, memory)
+        return tf.add_n(list(terms.values())), terms
+
+
+def _sum(losses: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.zeros([]), *losses])
+
+
+def _make_memory(size: int, start: int, embedder: keras.Model) -> CrossBatchMemory:
+    if compilation.input_shape(embedder) is None:
+        raise ValueError(
+            "`memory_size` must be 0 where the embedder does not know the shape of its images: make it a functional "
+            f"model. Received: memory_size={size}."
+        )
+    shapes = compat.output_shape(embedder)
+    shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
+    num_attributes = shapes["attributes"][-1] if "attributes" in shapes else 0
+    return CrossBatchMemory(size, shapes["embedding"][-1], num_attributes, start)
+
+
+def _import_what_is_saved() -> None:
+    """Keras knows a layer or a loss of this package by name once its module has been imported."""
+    from eet_tf.embedder import build  # noqa: F401
+    from eet_tf.losses import attributes, binomial, eet, sgml, triplet  # noqa: F401
+
+
+def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: keras.Model) -> None:
+    shapes = compat.output_shape(embedder)
+    if not isinstance(shapes, Mapping) or "attributes" not in shapes:
+        raise ValueError(
+            f"`{argument}` must not use attributes where the embedder predicts none. Received: {argument}="
+            f"{type(loss).__name__}. Build the embedder with build_embedder(..., attribute_names=[...])."
+        )
+
+
+def _of_photos(values: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+    """A loss of each photo as it is, `[B]`; a mean over them as that of each, so that no photos give no number."""
+    values = tf.cast(values, tf.float32)
+    values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank else values
+    return tf.broadcast_to(values, tf.shape(embeddings)[:1])
+
+
+def _names_of_terms(loss: MetricLoss, embedder: keras.Model) -> tuple[str, ...]:
+    """The names that `loss.terms` returns, of an embedder that may have no shape before its first call."""
+    if compilation.input_shape(embedder) is None:
+        return loss.term_names
+    shapes = compat.output_shape(embedder)
+    shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
+    return loss.names_of_terms(shapes["embedding"][-1], shapes["attributes"][-1] if "attributes" in shapes else 0)
+
+
+def _with_a_photo(network: Callable) -> Callable:
+    """A network that takes an image of zeros where a replica has no photo, and gives no output for it.
+
+    Convolutions on CPUs fail without an image, and the statistics of batch normalisation become NaN. What the layers
+    keep of that image, such as such statistics or a loss of an activation, is not undone.
+
+    Args:
+        network: images -> (outputs, losses of the layers).
+    """
+
+    def call(images):
+        if images.shape[0] or replicas.num_replicas() == 1:
+            return network(images)
+        count = tf.shape(images)[0]
+        nothing = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], axis=0), images.dtype)
+        shown = tf.cond(count > 0, lambda: images, lambda: nothing)
+        outputs, losses = network(tf.ensure_shape(shown, images.shape))
+        return tf.nest.map_structure(lambda rows: rows[:count], outputs), losses
+
+    return call

@@ -1,0 +1,416 @@
+"""Every flag of every command, given something wrong: refused before long work, by a message that names the flag."""
+
+import functools
+import importlib.util
+import json
+import pathlib
+import re
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+import eet_tf
+from eet_tf import serving
+from eet_tf.audit import __main__ as audit
+from eet_tf.cli import commands
+from eet_tf.data.synthetic import make_synthetic_catalog
+from eet_tf.doctor import __main__ as doctor
+from eet_tf.index import ExactIndex
+from eet_tf.serving import ServedEmbedder
+
+ROOT = pathlib.Path(__file__).parents[2]
+FLAGS = flags.FLAGS
+NO_FOLDER = ["", "{file}", "{file}/below", "/proc/none", "x" * 300]
+NO_FILE = ["", "{folder}", "{file}/below", "/proc/none", "x" * 250, "/dev/null"]
+NOTHING = ["", "{gone}"]
+NO_BOOL = ["maybe"]
+NO_ENUM = ["nonsense", ""]
+NO_SHARE = ["-0.1", "1.1", "nan", "abc"]
+NO_WEIGHT = ["-1", "nan", "inf", "abc", ""]
+NO_COUNT = ["0", "-1", "abc", "1.5", ""]
+NO_KS = ["", "1,1", "0", "-1", "1,abc", "1.5", "1,,2", "\u0663", "10000000000"]
+NO_INDEX = ["", "{gone}", "{folder}", "{file}"]
+
+# Of each command: flags that make it work, and wrong values of every flag.
+COMMANDS = {
+    "train/main.py": (
+        {
+            "dataset": "csv",
+            "data_dir": "{photos}",
+            "model_dir": "{new}",
+            "image_size": "32",
+            "classes_per_batch": "2",
+            "examples_per_class": "2",
+        },
+        {
+            **dict.fromkeys(
+                ["dataset", "loss", "positives", "negatives", "distance", "weighting", "granularity", "pooling"],
+                NO_ENUM,
+            ),
+            **dict.fromkeys(["optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
+            **dict.fromkeys(["drop_singles", "check_photos", "cache", "symmetric_margin", "soft_margin"], NO_BOOL),
+            **dict.fromkeys(["margin", "equidistant_weight", "equidistributed_weight", "alpha"], NO_WEIGHT),
+            **dict.fromkeys(["negative_cost", "attribute_weight", "noise", "color"], NO_WEIGHT),
+            **dict.fromkeys(["preserved_share", "category_probability", "drop_at", "ema"], NO_SHARE),
+            **dict.fromkeys(["embedding_dim", "microbatch", "epochs", "steps_per_epoch"], NO_COUNT),
+            "data_dir": NOTHING,
+            "freeze_batch_norm": NO_BOOL,
+            "hold_out": [*NO_SHARE, "1"],
+            "model_dir": NO_FOLDER,
+            "beta": ["nan", "inf", "abc"],
+            "attributes": ["brand", "colour,brand", ","],
+            "backbone": ["resnet51", ""],
+            "weights": ["", "{gone}", "{folder}"],
+            "image_size": [*NO_COUNT, "8", str(10**9)],
+            "classes_per_batch": [*NO_COUNT, "1", "99", str(10**7)],
+            "examples_per_class": [*NO_COUNT, "1", str(10**7)],
+            "memory_size": ["-1", "abc", str(10**12)],
+            "memory_start": ["-1", "abc"],
+            "category_column": ["brand"],
+            "crop": ["0", "1.5", "-1", "nan"],
+            "cutout": NO_SHARE,
+            "learning_rate": ["0", "-1", "nan", "inf", "abc"],
+            "warmup_steps": ["-1", "abc"],
+            "weight_decay": NO_WEIGHT,
+            "clip_norm": ["0", "-1", "nan"],
+            "seed": ["-1", str(2**32), str(10**30), "abc"],
+            "ks": NO_KS,
+            "virtual_devices": ["-1", "abc", str(10**6)],
+        },
+    ),
+    "train/evaluate.py": (
+        {"model_dir": "{run}", "dataset": "csv", "data_dir": "{photos}", "output": "{new}.json"},
+        {
+            "model_dir": NO_INDEX,
+            "dataset": NO_ENUM,
+            "data_dir": NOTHING,
+            "split": ["none", ""],
+            "ks": NO_KS,
+            "query_expansion": ["-1", "abc"],
+            "alpha": NO_WEIGHT,
+            "rerank": NO_BOOL,
+            "whitening": ["", "{gone}", "{file}", "{folder}"],
+            "fit_whitening": NO_FILE,
+            "whitening_dim": NO_COUNT,
+            "output": NO_FILE,
+        },
+    ),
+    "export/main.py": (
+        {"model": "{run}", "output_dir": "{new}"},
+        {
+            "model": NO_INDEX,
+            "output_dir": NO_FOLDER,
+            "whitening": ["", "{gone}", "{file}", "{folder}"],
+            "bundle": NO_BOOL,
+            "name": ["", "1", "a b", "a/b", '"'],
+            "max_batch_size": [*NO_COUNT, "1025"],
+            "pad_batches": NO_BOOL,
+            "keep_versions": ["1", "-1", "abc"],
+            "op_library": NOTHING,
+            "index_dir": NO_INDEX,
+            "k": NO_COUNT,
+            "catalog_storage": NO_ENUM,
+            "scann_in_graph": NO_BOOL,
+            "image_size": ["0", "-1", "33", "abc", "1.5"],
+            "max_megapixels": [*NO_COUNT, "90"],
+        },
+    ),
+    "export/build_index.py": (
+        {"saved_model": "{serving}", "dataset": "csv", "data_dir": "{photos}", "output_dir": "{new}", "index": "exact"},
+        {
+            "saved_model": NO_INDEX,
+            "embeddings_dir": NO_INDEX,
+            "dataset": NO_ENUM,
+            "data_dir": NOTHING,
+            "split": ["none", ""],
+            "index": NO_ENUM,
+            "target_recall": ["0", "1.5", "nan", "abc"],
+            "storage": NO_ENUM,
+            "milvus_uri": ["nonsense", "http://["],
+            "milvus_collection": ["a b"],
+            "milvus_consistency": NO_ENUM,
+            "milvus_timeout": ["0", "-1", "nan", "abc"],
+            "output_dir": [*NO_FOLDER, "{folder}"],
+            "batch_size": NO_COUNT,
+        },
+    ),
+    "export/search.py": (
+        {"index_dir": "{index}", "query": "{photo}", "report": "{new}.html"},
+        {
+            "index_dir": NO_INDEX,
+            "query": ["", "{gone}", "{folder}"],
+            "k": NO_COUNT,
+            "where": ["", "colour", "brand=x", "=x"],
+            "group_by_sku": NO_BOOL,
+            "saved_model": ["{gone}", "{folder}", "{file}"],
+            "server": ["ftp://x", "nonsense"],
+            "server_version": ["abc", "-1"],
+            "server_deadline": ["0", "-1", "nan", "abc"],
+            "server_max_megapixels": ["0", "-1", "nan", "abc"],
+            "photo_root": NOTHING,
+            "report": NO_FILE,
+        },
+    ),
+    "export/make_report.py": (
+        {"model_dir": "{run}", "index_dir": "{index}", "output": "{new}.html"},
+        {
+            "model_dir": NO_INDEX,
+            "index_dir": NO_INDEX,
+            "output": NO_FILE,
+            "num_queries": NO_COUNT,
+            "k": NO_COUNT,
+        },
+    ),
+    "export/serve_demo.py": (
+        {"index_dir": "{index}", "port": "0"},
+        {
+            "index_dir": NO_INDEX,
+            "saved_model": ["{gone}", "{folder}", "{file}"],
+            "server": ["ftp://x", "nonsense"],
+            "server_version": ["abc", "-1"],
+            "server_deadline": ["0", "-1", "nan", "abc"],
+            "server_max_megapixels": ["0", "-1", "nan", "abc"],
+            "photo_root": NOTHING,
+            "host": ["1.2.3.4.5", "256.0.0.1"],
+            "port": ["-1", "65536", "abc"],
+            "max_upload_mb": NO_COUNT,
+        },
+    ),
+    "export/index_admin.py": (
+        {"upsert": "", "index_dir": "{index}", "data_dir": "{photos}"},
+        {
+            "index_dir": NO_INDEX,
+            "dataset": NO_ENUM,
+            "data_dir": NOTHING,
+            "split": ["none", ""],
+            "saved_model": ["{gone}", "{folder}", "{file}"],
+            "batch_size": NO_COUNT,
+        },
+    ),
+    "export/embed_beam.py": (
+        {"saved_model": "{serving}", "dataset": "csv", "data_dir": "{photos}", "output_dir": "{new}"},
+        {
+            "saved_model": NO_INDEX,
+            "dataset": NO_ENUM,
+            "data_dir": NOTHING,
+            "split": ["none", ""],
+            "output_dir": [*NO_FOLDER, "{folder}"],
+            "num_shards": NO_COUNT,
+            "batch_size": NO_COUNT,
+        },
+    ),
+    "export/publish.py": (
+        {"output_dir": "{bundles}", "version": "2", "label": "stable", "server": "localhost:1"},
+        {
+            "output_dir": NO_INDEX,
+            "name": ["", "hats"],
+            "version": [*NO_COUNT, "3"],
+            "label": ["", "a b", "ä"],
+            "retire": [*NO_COUNT, "2"],
+            "server": ["", "localhost", "http://localhost:8501", "localhost:x"],
+            "stopped": [*NO_BOOL, "true"],
+            "timeout": NO_COUNT,
+        },
+    ),
+    "train/compare.py": ({"{classes}": "", "{classes} ": ""}, {"metric": ["recall@7", ""]}),
+}
+# flags that take any text, or are wrong for other actions than that of the table only
+ANYTHING = {
+    "export/search.py": {"server_model"},
+    "export/serve_demo.py": {"server_model", "title"},
+    "export/index_admin.py": {"photo", "sku"},
+}
+LONG_WORK = {  # what a command calls once it has checked all
+    "train/main.py": "_learner",
+    "train/evaluate.py": "_embeddings",
+    "export/main.py": "training_facts",
+    "export/build_index.py": "_embeddings",
+    "export/search.py": "_embed",
+    "export/make_report.py": "_results",
+    "export/serve_demo.py": "_serve",
+    "export/index_admin.py": "_is_same",
+    "export/embed_beam.py": "_prepare",
+    "export/publish.py": "publish",
+    "train/compare.py": "_side",
+}
+
+
+class LongWork(Exception):
+    """The command has found nothing wrong."""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Names of what commands are given, and of what is none of it."""
+    root = tmp_path_factory.mktemp("places")
+    catalog = make_synthetic_catalog(root / "photos", num_products=12, photos_per_product=3, image_size=32)
+    embedder = eet_tf.build_embedder("small_cnn", 4, image_size=32)
+    version = eet_tf.export_embedder(embedder, str(root / "serving"))
+    vectors = np.random.default_rng(0).normal(size=[len(catalog), 4]).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    metadata = {"saved_model": "../serving/1", "photo_root": "../photos"}
+    how = {"fingerprint": ServedEmbedder(version).fingerprint, "metadata": metadata}
+    ExactIndex.build(vectors, catalog.skus, catalog.paths, catalog.columns(), **how).save(root / "index")
+    (root / "run").mkdir()
+    embedder.save(root / "run" / "model.keras")
+    (root / "run" / "flags.txt").write_text("--loss=eet\n")
+    (root / "run" / "metrics.json").write_text(json.dumps({"before": {"recall@5": 0.1}, "after": {"recall@5": 0.2}}))
+    (root / "classes.csv").write_text("sku,num_queries,recall@1,map@r\nmug,2,1,0.5\ncup,2,2,1.5\n")
+    (root / "file").write_text("no folder, no photo, no model")
+    for number in ("1", "2"):
+        (root / "bundles" / "embedder" / number).mkdir(parents=True)
+        (root / "bundles" / "embedder" / number / "saved_model.pb").write_text("")
+    (root / "folder").mkdir()
+    (root / "folder" / "notes.txt").write_text("no index")
+    names = ["photos", "serving", "index", "run", "file", "folder", "gone", "new", "bundles"]
+    return {
+        **{name: str(root / name) for name in names},
+        "classes": str(root / "classes.csv"),
+        "photo": str(catalog.files[0]),
+    }
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def command(request, places):
+    """A script in this process: called with flags, it says how it ended and what it printed as an error."""
+    if request.param == "export/publish.py":
+        pytest.importorskip("tensorflow_serving")
+    if request.param == "export/embed_beam.py":
+        pytest.importorskip("apache_beam")
+    before = set(FLAGS)
+    spec = importlib.util.spec_from_file_location("a_command", ROOT / request.param)
+    script = importlib.util.module_from_spec(spec)
+    quick = pytest.MonkeyPatch()
+    quick.syspath_prepend((ROOT / request.param).parent)
+    spec.loader.exec_module(script)
+    sys.modules.pop("serving_flags", None)  # the next script defines its flags again
+
+    def long_work(*_, **__):
+        raise LongWork
+
+    setattr(script, LONG_WORK[request.param], long_work)
+    # what is right is loaded once
+    quick.setattr(eet_tf, "load_embedder", functools.cache(eet_tf.load_embedder))
+    quick.setattr(serving, "ServedEmbedder", functools.cache(ServedEmbedder))
+    own = set(FLAGS) - before
+    yield request.param, lambda given: ended(script.main, given, places), own
+    quick.undo()
+    for name in own:
+        delattr(FLAGS, name)
+
+
+def ended(main, given, places):
+    """(status, message): 0 where the long work would have begun."""
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    arguments = [f"--{name}={value}" if value or name[0] not in "{u" else name for name, value in given.items()]
+    arguments = [re.sub(r"\{(\w+)\}", lambda found: places[found[1]], argument).rstrip() for argument in arguments]
+    try:
+        return 0, commands.guarded(main)(FLAGS(["script", *arguments]))
+    except LongWork:
+        return 0, ""
+    except flags.Error as error:  # which absl ends in
+        return 1, str(error)
+    except SystemExit as error:
+        return (1, error.code) if isinstance(error.code, str) else (error.code, "")
+
+
+def assert_names(message, flag):
+    is_named = re.search(rf"--{flag}\b|`{flag}`|{flag}=|has no column 'brand'", message)
+    assert is_named, f"--{flag} is not named in: {message}"
+    for foreign in ("Traceback", "np.", "array(", "tensorflow", "Error:", "object at 0x", "<class", "{{function_node"):
+        assert foreign not in message, message
+
+
+def test_right_flags_begin_the_long_work(command):
+    name, call, _ = command
+    assert call(COMMANDS[name][0]) == (0, "") or name == "export/make_report.py"
+
+
+def test_every_flag_has_its_wrong_values(command):
+    name, _, own = command
+    assert own == COMMANDS[name][1].keys() | ANYTHING.get(name, set()), f"add the flag to COMMANDS of {name}"
+
+
+def test_a_wrong_value_is_refused_by_its_name(command):
+    name, call, _ = command
+    right, wrong = COMMANDS[name]
+    failed = []
+    for flag, values in wrong.items():
+        for value in values:
+            others = {
+                key: text for key, text in right.items() if not (flag == "embeddings_dir" and key == "saved_model")
+            }
+            is_of_bundle = (
+                flag in ("name", "max_batch_size", "keep_versions", "op_library") and name == "export/main.py"
+            )
+            bundle = {"bundle": "true"} if is_of_bundle else {}
+            index = {"index_dir": "{index}"} if flag in ("k", "catalog_storage") and name == "export/main.py" else {}
+            scann = {"index": "scann"} if flag == "target_recall" else {}
+            status, message = call({**others, **bundle, **index, **scann, flag: value})
+            try:
+                assert status != 0, "it was taken"
+                assert_names(message, flag)
+            except AssertionError as error:
+                failed.append(f"--{flag}={value}: {error}"[:400])
+    assert not failed, "\n".join(failed)
+
+
+def test_all_that_is_wrong_is_said_at_once(command):
+    """The second and third complaint as well as the first."""
+    name, call, _ = command
+    several = {
+        "train/main.py": {"seed": "-1", "ks": "0", "model_dir": "{file}", "learning_rate": "0", "backbone": "resnet51"},
+        "train/evaluate.py": {"ks": "0", "output": "{folder}", "model_dir": "{gone}", "data_dir": "{gone}"},
+        "export/main.py": {"output_dir": "{file}", "model": "{gone}", "index_dir": "{folder}", "whitening": "{file}"},
+        "export/build_index.py": {"output_dir": "{file}", "saved_model": "{gone}", "data_dir": "{gone}"},
+        "export/search.py": {"report": "{folder}", "index_dir": "{gone}", "query": "{gone}", "photo_root": "{gone}"},
+        "export/make_report.py": {"output": "{folder}", "model_dir": "{gone}", "index_dir": "{gone}"},
+        "export/serve_demo.py": {"photo_root": "{gone}", "index_dir": "{gone}"},
+        "export/index_admin.py": {"data_dir": "{gone}", "saved_model": "{gone}"},
+        "export/embed_beam.py": {"output_dir": "{file}", "saved_model": "{gone}", "data_dir": "{gone}"},
+        "export/publish.py": {"version": "3", "server": "localhost", "stopped": "true"},
+        "train/compare.py": {"metric": "recall@7"},
+    }[name]
+    status, message = call({**COMMANDS[name][0], **several})
+    assert status != 0
+    for flag in several:
+        assert_names(message, flag)
+
+
+AUDIT = {
+    "dataset": NO_ENUM,
+    "data_dir": NOTHING,
+    "split": ["none", ""],
+    "examples_per_class": ["1", "0", "-1", "abc", "1.5", ""],
+    "output": NO_FILE,
+    "near": ["-1", "nan", "inf", "abc", "256", ""],
+}
+
+
+def test_the_audit_and_the_doctor_refuse_wrong_flags(places, capsys):
+    parser = audit._parser()
+    assert AUDIT.keys() == {action.dest for action in parser._actions} - {"help"}
+    calls = [(audit.main, flag, value) for flag, values in AUDIT.items() for value in values]
+    for main, flag, value in [*calls, (doctor.main, "json", "x"), (doctor.main, "jsn", "")]:
+        right = {"data_dir": "{photos}", "output": "{new}.html"} if main is audit.main else {}
+        given = {**right, flag: value}
+        arguments = [f"--{name}={text}".format(**places) for name, text in given.items()]
+        try:
+            status = main(arguments)
+        except SystemExit as error:  # of argparse
+            status = error.code
+        said = capsys.readouterr()
+        assert status == 2 or flag == "data_dir", (flag, value)
+        assert status != 0
+        assert_names(said.err, flag)
+
+
+def test_all_that_is_wrong_with_an_audit_is_said_at_once(places, capsys):
+    arguments = ["--data_dir={gone}", "--output={folder}", "--examples_per_class=1", "--near=nan"]
+    assert audit.main([argument.format(**places) for argument in arguments]) == 2
+    assert set(re.findall(r"Received: --(\w+)=", capsys.readouterr().err)) == {
+        *("data_dir", "output", "examples_per_class", "near")
+    }
