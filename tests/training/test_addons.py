@@ -184,7 +184,7 @@ def report_bare_updates(strategy_name):
 
 @needs_addons
 def test_the_update_is_the_same_on_two_replicas(run_python):
-    call = "from tests import test_addons; test_addons.report_updates({!r})"
+    call = "from tests.training import test_addons; test_addons.report_updates({!r})"
     printed = run_python(call.format("default"), call.format("mirrored"))
     one, two = (json.loads(text.splitlines()[-1]) for text in printed)
     for name, (loss, changes) in one.items():
@@ -196,7 +196,7 @@ def test_the_update_is_the_same_on_two_replicas(run_python):
 @needs_addons
 def test_without_the_adapter_two_replicas_make_twice_the_update(run_python):
     """Two replicas with the same 12 photos each, against one with these 12."""
-    call = "from tests import test_addons; test_addons.report_bare_updates({!r})"
+    call = "from tests.training import test_addons; test_addons.report_bare_updates({!r})"
     one, two = (
         json.loads(text.splitlines()[-1]) for text in run_python(call.format("default"), call.format("mirrored"))
     )

@@ -124,7 +124,7 @@ def report_tracing():
 @pytest.fixture(scope="module")
 def trainings(run_python):
     """{strategy: {name: [plain, compiled]}}."""
-    calls = [f"from tests import test_compilation; test_compilation.report_trainings({s!r})" for s in STRATEGIES]
+    calls = [f"from tests.training import test_compilation; test_compilation.report_trainings({s!r})" for s in STRATEGIES]
     return {
         name: json.loads(run_python(code, timeout=600)[0].splitlines()[-1]) for name, code in zip(STRATEGIES, calls)
     }
@@ -145,7 +145,7 @@ def test_the_compiled_update_is_the_plain_one(strategy, name, trainings):
 
 
 def test_nothing_is_traced_after_the_first_epoch(run_python):
-    printed = run_python("from tests import test_compilation; test_compilation.report_tracing()")
+    printed = run_python("from tests.training import test_compilation; test_compilation.report_tracing()")
     first, *others = json.loads(printed[0].splitlines()[-1])
     assert first > 0
     assert others == [first, first]
