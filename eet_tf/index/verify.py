@@ -10,7 +10,7 @@ import numpy as np
 from eet_tf.index.checks import UNIT_LENGTH_TOLERANCE
 from eet_tf.index.folder import check_files, read_manifest, refusal
 from eet_tf.index.local import LOG, LocalIndex
-from eet_tf.index.milvus import MilvusIndex
+from eet_tf.index.milvus.index import MilvusIndex
 from eet_tf.index.search import exact_top_k
 
 _ROWS_PER_BLOCK = 2**16

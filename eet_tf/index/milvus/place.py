@@ -21,9 +21,9 @@ from eet_tf.index.checks import CatalogIndexError, plain, shown
 from eet_tf.index.columns import Column, described
 from eet_tf.index.folder import Manifest, check_files, refusal, save_contents
 from eet_tf.index.log import DamagedLogError, Record, append_record, read_records
-from eet_tf.index.milvus_collection import COMPARED, CONSISTENCIES, Collection, Records
-from eet_tf.index.milvus_local import LOCAL_COLLECTION, LocalServer
-from eet_tf.index.milvus_server import TIMEOUT, connect
+from eet_tf.index.milvus.collection import COMPARED, CONSISTENCIES, Collection, Records
+from eet_tf.index.milvus.local import LOCAL_COLLECTION, LocalServer
+from eet_tf.index.milvus.server import TIMEOUT, connect
 
 KIND = "milvus"
 LOG = "updates.log"

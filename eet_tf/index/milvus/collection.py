@@ -11,7 +11,7 @@ import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError
 from eet_tf.index.columns import Column, to_json
-from eet_tf.index.milvus_filters import (
+from eet_tf.index.milvus.filters import (
     blocks_of_names,
     expression,
     is_one_of,
@@ -19,8 +19,8 @@ from eet_tf.index.milvus_filters import (
     literal,
     read_number,
 )
-from eet_tf.index.milvus_local import LOCAL_MESSAGE
-from eet_tf.index.milvus_server import MessageTooLargeError, NotLoadedError, RefusedError, Server, imported, wait
+from eet_tf.index.milvus.local import LOCAL_MESSAGE
+from eet_tf.index.milvus.server import MessageTooLargeError, NotLoadedError, RefusedError, Server, imported, wait
 
 MOST_NEIGHBORS = 16_384  # Milvus's limit on one answer
 LONGEST_STRING = 65_535  # bytes; Milvus's limit on a VARCHAR

@@ -10,7 +10,7 @@ import weakref
 from concurrent import futures
 from pathlib import Path
 
-from eet_tf.index.milvus_server import Server, imported, missing_package
+from eet_tf.index.milvus.server import Server, imported, missing_package
 
 LOCAL_COLLECTION = "photos"
 LOCAL_MESSAGE = 2**28  # bytes

@@ -16,16 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eet_tf.index
-from eet_tf.index import (
-    CatalogIndexError,
-    ExactIndex,
-    MilvusIndex,
-    load_index,
-    milvus_collection,
-    milvus_place,
-    milvus_server,
-)
-from eet_tf.index.milvus_filters import blocks_of_names, expression, is_one_of, kept_number, literal, read_number
+from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, load_index
+from eet_tf.index.milvus import collection as milvus_collection
+from eet_tf.index.milvus import index as milvus_index
+from eet_tf.index.milvus import place as milvus_place
+from eet_tf.index.milvus import server as milvus_server
+from eet_tf.index.milvus.filters import blocks_of_names, expression, is_one_of, kept_number, literal, read_number
 from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, rows_in_milvus, unit_vectors
 
 pytest.importorskip("pymilvus", reason="the Milvus client does not go with TensorFlow 2.15")
@@ -173,9 +169,9 @@ def test_strings_that_milvus_does_not_take_are_refused(index):
 
 def test_more_neighbors_than_milvus_gives(index, monkeypatch):
     """All rows if they are few, else a refusal; the limit is lowered here."""
-    monkeypatch.setattr(eet_tf.index.milvus, "MOST_NEIGHBORS", 250)
+    monkeypatch.setattr(milvus_index, "MOST_NEIGHBORS", 250)
     assert index.search(unit_vectors(1), k=100_000).photos.shape == (1, SIZE)
-    monkeypatch.setattr(eet_tf.index.milvus, "MOST_NEIGHBORS", 50)
+    monkeypatch.setattr(milvus_index, "MOST_NEIGHBORS", 50)
     with pytest.raises(CatalogIndexError, match="`k` must be at most 50 with Milvus. Received: k=51"):
         index.search(unit_vectors(1), k=51)
 
@@ -710,7 +706,7 @@ def test_a_collection_that_cannot_be_made_is_dropped():
 
 def test_a_query_with_fewer_neighbors_costs_the_others_none():
     found = [[("a", "x", 0.9), ("b", "y", 0.5)], [("c", "z", 0.7)], []]
-    neighbors = eet_tf.index.milvus._neighbors(found, 2)
+    neighbors = milvus_index._neighbors(found, 2)
     assert neighbors.photos.tolist() == [["a", "b"], ["c", ""], ["", ""]]
     assert neighbors.scores[0].tolist() == np.float32([0.9, 0.5]).tolist()
     assert neighbors.scores[1, 1] == neighbors.scores[2, 0] == -np.inf

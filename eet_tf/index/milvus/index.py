@@ -26,9 +26,9 @@ from eet_tf.index.checks import (
 from eet_tf.index.columns import Column, allowed_rows, checked_update, dtype_of
 from eet_tf.index.folder import check_replaceable, is_same, locked, read_manifest
 from eet_tf.index.local import checked_snapshot
-from eet_tf.index.milvus_collection import MOST_NEIGHBORS, Records, checked_records, products_nearest
-from eet_tf.index.milvus_local import check_packages
-from eet_tf.index.milvus_place import (
+from eet_tf.index.milvus.collection import MOST_NEIGHBORS, Records, checked_records, products_nearest
+from eet_tf.index.milvus.local import check_packages
+from eet_tf.index.milvus.place import (
     KIND,
     State,
     built_locally,
@@ -38,7 +38,7 @@ from eet_tf.index.milvus_place import (
     read,
     try_cluster,
 )
-from eet_tf.index.milvus_server import wait
+from eet_tf.index.milvus.server import wait
 
 _NOBODY = ("", "", -np.inf)
 _K, _NUM_QUERIES = 10, 200  # of `check_rows`

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import eet_tf.index
-from eet_tf.index import CatalogIndexError, MilvusIndex, load_index, milvus_collection
-from eet_tf.index.milvus_server import connect
-from tests.index.test_milvus import strings
-from tests.index.test_milvus_away import REPOSITORY, start_writer
+from eet_tf.index import CatalogIndexError, MilvusIndex, load_index
+from eet_tf.index.milvus import collection as milvus_collection
+from eet_tf.index.milvus import index as milvus_index
+from eet_tf.index.milvus.server import Server, connect
+from tests.index.milvus.test_milvus import strings
+from tests.index.milvus.test_milvus_away import REPOSITORY, start_writer
 from tests.milvus_server import shared_server
 from tests.reference_index import Oracle, assert_agrees, assert_same_rows, rows_in_milvus, unit_vectors
 
@@ -134,7 +135,7 @@ def test_an_index_that_the_server_never_builds_is_found_out(uri, client, monkeyp
         patch.setattr(milvus_collection.Collection, "flush", lambda self, num_rows: None)
         index = MilvusIndex.build(unit_vectors(1500), range(1500), uri=uri)
     client.flush(index.collection)
-    monkeypatch.setattr(eet_tf.index.milvus, "_BUILDING_STANDSTILL", 1.0)
+    monkeypatch.setattr(milvus_index, "_BUILDING_STANDSTILL", 1.0)
     with pytest.raises(CatalogIndexError, match="must be built. Received: 0 of 1500 rows.*run build_index again"):
         index.check_rows()
 
@@ -265,7 +266,7 @@ def test_check_place_and_failed_builds_leave_nothing(uri, client, monkeypatch):
     MilvusIndex.check_place(uri, "shop")
     assert set(client.list_collections()) == before
     for step in ("create_index", "insert", "load_collection"):
-        server_call = eet_tf.index.milvus_server.Server.call
+        server_call = Server.call
 
         def killed(self, method, *arguments, step=step, original=server_call, options=None):
             if method == step:
@@ -273,7 +274,7 @@ def test_check_place_and_failed_builds_leave_nothing(uri, client, monkeypatch):
             return original(self, method, *arguments, options=options)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(eet_tf.index.milvus_server.Server, "call", killed)
+            patch.setattr(Server, "call", killed)
             MilvusIndex.build(unit_vectors(9), range(9), uri=uri)
         assert set(client.list_collections()) == before, step
 
