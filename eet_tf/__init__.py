@@ -1,6 +1,7 @@
 """Visual product search for TensorFlow: learn the embedding, export it, find the neighbours."""
 
 from eet_tf._lazy import lazy_names
+from eet_tf._registration import register_lazily
 
 __version__ = "0.1.0"
 
@@ -25,3 +26,5 @@ _NAMES = {
 }
 __all__ = sorted(_NAMES)
 __getattr__, __dir__ = lazy_names(__name__, _NAMES)
+
+register_lazily()

@@ -138,7 +138,7 @@ class EETLoss(MetricLoss):
         name: name of the loss.
         dtype: as in every Keras loss; the arithmetic is float32 whatever it is.
 
-    A compiled model that was saved with this loss loads once the class has been imported, without `custom_objects`.
+    A compiled model that was saved with this loss loads after `import eet_tf`, without `custom_objects`.
 
     Raises:
         ValueError: if `margin` or a weight is negative, or shapes are not `[B]` and `[B, D]`.

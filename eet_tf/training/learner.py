@@ -210,7 +210,6 @@ class MetricLearner(keras.Model):
     @classmethod
     def from_config(cls, config: dict, custom_objects: Mapping | None = None) -> MetricLearner:
         """Makes a learner from `get_config`."""
-        _import_what_is_saved()
         embedder = keras.saving.deserialize_keras_object(config["embedder"], custom_objects=custom_objects)
         return cls(**{**config, "embedder": embedder})
 
@@ -224,7 +223,6 @@ class MetricLearner(keras.Model):
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as the learner was that `get_compile_config` is of."""
-        _import_what_is_saved()
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             compat.build_optimizer(self.optimizer, self.embedder.trainable_variables)
@@ -421,12 +419,6 @@ def _make_memory(size: int, start: int, embedder: keras.Model) -> CrossBatchMemo
     shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
     num_attributes = shapes["attributes"][-1] if "attributes" in shapes else 0
     return CrossBatchMemory(size, shapes["embedding"][-1], num_attributes, start)
-
-
-def _import_what_is_saved() -> None:
-    """Keras knows a layer or a loss of this package by name once its module has been imported."""
-    from eet_tf.embedder import build  # noqa: F401
-    from eet_tf.losses import attributes, binomial, eet, sgml, triplet  # noqa: F401
 
 
 def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: keras.Model) -> None:

@@ -7,7 +7,6 @@ import re
 
 import keras
 
-from eet_tf.embedder import build  # noqa: F401  # Keras knows its layers by name once it has been imported
 from eet_tf.training.learner import MetricLearner
 
 
