@@ -53,6 +53,7 @@ PUBLIC = {
         "load_sop",
         "make_synthetic_catalog",
         "parts_of",
+        "read_columns",
         "training_dataset",
     ],
     eet_tf.index: [

@@ -235,6 +235,11 @@ def calls(given):
             name: (getattr(eet_tf.data, name), {}, {"data_dir": ["", given.gone, given.strange, given.file]})
             for name in ("load_cars196", "load_consumer_to_shop", "load_csv", "load_cub", "load_inshop", "load_sop")
         },
+        "read_columns": (
+            eet_tf.data.read_columns,
+            {},
+            {"text": ["image", "photo:image", "path:a,path:b", "path:a,sku:a", np.str_("x:y")]},
+        ),
         "load_folder": (eet_tf.data.load_folder, {}, {"data_dir": ["", given.gone, given.strange, given.file]}),
         "make_synthetic_catalog": (
             make_synthetic_catalog,

@@ -16,7 +16,7 @@ _NAMES = {
     "gallery_dataset": "eet_tf.data.pipeline",
     "load_cars196": "eet_tf.data.fine_grained",
     "load_consumer_to_shop": "eet_tf.data.deepfashion",
-    "load_csv": "eet_tf.data.benchmarks",
+    "load_csv": "eet_tf.data.listings",
     "load_cub": "eet_tf.data.fine_grained",
     "load_dataset": "eet_tf.data.benchmarks",
     "load_folder": "eet_tf.data.benchmarks",
@@ -24,6 +24,7 @@ _NAMES = {
     "load_sop": "eet_tf.data.benchmarks",
     "make_synthetic_catalog": "eet_tf.data.synthetic",
     "parts_of": "eet_tf.data.splits",
+    "read_columns": "eet_tf.data.roles",
     "training_dataset": "eet_tf.data.pipeline",
 }
 __all__ = sorted(_NAMES)

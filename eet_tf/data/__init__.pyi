@@ -2,12 +2,14 @@
 
 from eet_tf.data.attributes import AttributeTable, encode_attributes
 from eet_tf.data.augment import augmentation
-from eet_tf.data.benchmarks import load_csv, load_dataset, load_folder, load_sop
+from eet_tf.data.benchmarks import load_dataset, load_folder, load_sop
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.images import decode_and_resize
+from eet_tf.data.listings import load_csv
 from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, training_dataset
+from eet_tf.data.roles import read_columns
 from eet_tf.data.sampling import PKSampler
 from eet_tf.data.splits import Parts, parts_of
 from eet_tf.data.synthetic import make_synthetic_catalog
@@ -34,5 +36,6 @@ __all__ = [
     "load_sop",
     "make_synthetic_catalog",
     "parts_of",
+    "read_columns",
     "training_dataset",
 ]

@@ -9,12 +9,15 @@ import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
+from eet_tf.data.delimited import read_delimited
 from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.folders import scan_folder
-from eet_tf.data.lists import listed, numbered_lines, read_csv, split_fields
+from eet_tf.data.listings import load_csv
+from eet_tf.data.lists import listed, numbered_lines, split_fields
+from eet_tf.data.roles import check_header
 from eet_tf.data.synthetic import make_synthetic_catalog
+from eet_tf.data.tables import Table
 
-_CSV_ROLES = ("path", "sku", "category", "split")
 _SOP_HEADER = ["image_id", "class_id", "super_class_id", "path"]
 
 
@@ -39,13 +42,15 @@ def load_sop(data_dir: str) -> Catalog:
     """
     rows = [row for split in ("train", "test") for row in _sop_rows(os.path.join(data_dir, f"Ebay_{split}.txt"), split)]
     paths, skus, categories, splits, places = zip(*rows) if rows else [()] * 5
-    attributes = _attributes_by_path(os.path.join(data_dir, "attributes.csv"), paths)
+    attributes, notes = _attributes_by_path(os.path.join(data_dir, "attributes.csv"), paths)
     source = os.path.join(data_dir, "Ebay_*.txt")
     return listed(
         data_dir,
         paths,
         places,
-        lambda: Catalog(paths, skus, categories, attributes, splits, root=data_dir, source=source, lines=places),
+        lambda: Catalog(
+            *(paths, skus, categories, attributes, splits), root=data_dir, source=source, lines=places, notes=notes
+        ),
     )
 
 
@@ -58,64 +63,40 @@ def _sop_rows(file: str, split: str) -> Iterator[tuple[str, ...]]:
         yield path, sku, category, split, f"{file}:{number}"
 
 
-def _attributes_by_path(file: str, paths: Sequence[str]) -> dict[str, np.ndarray]:
+def _attributes_by_path(file: str, paths: Sequence[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The attributes of listed photos, and what a user must know of how they were read."""
     if not os.path.isfile(file):
-        return {}
-    numbers, columns = read_csv(file, needed=("path",))
-    rows: dict[str, int] = {}
-    for row, path in enumerate(columns["path"]):
-        if rows.setdefault(path, row) != row:
-            raise CatalogError(
-                f"{file}:{numbers[row]}: photo {path!r} has a second row (the first is in line {numbers[rows[path]]}). "
-                "Delete one of them."
-            )
+        return {}, ()
+    table = read_delimited(file, ["path"], lambda place, names: check_header(place, names, ["path"]))
+    rows = _rows_of(table)
     if paths and rows.keys().isdisjoint(paths):
         raise CatalogError(f"{file} has no row for any listed photo. Its paths must be those of the lists.")
     picked = [rows.get(path, -1) for path in paths]  # -1 is the cell that stands behind the last row
-    return {
+    attributes = {
         name: np.array([*column, ""], dtype=object)[picked]
-        for name, column in columns.items()
+        for name, column in table.columns.items()
         if name not in ("path", "class_id")
     }
+    return attributes, table.notes
 
 
-def load_csv(data_dir: str) -> Catalog:
-    """A CSV list with a header: columns `path` and `sku`, optional `category` and `split`, any other is an attribute.
-
-    A photo's split is `train`, `validation` or `test`, see `Catalog`. A column without a name is left out if it is
-    empty or numbers the rows, as pandas and spreadsheets write it; with anything else in it, it is refused.
-
-    Args:
-        data_dir: the CSV file, or a folder that holds it as `catalog.csv`. Paths in it start from its folder.
-
-    Raises:
-        CatalogError: names the file and line of all that is wrong.
-    """
-    file = os.path.join(data_dir, "catalog.csv") if os.path.isdir(data_dir) else data_dir
-    root = os.path.dirname(file)
-    numbers, columns = read_csv(file, needed=("path", "sku"))
-    return listed(
-        root,
-        columns["path"],
-        (f"{file}:{number}" for number in numbers),
-        lambda: Catalog(
-            columns["path"],
-            columns["sku"],
-            columns.get("category"),
-            {name: column for name, column in columns.items() if name not in _CSV_ROLES},
-            columns.get("split"),
-            root=root,
-            source=file,
-            lines=numbers,
-        ),
-    )
+def _rows_of(table: Table) -> dict[str, int]:
+    """The row of each photo."""
+    rows: dict[str, int] = {}
+    for row, path in enumerate(table.columns["path"]):
+        if rows.setdefault(path, row) != row:
+            raise CatalogError(
+                f"{table.source}:{table.lines[row]}: photo {path!r} has a second row (the first is in line "
+                f"{table.lines[rows[path]]}). Delete one of them."
+            )
+    return rows
 
 
 def load_folder(data_dir: str) -> Catalog:
     """One folder per sku: `data_dir/<sku>/<photo>`, or deeper in it.
 
     What is no photo of a product is passed over: other files, those beside the products' folders, hidden folders and
-    those of tools. `train/main.py`, `export/build_index.py` and the audit name it.
+    those of tools. `catalog.notes` names it.
 
     Raises:
         CatalogError: if there is no such folder or no photo in it, or something in it cannot be read.
@@ -123,7 +104,8 @@ def load_folder(data_dir: str) -> Catalog:
     found = scan_folder(data_dir)
     if not found.paths:
         raise CatalogError(f"{data_dir} lists no photos in folders of products. {found.note()}".rstrip())
-    return Catalog(found.paths, found.skus, root=data_dir, source=data_dir).check_files()
+    notes = (found.note(),) if found.note() else ()
+    return Catalog(found.paths, found.skus, root=data_dir, source=data_dir, notes=notes).check_files()
 
 
 LOADERS: dict[str, Callable[[str], Catalog]] = {

@@ -52,6 +52,8 @@ class Catalog:
         source: where the rows come from (a list file), for error messages.
         lines: optional `[N]` line numbers in `source`, or strings `"file:line"` where there are several files, for
             error messages.
+        notes: what a user must know of how the rows were read, a sentence each: which files were passed over, or that
+            a list was taken for Windows-1252. Commands print them.
 
     Strings are kept as `[N]` arrays of Python strings, so that one long text takes no room in the other rows.
 
@@ -79,6 +81,7 @@ class Catalog:
     root: str = ""
     source: str = "the catalogue"
     lines: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
     labels: np.ndarray = dataclasses.field(init=False)
     label_skus: np.ndarray = dataclasses.field(init=False)
 
@@ -95,10 +98,12 @@ class Catalog:
             root: str = "",
             source: str = "the catalogue",
             lines: ArrayLike | None = None,
+            notes: Sequence[str] = (),
         ): ...
 
     def __post_init__(self):
         self._set("attributes", dict(self.attributes))
+        self._set("notes", tuple(self.notes))
         self._check_lengths()
         if self.lines is not None:
             is_place = any(isinstance(line, str) for line in self.lines[:1])
@@ -268,6 +273,7 @@ class Catalog:
             root=self.root,
             source=self.source,
             lines=pick(self.lines),
+            notes=self.notes,
         )
 
     def split(self, name: str) -> Catalog:

@@ -92,7 +92,7 @@ class FolderScan:
 
 
 def note_of_dataset(name: str, data_dir: str | None) -> str:
-    """What reading a dataset passes over, in a sentence; empty if nothing. Lists name every photo they mean."""
+    """What reading a dataset passes over, in a sentence; empty if nothing. `catalog.notes` says it too."""
     return scan_folder(data_dir).note() if name == "folder" and data_dir else ""
 
 
