@@ -16,6 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
+    entry_points={"console_scripts": ["eet = eet_tf.cli.main:main"]},
     packages=find_packages(include=["eet_tf", "eet_tf.*"]),
     package_data={
         "eet_tf": ["py.typed", "*.pyi", "report_template.html"],

@@ -10,7 +10,9 @@ import pytest
 import eet_tf
 
 # the verifier of bundles bars this package from the process that imports it
-MODULES = sorted(module.name for module in pkgutil.walk_packages(eet_tf.__path__, "eet_tf.") if "verifier" not in module.name)
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(eet_tf.__path__, "eet_tf.") if "verifier" not in module.name
+)
 NEEDED = {
     "eet_tf.training.addons": {"tensorflow_addons": "TensorFlow Addons goes with TensorFlow 2.15 alone"},
     "eet_tf.embedding.beam": {"apache_beam": "Apache Beam does not go with TensorFlow 2.15"},

@@ -18,6 +18,7 @@ from eet_tf.terminal import open_door
 
 _HELP = ("--help", "-h", "-help", "--helpshort")
 _HELP_FULL = ("--helpfull", "-helpfull")
+_KINDS = {"int": "NUMBER", "float": "NUMBER", "strings": "TEXT,TEXT"}
 
 
 class Definitions:
@@ -73,10 +74,10 @@ def run(command: Command, name: str, arguments: Sequence[str]) -> int:
     """
     open_door()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # exceptions of TensorFlow say all that matters
-    if any(argument in (*_HELP, *_HELP_FULL) for argument in arguments):
-        print(help_text(command, name, is_full=any(argument in _HELP_FULL for argument in arguments)))
-        return 0
     try:
+        if any(argument in (*_HELP, *_HELP_FULL) for argument in arguments):
+            print(help_text(command, name, is_full=any(argument in _HELP_FULL for argument in arguments)), flush=True)
+            return 0
         return _guarded(command, name, list(arguments))
     except BrokenPipeError:  # who read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -168,9 +169,10 @@ def _is_alias(command: Command, flag: str) -> bool:
 def _described(flag: flags.Flag, width: int) -> list[str]:
     """A flag's line and, below it, what it sets."""
     values = getattr(flag.parser, "enum_values", None)
-    kind = "|".join(values) if values else flag.parser.flag_type().split()[-1].upper()
+    kind = "|".join(values) if values else _KINDS.get(flag.parser.flag_type().split()[-1], "TEXT")
     head = f"  --[no]{flag.name}" if flag.boolean else f"  --{flag.name}={kind if len(kind) < 60 else 'NAME'}"
-    help_ = flag.help if values is None or len(kind) < 60 else f"{flag.help} One of {', '.join(values)}."
+    help_ = flag.help.partition(">: ")[2] if values else flag.help  # absl puts the values before it
+    help_ += f" One of {', '.join(values)}." if values and len(kind) >= 60 else ""
     if flag.default is not None and flag.default != [] and not flag.boolean:
         shown = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
         help_ += f" Default: {shown}." if shown != "" else ""

@@ -36,7 +36,7 @@ define.multi_string("where", [], "Condition that a photo must meet, such as pric
 define.bool("group_by_sku", False, "Find k different products, each by its best photo.")
 define.bool("json", False, "Print what was found as JSON: one object for each query.")
 define.bool("csv", False, "Print what was found as CSV: one row for each photo found.")
-flags.mark_flags_as_mutual_exclusive(["json", "csv"], flag_values=FLAGS)
+flags.mark_bool_flags_as_mutual_exclusive(["json", "csv"], flag_values=FLAGS)
 define.string("report", None, "File of an HTML page with what was found.")
 define.string("photo_root", None, "Folder of the catalogue's photos, for the page; by default as indexed.")
 queries.define_embedder(define, FLAGS)

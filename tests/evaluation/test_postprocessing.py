@@ -175,7 +175,9 @@ def report():
 
 def test_memory_of_reranking_does_not_grow_with_the_square(run_python):
     """All distances of 12,000 photos would be 576 MB in float32."""
-    (printed,) = run_python("from tests.evaluation import test_postprocessing; test_postprocessing.report()", fresh=True)
+    (printed,) = run_python(
+        "from tests.evaluation import test_postprocessing; test_postprocessing.report()", fresh=True
+    )
     assert 1 < json.loads(printed.splitlines()[-1]) < 250
 
 

@@ -124,7 +124,9 @@ def report_tracing():
 @pytest.fixture(scope="module")
 def trainings(run_python):
     """{strategy: {name: [plain, compiled]}}."""
-    calls = [f"from tests.training import test_compilation; test_compilation.report_trainings({s!r})" for s in STRATEGIES]
+    calls = [
+        f"from tests.training import test_compilation; test_compilation.report_trainings({s!r})" for s in STRATEGIES
+    ]
     return {
         name: json.loads(run_python(code, timeout=600)[0].splitlines()[-1]) for name, code in zip(STRATEGIES, calls)
     }
