@@ -252,8 +252,9 @@ def _open_heif() -> None:
 
 
 def _write_list(catalog: Catalog, list_file: str, paths: dict[int, str]) -> None:
-    columns = {"sku": catalog.skus, "category": catalog.categories, "split": catalog.splits, **catalog.attributes}
+    columns = {"sku": catalog.skus, "category": catalog.categories, "split": catalog.splits}
     columns = {name: column for name, column in columns.items() if column is not None}
+    columns |= {name: catalog.column_texts(name) for name in catalog.attributes}
     with (
         files.replaced(list_file) as aside,
         open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as opened,

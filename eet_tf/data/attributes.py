@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.kinds import is_of_tuples
 
 _ANSWERS = np.array(["no", "yes", ""], dtype=object)  # found by value: 0, 1, and -1 for the last
 _VALUES = {"no": 0, "yes": 1, "": -1}
@@ -34,7 +35,8 @@ def encode_attributes(
 
     - A column that has only `"yes"`, `"no"` and `""` is one attribute, named as the column.
     - A cell of any other column is a set of words with commas between them, a single word in the simplest case.
-      Blanks around a word are dropped. Each word is an attribute `"column=word"`; a column's words are sorted.
+      Blanks around a word are dropped. Each word is an attribute `"column=word"`; a column's words are sorted. A number
+      or a bool is a word, as the list writes it; a column of several values a photo has these for words.
     - An empty cell is unknown: -1 for every attribute of its column.
     - Without `names`, an attribute that has no yes or no no among the known rows is left out: it teaches nothing.
     - With `names`, learnt from another split, exactly these are given, in this order. Other words are passed over: a
@@ -63,10 +65,10 @@ def encode_attributes(
     """
     columns = _chosen_columns(catalog, columns)
     if names is None:
-        tables = [_teaching(_encode_column(column, catalog.column(column))) for column in columns]
+        tables = [_teaching(_encode_column(column, _cells(catalog, column))) for column in columns]
     else:
         wanted = _by_column(names, columns)
-        tables = [_encode_names(column, catalog.column(column), some) for column, some in wanted.items()]
+        tables = [_encode_names(column, _cells(catalog, column), some) for column, some in wanted.items()]
     found = [name for table in tables for name in table.names]
     if not found:
         raise CatalogError(
@@ -110,6 +112,12 @@ def _chosen_columns(catalog: Catalog, columns: str | Sequence[str]) -> list[str]
     return chosen
 
 
+def _cells(catalog: Catalog, column: str) -> np.ndarray:
+    """`[N]` texts of a column, or tuples of texts."""
+    cells = catalog.column(column)
+    return cells if is_of_tuples(cells) else catalog.column_texts(column)
+
+
 def _encode_column(column: str, cells: np.ndarray) -> AttributeTable:
     """Every attribute that a column has, named by what stands in it."""
     texts, codes = _distinct(cells)
@@ -137,16 +145,18 @@ def _encode_names(column: str, cells: np.ndarray, names: list[str]) -> Attribute
 
 
 def _distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texts, stripped, among which are all that stand in a column, and for each row the place of its text."""
+    """Texts, stripped, or tuples: all that stand in a column, and for each row the place of what it has."""
     codes = np.where(cells == "yes", 1, np.where(cells == "no", 0, 2))
     if np.array_equal(_ANSWERS[codes], cells):  # hundreds of columns are like that, and sorting each takes long
         return _ANSWERS, codes
-    texts, codes = np.unique(cells, return_inverse=True)
-    return np.array([text.strip() for text in texts.tolist()], dtype=object), codes.reshape(-1)
+    places = {cell: place for place, cell in enumerate(sorted(set(cells.tolist())))}
+    codes = np.fromiter(map(places.__getitem__, cells.tolist()), np.int64, len(cells))
+    distinct = [cell if isinstance(cell, tuple) else cell.strip() for cell in places]
+    return np.fromiter(distinct, dtype=object, count=len(distinct)), codes
 
 
-def _words(text: str) -> set[str]:
-    return {word.strip() for word in text.split(",")} - {""}
+def _words(cell: str | tuple[str, ...]) -> set[str]:
+    return set(cell) if isinstance(cell, tuple) else {word.strip() for word in cell.split(",")} - {""}
 
 
 def _encode_answers(column: str, texts: np.ndarray, codes: np.ndarray) -> AttributeTable:

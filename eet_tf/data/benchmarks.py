@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.delimited import read_delimited
 from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.folders import scan_folder
+from eet_tf.data.kinds import TypedColumn, typed_texts
 from eet_tf.data.listings import load_csv
 from eet_tf.data.lists import listed, numbered_lines, split_fields
 from eet_tf.data.roles import check_header
@@ -49,7 +48,16 @@ def load_sop(data_dir: str) -> Catalog:
         paths,
         places,
         lambda: Catalog(
-            *(paths, skus, categories, attributes, splits), root=data_dir, source=source, lines=places, notes=notes
+            paths,
+            skus,
+            categories,
+            {name: column.values for name, column in attributes.items()},
+            splits,
+            root=data_dir,
+            source=source,
+            lines=places,
+            notes=notes,
+            spellings={name: column.spellings for name, column in attributes.items() if column.spellings},
         ),
     )
 
@@ -63,7 +71,7 @@ def _sop_rows(file: str, split: str) -> Iterator[tuple[str, ...]]:
         yield path, sku, category, split, f"{file}:{number}"
 
 
-def _attributes_by_path(file: str, paths: Sequence[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _attributes_by_path(file: str, paths: Sequence[str]) -> tuple[dict[str, TypedColumn], tuple[str, ...]]:
     """The attributes of listed photos, and what a user must know of how they were read."""
     if not os.path.isfile(file):
         return {}, ()
@@ -73,11 +81,15 @@ def _attributes_by_path(file: str, paths: Sequence[str]) -> tuple[dict[str, np.n
         raise CatalogError(f"{file} has no row for any listed photo. Its paths must be those of the lists.")
     picked = [rows.get(path, -1) for path in paths]  # -1 is the cell that stands behind the last row
     attributes = {
-        name: np.array([*column, ""], dtype=object)[picked]
+        name: typed_texts(_picked([*column, ""], picked))
         for name, column in table.columns.items()
         if name not in ("path", "class_id")
     }
     return attributes, table.notes
+
+
+def _picked(cells: list[str], rows: Sequence[int]) -> list[str]:
+    return [cells[row] for row in rows]
 
 
 def _rows_of(table: Table) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eet_tf.data import values
+from eet_tf.data.kinds import as_column, as_texts, of_kind, typed_texts, typed_values
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -42,7 +43,10 @@ class Catalog:
         skus: `[N]` product identifiers, strings or whole numbers, which become strings. Photos of one product share
             one. A value that is missing (None, NaN, NA, a blank, or their names as text) is refused, and so is a float.
         categories: optional `[N]` strings or whole numbers, one category per photo; `""` where it has none.
-        attributes: optional `{name: [N] values}`, e.g. `{"colour": [...]}`; a missing value becomes `""`, unknown.
+        attributes: optional `{name: [N] values}`, e.g. `{"colour": [...]}`. A column whose values are all numbers, or
+            missing, holds numbers (NaN where one is missing); one whose values are all True or False holds bools; one
+            with a list of strings for a photo has a tuple of strings for each. Any other holds strings, where a missing
+            value becomes `""`, unknown. Strings stay strings, whatever they spell.
         splits: optional `[N]` strings: `"train"`, `"validation"` or `"test"`, in any case, or one of their other
             spellings `training`, `val`, `valid`, `testing`; `""` for a photo in none. Anything else is refused. If
             all are `""`, there are no splits.
@@ -54,6 +58,8 @@ class Catalog:
             error messages.
         notes: what a user must know of how the rows were read, a sentence each: which files were passed over, or that
             a list was taken for Windows-1252. Commands print them.
+        spellings: optional `{attribute: {value: text}}`, how a list writes numbers and bools where Python writes them
+            otherwise, e.g. `{"price": {19.9: "19.90"}}`. Readers of lists give it; `column_texts` uses it.
 
     Strings are kept as `[N]` arrays of Python strings, so that one long text takes no room in the other rows.
 
@@ -82,6 +88,7 @@ class Catalog:
     source: str = "the catalogue"
     lines: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    spellings: Mapping[str, Mapping[float | bool, str]] = dataclasses.field(default_factory=dict)
     labels: np.ndarray = dataclasses.field(init=False)
     label_skus: np.ndarray = dataclasses.field(init=False)
 
@@ -99,6 +106,7 @@ class Catalog:
             source: str = "the catalogue",
             lines: ArrayLike | None = None,
             notes: Sequence[str] = (),
+            spellings: Mapping[str, Mapping[float | bool, str]] = ...,
         ): ...
 
     def __post_init__(self):
@@ -125,7 +133,7 @@ class Catalog:
         """Makes arrays of all columns; refuses those that do not belong together."""
         given = {name: getattr(self, name) for name in ("paths", "skus", "categories", "splits", "roles", "lines")}
         columns = {name: values.as_objects(column) for name, column in given.items() if column is not None}
-        attributes = {name: values.as_objects(column) for name, column in self.attributes.items()}
+        attributes = {name: as_column(column) for name, column in self.attributes.items()}
         for name, column in columns.items():
             self._set(name, column)
         self._set("attributes", attributes)
@@ -155,7 +163,10 @@ class Catalog:
                 yield f"{self._place(row)}: the {what} of a photo: {reason}."
         if self.roles is not None:
             self._set("roles", values.read_cells(self.roles))
-        self._set("attributes", {name: values.read_cells(column) for name, column in self.attributes.items()})
+        typed = {name: typed_values(column) for name, column in self.attributes.items()}
+        self._set("attributes", {name: column.values for name, column in typed.items()})
+        spellings = {name: column.spellings for name, column in typed.items() if column.spellings}
+        self._set("spellings", {**self.spellings, **spellings})
         yield from self._missing_names(refused_rows)
         if self.splits is not None:
             yield from self._read_splits()
@@ -223,21 +234,47 @@ class Catalog:
         """`[N]` photo files, joined to `root`."""
         return values.as_objects([os.path.join(self.root, path) for path in self.paths.tolist()])
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """What photos can be filtered by, `{name: [N] strings}`: the attributes, and the category if there is one."""
-        category = {} if self.categories is None else {"category": self.categories}
-        return {**category, **self.attributes}
+    def columns(self, kinds: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+        """What photos can be filtered by, `{name: [N] values}`: the category, if there is one, and all attributes.
+
+        This is what an index keeps of each photo: `attributes=catalog.columns()`. `catalog.attributes` lacks the
+        category. Numbers and bools are such; categories that are numbers are too.
+
+        Args:
+            kinds: `index.attributes` of an index that photos are added to: columns then are of its kinds.
+
+        Example:
+
+        >>> catalog = Catalog(["a.jpg", "b.jpg"], ["mug", "cup"], ["x", "y"], attributes={"price": [1.5, 2]})
+        >>> {name: column.tolist() for name, column in catalog.columns().items()}
+        {'category': ['x', 'y'], 'price': [1.5, 2.0]}
+        >>> catalog.columns({"price": "string"})["price"].tolist()
+        ['1.5', '2']
+        """
+        found = {name: self.column(name) for name in self._column_names()}
+        if self.categories is not None:
+            found["category"] = typed_texts(self.categories.tolist()).values
+        wanted = {name: kind for name, kind in (kinds or {}).items() if name in found}
+        as_wanted = {name: of_kind(found[name], self.column_texts(name), kind) for name, kind in wanted.items()}
+        return {**found, **as_wanted}
+
+    def _column_names(self) -> list[str]:
+        return list(dict.fromkeys([*(() if self.categories is None else ("category",)), *self.attributes]))
 
     def column(self, name: str) -> np.ndarray:
-        """`[N]` strings, the attribute column `name`; `"category"` is the categories, where there are any.
+        """`[N]` values of the attribute column `name`; `"category"` is the categories, where there are any.
 
         Raises:
             CatalogError: if there is none of that name; lists the known ones.
         """
-        known = dict(self.attributes) if self.categories is None else {**self.attributes, "category": self.categories}
+        known = self._column_names()
         if name not in known:
             raise CatalogError(f"{self.source} has no column {name!r}. Its columns are: {sorted(known) or 'none'}.")
-        return known[name]
+        return self.categories if name == "category" and self.categories is not None else self.attributes[name]
+
+    def column_texts(self, name: str) -> np.ndarray:
+        """`[N]` strings, the column `name` as a list writes it; see `column`. Several values have commas between."""
+        return as_texts(self.column(name), self.spellings.get(name, {}))
 
     def categorized_by(self, name: str) -> Catalog:
         """The same catalogue with the attribute column `name` for categories.
@@ -254,7 +291,7 @@ class Catalog:
         >>> catalog.categorized_by("colour").categories.tolist()
         ['red', 'blue']
         """
-        return dataclasses.replace(self, categories=self.column(name))
+        return dataclasses.replace(self, categories=self.column_texts(name))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Catalog:
         """The catalogue of some rows (indices or a boolean mask); labels are numbered anew."""
@@ -274,6 +311,7 @@ class Catalog:
             source=self.source,
             lines=pick(self.lines),
             notes=self.notes,
+            spellings=self.spellings,
         )
 
     def split(self, name: str) -> Catalog:

@@ -70,7 +70,7 @@ def read_delimited(file: str, needed: Collection[str], check_header: Callable[[s
     if complaints:
         raise CatalogError(one_after_another(complaints))
     notes = (encoding.note,) if encoding.note else ()
-    return Table(file, numbers, named_columns(f"{file}:1", header, columns), notes)
+    return Table(file, numbers, named_columns(f"{file}:1", header, columns), True, notes)
 
 
 def _mark(file: str, encoding: Encoding, needed: Collection[str]) -> str:

@@ -6,8 +6,9 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from eet_tf.data.catalog import Catalog
+from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.delimited import read_delimited
+from eet_tf.data.kinds import TypedColumn, as_column, split_cells, typed_texts, typed_values
 from eet_tf.data.lists import find_file, listed
 from eet_tf.data.roles import check_columns, roles_of
 from eet_tf.data.tables import Table
@@ -15,11 +16,14 @@ from eet_tf.data.tables import Table
 _Read = Callable[[str, Sequence[str], Callable[[str, list[str]], object]], Table]
 
 
-def load_csv(data_dir: str, columns: Mapping[str, str] | None = None) -> Catalog:
+def load_csv(data_dir: str, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Catalog:
     """Reads a CSV or TSV list: columns `path` and `sku`, optional `category` and `split`, any other is an attribute.
 
     Commas, semicolons, tabs or vertical bars part the cells; the header tells which. The file is in UTF-8, in UTF-16
     with its byte order mark, or in Windows-1252, as spreadsheets save it; `catalog.notes` says so of the last.
+
+    An attribute of numbers holds numbers, one of `true` and `false` bools, as `eet_tf.index.typed_columns` tells them:
+    `0042` stays a string, and so do the versions `1.1` and `1.10`.
 
     A photo's split is `train`, `validation` or `test`, see `Catalog`. A column without a name is left out if it is
     empty or numbers the rows, as pandas and spreadsheets write it; with anything else in it, it is refused.
@@ -29,6 +33,8 @@ def load_csv(data_dir: str, columns: Mapping[str, str] | None = None) -> Catalog
             folder.
         columns: `{role: column}` where the table has other names, such as `{"path": "image", "sku": "product_id"}`.
             The roles are `path`, `sku`, `category` and `split`.
+        separator: what stands between several values in a cell, e.g. `"|"` for `red|blue`. An attribute with it in some
+            cell has a tuple of strings for each photo. By default each cell is one value.
 
     Raises:
         CatalogError: names the file and line of all that is wrong.
@@ -38,37 +44,45 @@ def load_csv(data_dir: str, columns: Mapping[str, str] | None = None) -> Catalog
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> size = [(folder / name).write_bytes(b"...") for name in ("1.jpg", "2.jpg")]
-    >>> size = (folder / "catalog.csv").write_text("image;product_id;colour\\n1.jpg;mug;red\\n2.jpg;cup;blue\\n")
-    >>> catalog = load_csv(str(folder), columns={"path": "image", "sku": "product_id"})
-    >>> catalog.skus.tolist(), catalog.attributes["colour"].tolist()
-    (['mug', 'cup'], ['red', 'blue'])
+    >>> rows = ["image;product_id;colour;price", "1.jpg;mug;red|blue;19.90", "2.jpg;cup;red;5.00"]
+    >>> size = (folder / "catalog.csv").write_text("\\n".join(rows))
+    >>> catalog = load_csv(str(folder), columns={"path": "image", "sku": "product_id"}, separator="|")
+    >>> catalog.skus.tolist(), catalog.attributes["colour"].tolist(), catalog.attributes["price"].tolist()
+    (['mug', 'cup'], [('red', 'blue'), ('red',)], [19.9, 5.0])
     """
-    return _load(data_dir, ("catalog.csv", "catalog.tsv"), read_delimited, columns)
+    return _load(data_dir, ("catalog.csv", "catalog.tsv"), read_delimited, columns, separator)
 
 
-def _load(data_dir: str, names: Sequence[str], read: _Read, columns: Mapping[str, str] | None) -> Catalog:
+def _load(
+    data_dir: str, names: Sequence[str], read: _Read, columns: Mapping[str, str] | None, separator: str | None
+) -> Catalog:
     """The catalogue of a table's file, or of the first of some names in a folder."""
-    chosen = check_columns(columns)
+    chosen, separator = check_columns(columns), check_separator(separator)
     file = find_file(data_dir, *names) if os.path.isdir(data_dir) else data_dir
     needed = [chosen.get(role, role) for role in ("path", "sku")]
     table = read(file, needed, functools.partial(roles_of, columns=chosen))
-    return catalog_of(table, os.path.dirname(file), chosen)
+    return catalog_of(table, os.path.dirname(file), chosen, separator)
 
 
-def catalog_of(table: Table, root: str, columns: Mapping[str, str]) -> Catalog:
+def catalog_of(table: Table, root: str, columns: Mapping[str, str], separator: str | None) -> Catalog:
     """The catalogue of a table whose header was checked.
 
     Args:
         table: the table.
         root: folder that its paths start from.
         columns: `{role: column}` of the roles whose columns have other names.
+        separator: what stands between several values in a cell of an attribute; None for one value a cell.
 
     Raises:
         CatalogError: names all rows that are wrong, and the photos that are not there.
     """
     roles = roles_of(table.source, list(table.columns), columns)
     cells = {role: table.columns[column] for role, column in roles.items()}
-    attributes = {name: column for name, column in table.columns.items() if name not in roles.values()}
+    attributes = {
+        name: _typed(column, table.is_text, separator)
+        for name, column in table.columns.items()
+        if name not in roles.values()
+    }
     places = (line if isinstance(line, str) else f"{table.source}:{line}" for line in table.lines)
     return listed(
         root,
@@ -78,11 +92,31 @@ def catalog_of(table: Table, root: str, columns: Mapping[str, str]) -> Catalog:
             cells["path"],
             cells["sku"],
             cells.get("category"),
-            attributes,
+            {name: column.values for name, column in attributes.items()},
             cells.get("split"),
             root=root,
             source=table.source,
             lines=table.lines,
             notes=table.notes,
+            spellings={name: column.spellings for name, column in attributes.items() if column.spellings},
         ),
+    )
+
+
+def _typed(cells: list, is_text: bool, separator: str | None) -> TypedColumn:
+    """An attribute of one kind. Where a separator stands in a cell, all cells of the column have several values."""
+    if separator and all(cell is None or isinstance(cell, str) for cell in cells):
+        several = split_cells([cell or "" for cell in cells], separator)
+        if several:
+            return several
+    return typed_texts(cells) if is_text else typed_values(as_column(cells))
+
+
+def check_separator(separator: str | None) -> str | None:
+    """Returns what parts the values of a cell, or refuses what cannot; None is for one value a cell."""
+    if separator is None or (isinstance(separator, str) and separator and not any(map(str.isalnum, separator))):
+        return separator
+    raise CatalogError(
+        "`separator` must be what stands between the values of one cell, such as | or ;, without letters and digits. "
+        f"Received: separator={str(separator)!r}. Leave it out where each cell has one value."
     )

@@ -15,12 +15,14 @@ class Table(NamedTuple):
         source: where it comes from, for messages.
         lines: `[N]` line numbers in the source, or places such as `"catalog.xlsx, row 5"`.
         columns: `{name: [N] cells}`.
+        is_text: whether all cells are texts, also those that stand for numbers.
         notes: what a user must know of how it was read, a sentence each.
     """
 
     source: str
     lines: Sequence[int] | Sequence[str]
     columns: dict[str, list]
+    is_text: bool
     notes: tuple[str, ...] = ()
 
 

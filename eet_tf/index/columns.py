@@ -17,7 +17,7 @@ from eet_tf.index.checks import (
     plain,
     shown,
 )
-from eet_tf.index.numerals import as_float, largest_float, least_float
+from eet_tf.numerals import as_float, largest_float, least_float
 
 _WIDE = 64  # characters
 _MOST_FILLING = 8  # times its texts that an array of NumPy's strings may take

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from eet_tf.index.checks import CatalogIndexError
-from eet_tf.index.numerals import are_numbers, read_bound, read_number
+import numpy as np
 
-_TRUTHS = {"true": True, "false": False}
+from eet_tf.index.checks import CatalogIndexError
+from eet_tf.numerals import kind_of, read_bound, read_number, read_truth
+
 _CONDITION = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign><=|>=|=)\s*(?P<value>.*?)\s*", re.S)
 
 
-def typed_columns(texts: Mapping[str, Sequence[str]], kinds: Mapping[str, str] | None = None) -> dict[str, list]:
+def typed_columns(texts: Mapping[str, Sequence], kinds: Mapping[str, str] | None = None) -> dict[str, list]:
     """Turns columns of text into what they hold.
 
     A column in which each text is `true` or `false` holds bools. One in which each is a number or empty holds numbers,
     if all are written in one way, such as prices with two decimals: then no two texts are one number. All others stay
-    texts: `007`, `12E3`, `nan`, ids above 2**53, the versions `1.1` and `1.10`.
+    texts: `007`, `12E3`, `nan`, ids above 2**53, the versions `1.1` and `1.10`. A column that already holds something
+    else than texts, as those of `catalog.columns()`, stays as it is.
 
     Args:
         texts: `{name: [N] texts}`.
@@ -31,31 +33,38 @@ def typed_columns(texts: Mapping[str, Sequence[str]], kinds: Mapping[str, str] |
     >>> typed_columns({"price": ["5", "", "7.5"], "new": ["true", "false", "true"], "size": ["XL", "7", "007"]})
     {'price': [5.0, None, 7.5], 'new': [True, False, True], 'size': ['XL', '7', '007']}
     """
+    columns = {name: _as_list(column) for name, column in texts.items()}
     if kinds is None:
-        kinds = {name: _kind_of(column) for name, column in texts.items()}
-    return {
-        name: [_cell(name, str(text), kinds.get(name, "string")) for text in column] for name, column in texts.items()
-    }
+        kinds = {name: kind_of(column) for name, column in columns.items() if all(isinstance(c, str) for c in column)}
+        return {name: _read(name, column, kinds[name]) if name in kinds else column for name, column in columns.items()}
+    return {name: _read(name, column, kinds.get(name, "string")) for name, column in columns.items()}
 
 
-def _kind_of(texts: Sequence[str]) -> str:
-    texts = {str(text).strip() for text in texts}
-    if texts and all(text.lower() in _TRUTHS for text in texts):
-        return "bool"
-    return "number" if are_numbers(texts - {""}) else "string"
+def _as_list(column: Sequence) -> list:
+    """The cells of a column as Python's own objects."""
+    cells = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    return [str(cell) if isinstance(cell, str) else cell for cell in cells]
 
 
-def _cell(name: str, text: str, kind: str):
+def _read(name: str, column: list, kind: str) -> list:
+    return [_cell(name, cell, kind) for cell in column]
+
+
+def _cell(name: str, cell, kind: str):
     """What stands in a cell of a column; an empty one of numbers is None."""
-    is_missing = kind == "number" and not text.strip()
-    return None if is_missing else _value(f"attributes['{name}']", name, text, kind)
+    if isinstance(cell, str):
+        is_missing = kind == "number" and not cell.strip()
+        return None if is_missing else _value(f"attributes['{name}']", name, cell, kind)
+    if kind == "string" and isinstance(cell, (bool, int, float)):
+        return "" if cell != cell else str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
+    return cell
 
 
 def _value(argument: str, name: str, text: str, kind: str, read=read_number):
     if kind == "string":
         return text
     text = text.strip()
-    value = _TRUTHS.get(text.lower()) if kind == "bool" else read(text)
+    value = read_truth(text) if kind == "bool" else read(text)
     if value is None:
         what = "true or false" if kind == "bool" else "numbers such as 12 or 19.90"
         raise CatalogIndexError(

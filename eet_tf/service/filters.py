@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from eet_tf.index import attribute_values, count_values
-from eet_tf.index.numerals import read_bound
+from eet_tf.numerals import read_bound
 
 _MOST_CHOICES = 1000  # more are no help to a person; the page lists up to 50, and takes one of more as text
 

@@ -271,7 +271,8 @@ def test_whole_numbers_that_pandas_made_floats_are_named_as_such():
 def test_a_missing_attribute_is_unknown():
     catalog = catalog_of(["a", "b", "b"], attributes={"colour": ["red", None, float("nan")], "price": [1.5, 2, 3.0]})
     assert catalog.attributes["colour"].tolist() == ["red", "", ""]
-    assert catalog.attributes["price"].tolist() == ["1.5", "2", "3.0"]
+    assert catalog.attributes["price"].tolist() == [1.5, 2.0, 3.0]
+    assert catalog.column_texts("price").tolist() == ["1.5", "2", "3.0"]
 
 
 @pytest.mark.parametrize("blank", [" ", "\t", "\u00a0"])

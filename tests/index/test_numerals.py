@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, ScannIndex, load_index, read_where, typed_columns
-from eet_tf.index.numerals import as_float, largest_float, least_float
+from eet_tf.numerals import as_float, largest_float, least_float
 from tests.reference_index import InCluster, where_installed
 
 KINDS = where_installed([ExactIndex, ScannIndex, MilvusIndex, InCluster])

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from eet_tf.index import CatalogIndexError, read_where, typed_columns
@@ -104,3 +105,14 @@ def test_conditions(conditions, expected):
 def test_conditions_that_are_refused(conditions, message):
     with pytest.raises(CatalogIndexError, match=message):
         read_where(conditions, KINDS)
+
+
+def test_columns_that_hold_values_already_stay_as_they_are():
+    columns = {"price": np.array([1.5, 2.0]), "new": [True, False], "tags": [("a", "b"), ()], "colour": ["red", "7"]}
+    found = typed_columns(columns)
+    assert found == {"price": [1.5, 2.0], "new": [True, False], "tags": [("a", "b"), ()], "colour": ["red", "7"]}
+    assert typed_columns({"price": np.array([5, 7])}, KINDS) == {"price": [5, 7]}
+
+
+def test_numbers_become_the_strings_of_an_index_that_keeps_strings():
+    assert typed_columns({"colour": np.array([7.0, 7.5, np.nan])}, KINDS) == {"colour": ["7", "7.5", ""]}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from eet_tf.index.checks import plain
-from eet_tf.index.numerals import as_float, largest_float, least_float
+from eet_tf.numerals import as_float, largest_float, least_float
 
 # All that cannot stand for itself between double quotes, in milvus-lite and in the grammar of the cluster.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})

@@ -1,14 +1,47 @@
-"""How a number is read from text and compared as float64, so that it is never taken for another number."""
+"""What texts are numbers or truths, and how numbers are compared as float64, so that none is taken for another."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 
 _WITH_EXPONENT = re.compile(r"-?[0-9]{1,300}(?:\.[0-9]{1,300})?[eE][-+]?[0-9]{1,4}")
 _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,300})(?:\.[0-9]{1,300})?")
+_TRUTHS = {"true": True, "false": False}
 _DIGITS_OF_FLOAT64 = 15  # a decimal of so many digits comes back from float64 as it was
+
+
+def kind_of(texts: Iterable[str]) -> str:
+    """Tells what a column of texts holds: `"bool"`, `"number"` or `"string"`.
+
+    It holds bools if each text is `true` or `false`. It holds numbers if each text is a number or empty, and all are
+    written in one way, such as prices with two decimals: then no two texts are one number. All others stay strings:
+    `007`, `12E3`, `nan`, ids above 2**53, the versions `1.1` and `1.10`.
+
+    Args:
+        texts: of the column; blanks around them do not count.
+
+    Example:
+
+    >>> kind_of(["5", "", "7.5"]), kind_of(["true", "False"]), kind_of(["0042", "7"])
+    ('number', 'bool', 'string')
+    """
+    distinct = {text.strip() for text in texts}
+    if distinct and all(text.lower() in _TRUTHS for text in distinct):
+        return "bool"
+    return "number" if are_numbers(distinct - {""}) else "string"
+
+
+def read_truth(text: str) -> bool | None:
+    """The truth that a text writes, `true` or `false` in any case; None for any other text.
+
+    Example:
+
+    >>> read_truth("True"), read_truth("false"), read_truth("yes")
+    (True, False, None)
+    """
+    return _TRUTHS.get(text.strip().lower())
 
 
 def read_number(text: str) -> float | int | None:
