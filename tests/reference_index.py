@@ -1,6 +1,7 @@
 """A catalogue as plain Python keeps it, and how it is searched: what every index is compared with."""
 
 import importlib.util
+import operator
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ needs_milvus = pytest.mark.skipif(
     importlib.util.find_spec("pymilvus") is None, reason="the Milvus client does not go with TensorFlow 2.15"
 )
 COLOURS = ["red", "blue", "grün", 'a "b"', ""]
+TAGS = ["sale", "new", 'a "b"', "50 %_"]
 
 
 class InCluster(MilvusIndex):
@@ -47,6 +49,7 @@ def unit_vectors(count, dim=24, seed=0):
 def make_rows(count, seed=0, prefix="photo"):
     """Arguments of `build` and `upsert`: about three photos of each product, attributes of every kind."""
     rng = np.random.default_rng(seed + 1000)
+    tags = np.random.default_rng(seed + 2000).random((count, len(TAGS))) < [0.4, 0.3, 0.1, 0.1]
     return {
         "embeddings": unit_vectors(count, seed=seed),
         "skus": [f"sku-{number}" for number in rng.integers(count // 3 + 1, size=count)],
@@ -55,6 +58,7 @@ def make_rows(count, seed=0, prefix="photo"):
             "colour": rng.choice(COLOURS, p=[0.5, 0.3, 0.1, 0.05, 0.05], size=count).tolist(),
             "price": np.where(rng.random(count) < 0.1, np.nan, rng.integers(100, size=count)).tolist(),
             "in_stock": (rng.random(count) < 0.8).tolist(),
+            "tags": [tuple(tag for tag, has in zip(TAGS, row) if has) for row in tags],
         },
     }
 
@@ -98,8 +102,53 @@ class Oracle:
 def meets(value, condition):
     """Whether a value meets a condition of `where`."""
     if isinstance(condition, dict):
-        return condition.get("min", -np.inf) <= value <= condition.get("max", np.inf)
-    return any(meets(value, one) for one in condition) if isinstance(condition, list) else value == condition
+        return all(_COMPARES[sign](value, wanted) for sign, wanted in condition.items())
+    if isinstance(condition, list):
+        return any(meets(value, one) for one in condition)
+    return condition in value if isinstance(value, tuple) else value == condition
+
+
+_COMPARES = {
+    "min": operator.ge,
+    "max": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "in": meets,
+    "!=": lambda value, wanted: not meets(value, wanted),
+    "contains": lambda value, wanted: all(one in value for one in (wanted if isinstance(wanted, list) else [wanted])),
+}
+
+
+def random_where(rng):
+    """Conditions on one to three attributes of `make_rows`, of every form, some of which nothing meets."""
+    names = rng.choice(["colour", "price", "in_stock", "tags"], size=rng.integers(1, 4), replace=False)
+    return {name: _random_condition(name, rng) for name in names.tolist()}
+
+
+def _random_condition(name, rng):
+    values = {
+        "colour": [*COLOURS, "never seen"],
+        "price": [7, 30, 55.5, 99, -1, 2**53 + 1, np.inf],
+        "in_stock": [True, False],
+        "tags": [*TAGS, "never seen"],
+    }[name]
+
+    def some():
+        return [values[place] for place in rng.choice(len(values), size=rng.integers(1, 3), replace=False)]
+
+    if (form := rng.integers(3)) < 2:
+        return some() if form else some()[0]
+    comparisons = {"in": some(), "!=": rng.choice([some, lambda: some()[0]])()}
+    if name == "price":
+        comparisons |= {sign: some()[0] for sign in ("min", "max", ">", ">=", "<", "<=")}
+    if name in ("colour", "tags"):
+        parts = ["e", "b", '"', "ü"] if name == "colour" else TAGS
+        comparisons["contains"] = rng.choice(parts, size=rng.integers(1, 3), replace=False).tolist()
+    signs = rng.choice(list(comparisons), size=rng.integers(1, 3), replace=False).tolist()
+    condition = {sign: comparisons[sign] for sign in signs}
+    return [condition, some()[0]] if rng.random() < 0.2 else condition
 
 
 def assert_same_rows(index, oracle):

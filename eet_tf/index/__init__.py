@@ -11,8 +11,9 @@ from eet_tf.index.folder import check_replaceable, read_manifest
 from eet_tf.index.lookup import KeptPhotos, attribute_values, count_values, lookup_photos
 from eet_tf.index.milvus import MilvusIndex
 from eet_tf.index.scann import ScannConfiguration, ScannIndex
-from eet_tf.index.texts import read_where, typed_columns
+from eet_tf.index.texts import typed_columns
 from eet_tf.index.verify import bytes_on_disk, verify_index
+from eet_tf.index.where import read_where
 
 __all__ = [
     "CatalogIndexError",

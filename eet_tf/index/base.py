@@ -42,9 +42,18 @@ class CatalogIndex(abc.ABC):
         Args:
             queries: `[num_queries, dim]` or `[dim]` unit vectors, floating point.
             k: neighbours per query, at least 1.
-            where: `{attribute: condition}`, all of which a photo must meet. A condition is a value, e.g.
-                `{"category": "shoes", "in_stock": True}`; a list of values, of which one must be met; or for numbers
-                `{"min": low, "max": high}`, either end or both, inclusive.
+            where: `{attribute: condition}`, all of which a photo must meet. A condition is one of
+
+                * a value, e.g. `{"category": "shoes", "in_stock": True}`; a photo of several strings must have it;
+                * a list of conditions, of which one must be met, e.g. `{"colour": ["red", "blue"]}`;
+                * comparisons, all of which must be met, e.g. `{"price": {">=": 10, "<": 50}, "brand": {"!=": "x"}}`:
+                  `">"`, `">="`, `"<"`, `"<="` with a number (`"min"` is `">="`, `"max"` is `"<="`); `"in"` with a list
+                  of values, of which the photo must have one; `"!="` with a value or a list, of which it may have
+                  none; `"contains"` with a text or a list, all of which must be part of the photo's string, in the same
+                  case, or be among its several strings.
+
+                A missing number or no strings meet `"!="` alone. A missing string is `""`: it equals `""`, differs from
+                every other value, and contains nothing.
             group_by_sku: whether the neighbours must be `k` different products, each by its best photo.
             fingerprint: of the embedder that embedded the queries; compared with the index's if both are known.
 
@@ -55,6 +64,17 @@ class CatalogIndex(abc.ABC):
         Raises:
             CatalogIndexError: if a query is not a finite unit vector of the index's dimension, `k` is not positive,
                 `where` does not fit the attributes, or the queries were embedded by another model.
+        """
+
+    @abc.abstractmethod
+    def count(self, where: dict | None = None) -> int:
+        """Counts the photos that meet conditions, to tell a condition that nothing meets from a search that finds none.
+
+        Args:
+            where: as for `search`; None counts all photos.
+
+        Raises:
+            CatalogIndexError: if `where` does not fit the attributes.
         """
 
     @abc.abstractmethod
@@ -121,7 +141,7 @@ class CatalogIndex(abc.ABC):
     @property
     @abc.abstractmethod
     def attributes(self) -> dict[str, str]:
-        """The attributes that `where` takes, and of what kind each is: `"string"`, `"number"` or `"bool"`."""
+        """What `where` takes, and of what kind each is: `"string"`, `"strings"` (several), `"number"` or `"bool"`."""
 
     @property
     @abc.abstractmethod

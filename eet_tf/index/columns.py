@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,62 +18,68 @@ from eet_tf.index.checks import (
     plain,
     shown,
 )
-from eet_tf.numerals import as_float, largest_float, least_float
+from eet_tf.index.conditions import TEXTS, Comparison, Conditions
+from eet_tf.numerals import as_float
 
 _WIDE = 64  # characters
 _MOST_FILLING = 8  # times its texts that an array of NumPy's strings may take
-_KINDS = {"string": np.int32, "number": np.float64, "bool": np.bool_}
+_KINDS = {"string": np.int32, "strings": np.int32, "number": np.float64, "bool": np.bool_}
+_SEVERAL = (tuple, list)
 
 
 class Column:
     """One attribute. Strings are kept as the numbers of their names, numbers as float64, truths as bool.
 
-    A missing string is `""`, a missing number NaN; a missing truth is refused, and so is an integer that float64 does
-    not hold exactly (above 2**53): it is a name, and names are strings.
+    Where a photo has several strings, all of them together are one name, a tuple.
+
+    A missing string is `""`, a missing number NaN, and no strings are `()`; a missing truth is refused, and so is an
+    integer that float64 does not hold exactly (above 2**53): it is a name, and names are strings.
 
     Args:
         name: of the attribute, for messages.
-        kind: `"string"`, `"number"` or `"bool"`.
-        names: the strings met so far. New ones are added behind them, so that what was encoded stays right.
+        kind: `"string"`, `"strings"` (a tuple for each photo), `"number"` or `"bool"`.
+        names: the strings or tuples met so far. New ones are added behind them, so that what was encoded stays right.
 
     Example:
 
     >>> column = Column("colour", "string")
     >>> kept = column.encode(["red", "blue", "red"])
-    >>> kept.tolist(), column.decode(kept).tolist(), column.allows(kept, "red").tolist()
+    >>> kept.tolist(), column.decode(kept).tolist(), column.meets(kept, Comparison("in", ("red",))).tolist()
     ([1, 0, 1], ['red', 'blue', 'red'], [True, False, True])
     """
 
-    def __init__(self, name: str, kind: str, names: Sequence[str] = ()):
+    def __init__(self, name: str, kind: str, names: Sequence = ()):
         self.name = name
         self.kind = kind
-        self._names = list(names)
-        self._numbers: dict[str, int] | None = None  # of the names; made when first needed: most readers never do
+        self._names = list(names) if kind != "strings" else list(map(tuple, names))
+        self._numbers: dict[Any, int] | None = None  # of the names; made when first needed: most readers never do
         self._making_numbers = threading.Lock()
         self._name_array = np.zeros(0, np.str_)
 
     @classmethod
     def like(cls, name: str, values) -> Column:
-        """A column whose kind is that of the values: all bool, all numbers (or None), or strings (or None)."""
+        """A column whose kind is that of the values: all bool, all numbers, strings, or tuples of strings (or None)."""
         kinds = {"b": "bool", "i": "number", "u": "number", "f": "number"}
         if isinstance(values, np.ndarray) and values.dtype.kind != "O":
             return cls(name, kinds.get(values.dtype.kind, "string"))
         known = [plain(value) for value in values if value is not None]
         if known and all(isinstance(value, bool) for value in known):
             return cls(name, "bool")
+        if any(isinstance(value, _SEVERAL) for value in known):
+            return cls(name, "strings")
         # what is mixed is refused, value by value, as no string
         return cls(name, "number" if known and all(map(_is_number, known)) else "string")
 
     @property
-    def names(self) -> list[str]:
-        """The strings met so far, by their numbers."""
+    def names(self) -> list:
+        """The strings met so far, by their numbers; of several strings the tuples."""
         return self._names
 
     def number_of(self, name: str) -> int:
         """The number of a string; -1 if it was never met."""
         return self._known_numbers().get(name, -1)
 
-    def _known_numbers(self) -> dict[str, int]:
+    def _known_numbers(self) -> dict[Any, int]:
         with self._making_numbers:  # a search must not undo what a writer has added meanwhile
             if self._numbers is None:
                 self._numbers = {known: number for number, known in enumerate(self._names)}
@@ -84,11 +91,13 @@ class Column:
         Raises:
             CatalogIndexError: if they are not of this column's kind.
         """
-        array = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
+        array = _as_column(values)
         if array.ndim != 1:
             raise self._refusal("be one value per photo", describe(array))
         if self.kind == "string":
             return self._encode_strings(array)
+        if self.kind == "strings":
+            return self._encode_names([self._several(value, row) for row, value in enumerate(array.tolist())])
         values = [plain(value) for value in array.tolist()]
         if self.kind == "bool":
             self._refuse_others(values, lambda value: isinstance(value, bool), "hold True or False")
@@ -110,7 +119,18 @@ class Column:
     def _encode_strings(self, array: np.ndarray) -> np.ndarray:
         if array.dtype.kind != "U":
             self._refuse_others(array.tolist(), lambda value: value is None or isinstance(value, str), "hold strings")
-        texts = ["" if value is None else str(value) for value in array.tolist()]
+        return self._encode_names(["" if value is None else str(value) for value in array.tolist()])
+
+    def _several(self, value, row: int) -> tuple[str, ...]:
+        if value is None:
+            return ()
+        if not isinstance(value, _SEVERAL) or not all(isinstance(one, str) and one for one in value):
+            raise self._refusal(
+                "hold tuples of strings, none empty, as its other values do", f"{shown(value)} in row {row}"
+            )
+        return tuple(map(str, value))
+
+    def _encode_names(self, texts: list) -> np.ndarray:
         known = self._known_numbers()
         for name in sorted(set(texts) - known.keys()):
             self._names.append(name)
@@ -119,103 +139,79 @@ class Column:
 
     def decode(self, kept: np.ndarray) -> np.ndarray:
         """The values again."""
-        if self.kind != "string":
+        if self.kind not in TEXTS:
             return kept
         names = self._name_array
         if len(names) < len(self._names):
-            names = self._name_array = as_array(self._names[:])  # a copy: writers add to it meanwhile
+            known: list[Any] = self._names[:]  # a copy: writers add to it meanwhile
+            names = np.fromiter(known, object, len(known)) if self.kind == "strings" else as_array(known)
+            self._name_array = names
         return names[kept]
 
-    def allows(self, kept: np.ndarray, condition) -> np.ndarray:
-        """`[N]` bool: which rows meet a condition of `where`; see `allowed_rows`."""
-        if isinstance(condition, Mapping):
-            return self._within(kept, condition)
-        condition = plain(condition)
-        if isinstance(condition, (list, tuple, set, frozenset, np.ndarray)):
-            if not len(condition):
-                raise self._condition_refusal(condition, "is an empty choice")
-            if any(isinstance(one, Mapping) for one in condition):
-                return np.logical_or.reduce([self.allows(kept, one) for one in condition])
-            chosen = [self._value(one, one) for one in condition]
-            if self.kind != "string":
-                return np.isin(kept, chosen)
-            is_chosen = np.zeros(len(self._names) + 1, np.bool_)
-            is_chosen[chosen] = True  # a name that no photo has is -1, the place after the last
-            return is_chosen[kept]
-        return kept == self._value(condition, condition)
+    def meets(self, kept: np.ndarray, comparison: Comparison) -> np.ndarray:
+        """`[N]` bool: which rows meet one comparison of `read_conditions`.
 
-    def _within(self, kept: np.ndarray, condition: Mapping) -> np.ndarray:
-        if self.kind != "number" or not condition or not set(condition) <= {"min", "max"}:
-            raise self._condition_refusal(condition, 'is no range; a number takes {"min": ..., "max": ...}, or one')
-        low, high = (self._number(condition.get(end, default), condition) for end, default in _UNBOUNDED)
-        return (kept >= least_float(low)) & (kept <= largest_float(high))  # never NaN
+        A missing number meets `"not in"` alone. A missing string is `""`, and meets what that meets.
+        """
+        sign, values = comparison
+        if sign == "not in":
+            return ~self.meets(kept, Comparison("in", values))
+        if self.kind == "string" and sign == "in":
+            return self._is_one_of(values)[kept]
+        if self.kind in TEXTS:
+            names, is_met = self._names[:], _MEETS[self.kind, sign]  # a copy: writers add to it meanwhile
+            return np.fromiter((is_met(name, values) for name in names), np.bool_, len(names))[kept]
+        return np.isin(kept, values) if sign == "in" else _COMPARES[sign](kept, values[0])
 
-    def _value(self, value, condition):
-        """What is kept of a value that is asked for; -1 or NaN, which no row has, for one that no row can have."""
-        value = plain(value)
-        if self.kind == "number":
-            exact = as_float(self._number(value, condition))
-            return np.nan if exact is None else exact
-        if not isinstance(value, str if self.kind == "string" else bool):
-            raise self._condition_refusal(condition, f"holds {shown(value)}, which is not a {self.kind}")
-        return self.number_of(value) if isinstance(value, str) else value
-
-    def _number(self, value, condition):
-        value = plain(value)
-        if not _is_number(value) or value != value:
-            raise self._condition_refusal(condition, f"holds {shown(value)}, which is not a number")
-        return value
+    def _is_one_of(self, values: Sequence[str]) -> np.ndarray:
+        """Of the name of each number, and of -1, the place after the last, for one that no photo has."""
+        numbers = list(map(self.number_of, values))
+        is_chosen = np.zeros(len(self._names) + 1, np.bool_)
+        is_chosen[numbers] = True
+        return is_chosen
 
     def _refusal(self, what: str, received: str) -> CatalogIndexError:
         return CatalogIndexError(
             f"`attributes['{self.name}']` must {what}. Received: {received}. Give each photo a value of one kind."
         )
 
-    def _condition_refusal(self, condition, problem: str) -> CatalogIndexError:
-        return CatalogIndexError(
-            f"`where['{self.name}']` must be a {self.kind} or a list of such. Received: {shown(condition)}, which "
-            f"{problem}. The column '{self.name}' holds {self.kind}s."
-        )
 
-
-_UNBOUNDED = (("min", -np.inf), ("max", np.inf))
+_COMPARES = {">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal}  # nothing with NaN
+_MEETS = {
+    ("string", "contains"): lambda text, parts: all(part in text for part in parts),
+    ("strings", "contains"): lambda texts, values: set(values) <= set(texts),
+    ("strings", "in"): lambda texts, values: not set(values).isdisjoint(texts),
+}
 
 
 def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def allowed_rows(columns: Mapping[str, Column], kept: Mapping[str, np.ndarray], where: Mapping) -> np.ndarray:
-    """`[N]` bool: the rows that meet every condition of `where`.
+def allowed_rows(columns: Mapping[str, Column], kept: Mapping[str, np.ndarray], conditions: Conditions) -> np.ndarray:
+    """`[N]` bool: the rows that meet every condition.
 
     Args:
         columns: the attributes, by name.
         kept: what is kept of each, `[N]`.
-        where: `{attribute: condition}`. A condition is a value; a list of values, of which one must be met; or for
-            numbers `{"min": low, "max": high}`, either end or both, inclusive. A missing value meets no range.
-
-    Raises:
-        CatalogIndexError: if an attribute is unknown or a condition does not fit its column.
+        conditions: as `read_conditions` gives them.
 
     Example:
 
+    >>> from eet_tf.index.conditions import read_conditions
     >>> price = Column("price", "number")
-    >>> allowed_rows({"price": price}, {"price": price.encode([5, 12, 30])}, {"price": {"max": 12}}).tolist()
+    >>> conditions = read_conditions({"price": {"max": 12}}, {"price": "number"})
+    >>> allowed_rows({"price": price}, {"price": price.encode([5, 12, 30])}, conditions).tolist()
     [True, True, False]
     """
-    if not isinstance(where, Mapping) or not where:
-        raise CatalogIndexError(
-            f"`where` must be a dict from attributes to conditions. Received: where={shown(where)}. "
-            'For example where={"category": "shoes"}; leave it out to search all photos.'
-        )
-    unknown = [name for name in where if name not in columns]
-    if unknown:
-        known = ", ".join(f"'{name}'" for name in columns) or "none"
-        raise CatalogIndexError(
-            f"`where` must name attributes of the index. Received: '{unknown[0]}'; it has {known}. "
-            "Build the index with that attribute, or name one of these."
-        )
-    return np.logical_and.reduce([columns[name].allows(kept[name], condition) for name, condition in where.items()])
+    return np.logical_and.reduce(
+        [_meets_any(columns[name], kept[name], alternatives) for name, alternatives in conditions.items()]
+    )
+
+
+def _meets_any(column: Column, kept: np.ndarray, alternatives: list[list[Comparison]]) -> np.ndarray:
+    met = [np.logical_and.reduce([column.meets(kept, one) for one in comparisons]) for comparisons in alternatives]
+    return np.logical_or.reduce(met)
 
 
 def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows: int) -> dict:
@@ -243,7 +239,7 @@ def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows:
             "Give a value of each for every photo; to change the list, build the index again."
         )
     for name, values in attributes.items():
-        shape = _shape(values)
+        shape = _as_column(values).shape
         if shape != (num_rows,):
             raise CatalogIndexError(
                 f"`attributes['{name}']` must be one value per embedding, {num_rows}. "
@@ -252,9 +248,11 @@ def check_attributes(attributes, columns: Mapping[str, Column] | None, num_rows:
     return dict(attributes)
 
 
-def _shape(values) -> tuple[int, ...]:
-    """Of anything; the texts of a list stay as long as each is."""
-    return (values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)).shape
+def _as_column(values) -> np.ndarray:
+    """As an array, in which the texts of a list stay as long as each is, and a tuple is one value."""
+    if isinstance(values, (list, tuple)):
+        return np.fromiter(values, object, len(values))
+    return values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
 
 
 def checked_update(embeddings, skus, photos, attributes, columns: dict[str, Column], dim: int):
@@ -278,8 +276,10 @@ def checked_update(embeddings, skus, photos, attributes, columns: dict[str, Colu
 
 
 def to_json(column: Column, kept: np.ndarray) -> list:
-    """The values of a column as JSON holds them; a missing number is null."""
+    """The values of a column as JSON holds them; a missing number is null, several strings are a list."""
     values = column.decode(kept).tolist()
+    if column.kind == "strings":
+        return list(map(list, values))
     return [None if value != value else value for value in values] if column.kind == "number" else values
 
 

@@ -16,8 +16,9 @@ class ExactIndex(LocalIndex):
         embeddings: `[N, D]` unit vectors, floating point, one row per photo; copied.
         skus: `[N]` strings or integers, the product that each photo shows.
         photos: optional `[N]` unique strings, the id of each photo. Defaults to "0", "1", ... "N-1".
-        attributes: optional `{name: [N] values}`, what `where` filters by: strings, numbers or True and False. A
-            missing string is `""` or None, a missing number NaN or None.
+        attributes: optional `{name: [N] values}`, what `where` filters by: strings, numbers, True and False, or for
+            several strings per photo a tuple of them. A value is kept as what it is: `"7"` is a string, 7 a number. A
+            missing string is `""` or None, a missing number NaN or None, and no strings are `()` or None.
         fingerprint: optional string that names the embedder. A query with another one is refused.
         metadata: optional dict that JSON can hold, kept with the index, e.g. where the SavedModel is.
         storage: how vectors are kept: `"float32"`; `"bfloat16"`, half the memory, cosines off by about 0.001; or

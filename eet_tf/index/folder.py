@@ -34,7 +34,8 @@ from eet_tf.terminal import escaped, is_utf8
 
 FORMAT = "eet_tf.index"
 FORMAT_VERSION = 3  # 2 kept names as NumPy's strings, all as wide as the longest
-_READABLE = (2, FORMAT_VERSION)
+WITH_SEVERAL_STRINGS = 4  # where an attribute has several strings for a photo, which earlier versions would misread
+_READABLE = (2, FORMAT_VERSION, WITH_SEVERAL_STRINGS)
 MANIFEST = "manifest.json"
 LARGEST_HASHED_FILE = 2**26  # bytes; larger files are compared by size only, so that a server need not wait
 
@@ -113,7 +114,9 @@ def save_contents(
     contents.mkdir()
     write(contents)
     files = _list_files(contents, log)
-    manifest = Manifest(FORMAT, FORMAT_VERSION, contents=contents.name, files=files, **description)
+    has_several = any(column["kind"] == "strings" for column in description["attributes"])
+    version = WITH_SEVERAL_STRINGS if has_several else FORMAT_VERSION
+    manifest = Manifest(FORMAT, version, contents=contents.name, files=files, **description)
     unfinished = folder / _UNFINISHED_MANIFEST
     unfinished.write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n", encoding="utf-8")
     for path in (*sorted(contents.rglob("*")), contents, unfinished, folder, folder.parent):
@@ -129,7 +132,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     fields = _read_fields(folder)
     version = fields.get("format_version")
     if version not in _READABLE:
-        problem = f"has format version {version}, and this eet_tf reads {' and '.join(map(str, _READABLE))}"
+        problem = f"has format version {version}, and this eet_tf reads {_READABLE[0]} to {_READABLE[-1]}"
         raise refusal(folder, problem, mend="Upgrade eet_tf, or run build_index again.")
     names = {field.name for field in dataclasses.fields(Manifest)}
     if set(fields) != names or not _CONTENTS.fullmatch(str(fields["contents"])):

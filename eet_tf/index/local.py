@@ -29,6 +29,7 @@ from eet_tf.index.checks import (
     refuse_unknown,
 )
 from eet_tf.index.columns import Column, allowed_rows, check_attributes, checked_update, to_json
+from eet_tf.index.conditions import Conditions, read_conditions
 from eet_tf.index.folder import (
     Manifest,
     check_files,
@@ -95,9 +96,13 @@ class LocalIndex(CatalogIndex):
         rows = snapshot.rows
         allowed = None if rows.is_dead is None else rows.alive
         if where is not None:
-            allowed = _allowed(rows, where)
+            allowed = _allowed(rows, read_conditions(where, rows.kinds))
         found, scores = nearest(rows, snapshot.engine, queries, k, allowed, bool(group_by_sku))
         return Neighbors(rows.skus(found), scores, rows.photos(found))
+
+    def count(self, where=None) -> int:  # noqa: D102
+        rows = self._snapshot.rows
+        return rows.size if where is None else len(_allowed(rows, read_conditions(where, rows.kinds)))
 
     # --- updating
 
@@ -310,7 +315,7 @@ class LocalIndex(CatalogIndex):
 
     @property
     def attributes(self) -> dict[str, str]:  # noqa: D102
-        return {name: column.kind for name, column in self._snapshot.rows.columns.items()}
+        return self._snapshot.rows.kinds
 
     @property
     def fingerprint(self) -> str | None:  # noqa: D102
@@ -381,11 +386,10 @@ def checked_snapshot(embeddings, skus, photos, attributes, fingerprint, metadata
     return Snapshot(rows, None, settings or {}, fingerprint, metadata)
 
 
-def _allowed(rows: Rows, where) -> np.ndarray:
-    """The numbers of the rows that are alive and meet `where`, ascending."""
-    is_allowed = allowed_rows(rows.columns, rows.base.attributes, where)
-    if len(rows.recent):
-        is_allowed = np.concatenate([is_allowed, allowed_rows(rows.columns, rows.recent.attributes, where)])
+def _allowed(rows: Rows, conditions: Conditions) -> np.ndarray:
+    """The numbers of the rows that are alive and meet the conditions, ascending."""
+    parts = [part for part in (rows.base, rows.recent) if len(part)]
+    is_allowed = np.concatenate([allowed_rows(rows.columns, part.attributes, conditions) for part in parts])
     return np.flatnonzero(is_allowed if rows.is_dead is None else is_allowed & ~rows.is_dead)
 
 
@@ -413,7 +417,7 @@ def _parsed(rows: Rows, payload: bytes) -> tuple[np.ndarray, Part]:
     line, _, vectors = payload.partition(b"\n")
     facts = json.loads(line)
     dim = rows.base.vectors.dim
-    kept = {name: column.encode(np.asarray(facts["attributes"][name], "O")) for name, column in rows.columns.items()}
+    kept = {name: column.encode(facts["attributes"][name]) for name, column in rows.columns.items()}
     added = Part(
         Vectors(np.frombuffer(vectors, "<f4").reshape(-1, dim).astype(np.float32)),
         rows.sku_column.encode(facts["skus"]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError, shown
 from eet_tf.index.columns import Column
+from eet_tf.index.conditions import TEXTS
 from eet_tf.index.local import LocalIndex
 
 
@@ -19,7 +21,7 @@ class KeptPhotos:
     Attributes:
         skus: `[N]` the product on each.
         embeddings: `[N, dim]` float32 unit vectors, as near to what was put in as the index's storage allows.
-        attributes: `{name: [N] values}`; a missing string is `""`, a missing number NaN.
+        attributes: `{name: [N] values}`; a missing string is `""`, a missing number NaN, several strings are a tuple.
     """
 
     skus: np.ndarray
@@ -81,6 +83,8 @@ def attribute_values(index: LocalIndex, name: str) -> np.ndarray:
 def count_values(index: LocalIndex, name: str) -> dict[str, int]:
     """How many photos have each value of an attribute of strings, by name; without reading a string per photo.
 
+    A photo of several strings counts for each of them, and for none if it has none.
+
     Raises:
         CatalogIndexError: if the index has no such attribute, or it is none of strings.
 
@@ -92,10 +96,13 @@ def count_values(index: LocalIndex, name: str) -> dict[str, int]:
     {'blue': 1, 'red': 1}
     """
     column, kept = _column(index, name)
-    if column.kind != "string":
+    if column.kind not in TEXTS:
         raise CatalogIndexError(f"`name` must be an attribute of strings. Received: {shown(name)}, of {column.kind}s.")
-    counts = np.bincount(kept, minlength=len(column.names)).tolist()
-    return {value: count for value, count in sorted(zip(column.names, counts)) if count}
+    found: Counter[str] = Counter()
+    for value, count in zip(column.names, np.bincount(kept, minlength=len(column.names)).tolist()):
+        for text in {value} if column.kind == "string" else set(value):
+            found[text] += count
+    return {text: count for text, count in sorted(found.items()) if count}
 
 
 def _check_local(index: LocalIndex) -> None:

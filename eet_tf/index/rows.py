@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eet_tf.index.columns import Column, described, dtype_of
+from eet_tf.index.conditions import TEXTS
 from eet_tf.index.storage import Vectors
 
 
@@ -99,6 +100,11 @@ class Rows:
         """Rows that are alive."""
         return len(self) - (0 if self.is_dead is None else int(np.count_nonzero(self.is_dead)))
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Of each attribute its kind, by name."""
+        return {name: column.kind for name, column in self.columns.items()}
+
     @functools.cached_property
     def alive(self) -> np.ndarray:
         """The numbers of the rows that are alive, ascending."""
@@ -187,7 +193,7 @@ class Rows:
             _save(contents / f"{name}.npy", array)
         _save_names(contents / "sku-names.json", self.sku_column.names)
         for place, column in enumerate(self.columns.values()):
-            if column.kind == "string":
+            if column.kind in TEXTS:
                 _save_names(contents / f"attribute-{place}-names.json", column.names)
 
     def described_columns(self) -> list[dict]:
@@ -200,7 +206,7 @@ class Rows:
         columns, kept = {}, {}
         for place, column in enumerate(described_columns):
             names = []
-            if column["kind"] == "string":
+            if column["kind"] in TEXTS:
                 names = _load_names(contents / f"attribute-{place}-names.json")
             columns[column["name"]] = Column(column["name"], column["kind"], names)
             kept[column["name"]] = _load(contents / f"attribute-{place}.npy")
@@ -214,11 +220,11 @@ def _save(path: Path, array: np.ndarray) -> None:
     np.save(path, array, allow_pickle=False)
 
 
-def _save_names(path: Path, names: list[str]) -> None:
+def _save_names(path: Path, names: list) -> None:
     path.write_text(json.dumps(names), encoding="utf-8")  # one long name takes no room in the others
 
 
-def _load_names(path: Path) -> list[str]:
+def _load_names(path: Path) -> list:
     if not path.exists():  # format version 2
         return _load(path.with_suffix(".npy")).tolist()
     return json.loads(path.read_text(encoding="utf-8"))

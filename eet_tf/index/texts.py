@@ -1,16 +1,13 @@
-"""Attributes and conditions as CSV files and command lines write them: all text."""
+"""Attributes as CSV files write them: all text."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError
-from eet_tf.numerals import kind_of, read_bound, read_number, read_truth
-
-_CONDITION = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign><=|>=|=)\s*(?P<value>.*?)\s*", re.S)
+from eet_tf.numerals import kind_of, read_number, read_truth
 
 
 def typed_columns(texts: Mapping[str, Sequence], kinds: Mapping[str, str] | None = None) -> dict[str, list]:
@@ -72,44 +69,3 @@ def _value(argument: str, name: str, text: str, kind: str, read=read_number):
             "names, build it anew with all of them."
         )
     return value
-
-
-def read_where(conditions: Sequence[str], kinds: Mapping[str, str]) -> dict | None:
-    """Reads `where` from texts such as `colour=red`, `price>=10`, `price<=50`, `in_stock=true`.
-
-    Args:
-        conditions: the texts. Several with `=` on one attribute are a choice between their values; those with `>=` and
-            `<=` are the ends of a range.
-        kinds: `index.attributes`.
-
-    Returns:
-        The `where` of `search`, or None if there are no conditions.
-
-    Raises:
-        CatalogIndexError: if a text is none of these, or names an attribute that is not there.
-
-    Example:
-
-    >>> read_where(["colour=red", "colour=blue", "price<=50"], {"colour": "string", "price": "number"})
-    {'colour': ['red', 'blue'], 'price': {'max': 50.0}}
-    """
-    where: dict = {}
-    for text in conditions:
-        condition = _CONDITION.fullmatch(text)
-        if not condition:
-            raise CatalogIndexError(
-                f"`where` must be like colour=red, price>=10 or price<=50. Received: where='{text}'."
-            )
-        name, sign, value = condition["name"], condition["sign"], condition["value"]
-        if name not in kinds:
-            known = ", ".join(f"'{known}'" for known in kinds) or "none"
-            raise CatalogIndexError(f"`where` must name attributes of the index. Received: '{text}'; it has {known}.")
-        end = {"=": None, ">=": "min", "<=": "max"}[sign]
-        known = where.setdefault(name, {} if end else [])
-        if (end is None) != isinstance(known, list) or (end in known):
-            raise CatalogIndexError(f"`where` must be one range or one choice for '{name}'. Received: '{text}' too.")
-        if end is None:
-            known.append(_value("where", name, value, kinds[name]))
-        else:
-            known[end] = _value("where", name, value, kinds[name], read_bound)
-    return where or None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eet_tf.index.checks import UNIT_LENGTH_TOLERANCE
+from eet_tf.index.conditions import TEXTS
 from eet_tf.index.folder import check_files, read_manifest, refusal
 from eet_tf.index.local import LOG, LocalIndex
 from eet_tf.index.milvus.index import MilvusIndex
@@ -56,7 +57,7 @@ def _check_rows(folder, contents: str, rows) -> None:
     if len(set(lengths.values())) != 1:
         raise refusal(folder, f"has rows of different numbers: {lengths}", name=contents)
     for column, kept in [(rows.sku_column, base.skus), *((rows.columns[n], base.attributes[n]) for n in rows.columns)]:
-        if column.kind == "string" and not (kept.min() >= 0 and kept.max() < len(column.names)):
+        if column.kind in TEXTS and not (kept.min() >= 0 and kept.max() < len(column.names)):
             raise refusal(folder, f"holds a '{column.name}' without a name", name=contents)
     photos = rows.photos(rows.alive)
     if len(np.unique(photos)) != len(photos):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from eet_tf.index import attribute_values, count_values
+from eet_tf.index.conditions import TEXTS
 from eet_tf.numerals import read_bound
 
 _MOST_CHOICES = 1000  # more are no help to a person; the page lists up to 50, and takes one of more as text
@@ -18,11 +19,12 @@ _MOST_CHOICES = 1000  # more are no help to a person; the page lists up to 50, a
 class Filter:
     """One attribute as fields of a form.
 
-    A string has one field, `is:NAME`; a number two, `min:NAME` and `max:NAME`; a truth one, `is:NAME`, true or absent.
+    A string has one field, `is:NAME`, and so have several strings, of which one is chosen; a number two, `min:NAME` and
+    `max:NAME`; a truth one, `is:NAME`, true or absent.
 
     Args:
         name: of the attribute.
-        kind: `"string"`, `"number"` or `"bool"`.
+        kind: how it is filled in: `"string"`, `"number"` or `"bool"`.
         choices: of a string, each value and how many photos have it, by name.
         low: of numbers, the least.
         high: of numbers, the largest.
@@ -51,9 +53,9 @@ def filters_of(index) -> list[Filter]:
 def _filter(index, name: str, kind: str) -> Filter | None:
     if kind == "bool":
         return Filter(name, kind)
-    if kind == "string":
+    if kind in TEXTS:
         counts = {value: count for value, count in count_values(index, name).items() if value}
-        return Filter(name, kind, tuple(counts.items())) if 2 <= len(counts) <= _MOST_CHOICES else None
+        return Filter(name, "string", tuple(counts.items())) if 2 <= len(counts) <= _MOST_CHOICES else None
     known = attribute_values(index, name)
     known = known[~np.isnan(known)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
@@ -83,7 +85,7 @@ def read_form(fields: Mapping[str, str], kinds: Mapping[str, str]) -> dict | Non
         if (kinds.get(name) == "number") != (part != "is") or name not in kinds:
             raise ValueError(f"The catalogue can no longer be filtered by {name!r}. Reload the page.")
         if part == "is":
-            where[name] = text if kinds[name] == "string" else text == "true"
+            where[name] = text if kinds[name] in TEXTS else text == "true"
         else:
             where.setdefault(name, {})[part] = _number(name, text)
     return where or None

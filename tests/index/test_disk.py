@@ -215,7 +215,7 @@ def test_an_index_of_an_older_version_is_replaced(tmp_path):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({"format": manifest["format"], "format_version": 1}))
     with pytest.raises(
-        CatalogIndexError, match="format version 1, and this eet_tf reads 2 and 3.*run build_index again"
+        CatalogIndexError, match="format version 1, and this eet_tf reads 2 to 4.*run build_index again"
     ):
         load_index(tmp_path)
     make_index(seed=2).save(tmp_path)
@@ -284,7 +284,7 @@ def test_damage_is_named(damage, message, tmp_path):
     "field, value, message",
     [
         ("format", "keras", "is not one of an index"),
-        ("format_version", 4, "format version 4, and this eet_tf reads 2 and 3. Upgrade eet_tf"),
+        ("format_version", 5, "format version 5, and this eet_tf reads 2 to 4. Upgrade eet_tf"),
         ("kind", "faiss", "kind exact or scann or milvus. Received: .*kind='faiss'"),
         ("contents", "../contents-0123456789ab", "contents"),
         ("unheard_of", 1, "unheard_of"),

@@ -19,6 +19,7 @@ def attributes(numbers):
         "colour": [None if number == 3 else f"colour {number % 3}" for number in numbers],
         "price": [None if number == 4 else float(number) for number in numbers],
         "new": [number % 2 == 0 for number in numbers],
+        "tags": [tuple(f"tag {tag}" for tag in range(number % 3)) for number in numbers],
     }
 
 
@@ -41,6 +42,7 @@ def test_photos_are_given_in_the_order_asked_for(index):
     assert kept.attributes["price"].tolist() == [11, 0, 102, 9, 0]
     assert kept.attributes["colour"].tolist() == ["colour 2", "colour 0", "colour 0", "colour 0", "colour 0"]
     assert kept.attributes["new"].tolist() == [False, True, True, False, True]
+    assert kept.attributes["tags"].tolist() == [("tag 0", "tag 1"), (), (), (), ()]
 
 
 def test_a_missing_value_is_empty_or_no_number(index):
@@ -59,14 +61,16 @@ def test_all_values_are_in_the_order_of_the_photos(index):
     for name in index.attributes:
         expected = lookup_photos(index, index.photos.tolist()).attributes[name]
         np.testing.assert_array_equal(attribute_values(index, name), expected)
-    with pytest.raises(CatalogIndexError, match="must be one of colour, price, new. Received: 'size'"):
+    with pytest.raises(CatalogIndexError, match="must be one of colour, price, new, tags. Received: 'size'"):
         attribute_values(index, "size")
 
 
 def test_values_are_counted_among_the_photos_that_are_there(index):
     """5.jpg is deleted, 2.jpg has another colour now, and 3.jpg has none."""
     assert count_values(index, "colour") == {"": 1, "colour 0": 4, "colour 1": 4, "colour 2": 2}
+    assert count_values(index, "tags") == {"tag 0": 6, "tag 1": 2}
     index.delete(["8.jpg", "11.jpg"])
+    assert count_values(index, "tags") == {"tag 0": 4}
     assert "colour 2" not in count_values(index, "colour")
     with pytest.raises(CatalogIndexError, match="must be an attribute of strings. Received: 'price', of numbers"):
         count_values(index, "price")

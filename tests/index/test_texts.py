@@ -1,13 +1,13 @@
-"""Attributes and conditions that were written as text."""
+"""Attributes that were written as text."""
 
 import re
 
 import numpy as np
 import pytest
 
-from eet_tf.index import CatalogIndexError, read_where, typed_columns
+from eet_tf.index import CatalogIndexError, typed_columns
 
-KINDS = {"colour": "string", "price": "number", "in_stock": "bool", "a b": "string"}
+KINDS = {"colour": "string", "price": "number", "in_stock": "bool"}
 CODES = ["007", "12E3", "1_000", "nan", "inf", "0x10", "+5", "\u0663"]  # float() reads all but one
 
 
@@ -66,45 +66,6 @@ def test_texts_for_an_index_are_of_its_kinds():
             CatalogIndexError, match=rf"`attributes\['{name}'\]` must hold .* Received: '{re.escape(text)}'"
         ):
             typed_columns({name: [text]}, KINDS)
-
-
-@pytest.mark.parametrize(
-    "conditions, expected",
-    [
-        ([], None),
-        (["colour=red"], {"colour": ["red"]}),
-        (["colour=red", "colour= a=b "], {"colour": ["red", "a=b"]}),
-        (["colour="], {"colour": [""]}),
-        (["a b = c d"], {"a b": ["c d"]}),
-        (["price>=10", "price <= 50.5", "in_stock=true"], {"price": {"min": 10, "max": 50.5}, "in_stock": [True]}),
-        (["price=3"], {"price": [3.0]}),
-        (["price>=1e3", "price<=-2.5E+2"], {"price": {"min": 1000.0, "max": -250.0}}),
-    ],
-    ids=str,
-)
-def test_conditions(conditions, expected):
-    assert read_where(conditions, KINDS) == expected
-
-
-@pytest.mark.parametrize(
-    "conditions, message",
-    [
-        (["colour:red"], "must be like colour=red"),
-        (["=red"], "must be like colour=red"),
-        (["size=XL"], "must name attributes of the index. Received: 'size=XL'; it has 'colour', 'price'"),
-        (["price>=10", "price>=20"], "one range or one choice for 'price'"),
-        (["price>=10", "price=20"], "one range or one choice for 'price'"),
-        (["price>=cheap"], "`where` must hold numbers .* Received: 'cheap'"),
-        (["price<=nan"], "`where` must hold numbers .* Received: 'nan'"),
-        (["price<=1e999"], "`where` must hold numbers"),
-        (["price="], "`where` must hold numbers .* Received: ''"),
-        *(([f"price={text}"], "`where` must hold numbers") for text in CODES),
-    ],
-    ids=str,
-)
-def test_conditions_that_are_refused(conditions, message):
-    with pytest.raises(CatalogIndexError, match=message):
-        read_where(conditions, KINDS)
 
 
 def test_columns_that_hold_values_already_stay_as_they_are():

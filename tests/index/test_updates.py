@@ -23,12 +23,14 @@ from eet_tf.index import (
     search,
 )
 from eet_tf.index.columns import Column
+from eet_tf.index.conditions import Comparison
 from tests.reference_index import (
     InCluster,
     Oracle,
     assert_agrees,
     assert_same_rows,
     make_rows,
+    random_where,
     unit_vectors,
     where_installed,
 )
@@ -53,6 +55,8 @@ CONDITIONS = [
     {"price": 7},
     {"colour": ""},
     {"colour": "never seen"},
+    {"tags": "sale", "price": {">": 7, "<": 93, "!=": [20, 21]}},
+    {"tags": {"contains": ["sale", "new"]}, "colour": {"!=": ["red", "grün"], "contains": "e"}},
 ]
 
 
@@ -78,14 +82,31 @@ def test_filters_and_groups(name, where, group_by_sku, narrow):
         assert_agrees(index, oracle, unit_vectors(5, seed=9), k, **how)
 
 
-LIVES = [(name, narrow) for name in KINDS for narrow in (search.NARROW, 3)]
+LIVES = [
+    *((name, narrow) for name in KINDS for narrow in (search.NARROW, 3)),
+    *((name, search.NARROW) for name in MILVUS),
+]
+of_every_kind = pytest.mark.parametrize("name, narrow", where_installed(LIVES, unpack=True), indirect=["narrow"])
 
 
-@pytest.mark.parametrize(
-    "name, narrow",
-    where_installed([*LIVES, *((name, search.NARROW) for name in MILVUS)], unpack=True),
-    indirect=["narrow"],
-)
+@of_every_kind
+def test_any_conditions(name, narrow):
+    """Also after an update, which brings values that the index was not built with."""
+    index, oracle = make_index(name)
+    rows, rng = make_rows(30, seed=8, prefix="late"), np.random.default_rng(11)
+    rows["attributes"]["colour"][:5] = ["late red"] * 5
+    index.upsert(**rows)
+    oracle.upsert(**rows)
+    num_found = []
+    for _ in range(100):
+        where = random_where(rng)
+        assert_agrees(index, oracle, unit_vectors(2, seed=9), 40, where=where, group_by_sku=bool(rng.integers(2)))
+        num_found.append(len(oracle.search(unit_vectors(1)[0], 400, where)))
+        assert index.count(where) == num_found[-1]
+    assert {0} < set(num_found) and np.mean(np.asarray(num_found) > 20) > 0.3  # of every size
+
+
+@of_every_kind
 def test_a_long_life(name, tmp_path, narrow):
     """Sixty random steps, of a cluster twenty; the folder's other reader sees the same after `refresh`."""
     index, oracle = make_index(name)
@@ -182,7 +203,10 @@ BROKEN = {
     "duplicate": (changed(photos=["a", "b", "a", "c"]), "`photos` must be unique.*'a' in rows 0 and 2"),
     "skus": (changed(skus=["a", "b", "", "d"]), "`skus` must be non-empty"),
     "missing": (changed(attributes={"colour": ["red"] * 4}), r"`attributes` must be those of the index"),
-    "none": (changed(attributes=None), r"`attributes` must be those of the index, \['colour', 'in_stock', 'price'\]"),
+    "none": (
+        changed(attributes=None),
+        r"`attributes` must be those of the index, \['colour', 'in_stock', 'price', 'tags'\]",
+    ),
     "count": (changed(attributes={**make_rows(4)["attributes"], "colour": ["red"]}), "one value per embedding, 4"),
     "string": (changed(attributes={**make_rows(4)["attributes"], "colour": ["red", 1, "a", "b"]}), "1 in row 1"),
     "number": (changed(attributes={**make_rows(4)["attributes"], "price": [1, 2, "x", 4]}), "'x' in row 2"),
@@ -247,11 +271,19 @@ def test_what_is_deleted_is_unknown_afterwards(name):
         ("colour", "`where` must be a dict"),
         ({"colour": 3}, "holds 3, which is not a string"),
         ({"colour": []}, "is an empty choice"),
-        ({"colour": {"min": "a"}}, "is no range"),
+        ({"colour": {"min": "a"}}, "is a range of strings"),
+        ({"in_stock": {">": False}}, "is a range of bools"),
+        ({"price": {"contains": 5}}, "looks into numbers for a part"),
+        ({"colour": {"contains": ""}}, "looks for an empty text"),
+        ({"colour": {"contains": [3]}}, "holds 3, which is not a string"),
+        ({"colour": {"!=": []}}, "is an empty choice"),
+        ({"tags": ("sale", ("new",))}, "which is not a string.*several strings per photo"),
+        ({"price": {">": [5]}}, r"holds \[5\], which is not a number"),
+        ({"size": "XL", "colour": 3}, "(?s)Received: 'size'.*holds 3"),
         ({"price": "7"}, "holds '7', which is not a number"),
         ({"price": True}, "holds True, which is not a number"),
-        ({"price": {"least": 7}}, "is no range"),
-        ({"price": {}}, "is no range"),
+        ({"price": {"least": 7}}, "must be one of in, !=, contains, min, .* which compares by 'least'"),
+        ({"price": {}}, "compares by nothing"),
         ({"price": {"min": float("nan")}}, "holds nan"),
         ({"in_stock": "yes"}, "holds 'yes', which is not a bool"),
     ],
@@ -478,7 +510,7 @@ def test_names_are_read_while_others_are_added():
 
             def read(column=column, goes_on=goes_on, begin=begin):
                 begin.wait()
-                found = [column.allows(kept, "7").nonzero()[0].tolist()]
+                found = [column.meets(kept, Comparison("in", ("7",))).nonzero()[0].tolist()]
                 while not goes_on.is_set():
                     found.append(column.decode(kept).tolist())
                 return found

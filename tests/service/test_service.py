@@ -381,21 +381,24 @@ def test_filters_are_those_that_can_tell_photos_apart():
         "price": [None, *range(count - 1)],
         "constant": [7] * count,
         "new": [True] * count,
+        "tags": [("x", "y"), ("y",), ()] * (count // 3),
     }
     index = ExactIndex.build(
         np.tile(np.eye(2, dtype=np.float32), [count // 2, 1]), ["s"] * count, attributes=attributes
     )
     found = {each.name: each for each in filters_of(index)}
-    assert list(found) == ["two", "missing", "price", "new"]
+    assert list(found) == ["two", "missing", "price", "new", "tags"]
     assert found["two"].choices == (("a", 600), ("b", 600))
     assert found["missing"].choices == (("x", 400), ("y", 400))
+    assert (found["tags"].kind, found["tags"].choices) == ("string", (("x", 400), ("y", 800)))
     assert (found["price"].low, found["price"].high) == (0, 1198)
 
 
 def test_an_attribute_may_have_any_name():
-    kinds = {"a:b": "string", "min": "number", "": "bool"}
-    fields = {"is:a:b": "x:y", "min:min": "1e3", "max:min": "-2", "is:": "true"}
-    assert read_form(fields, kinds) == {"a:b": "x:y", "min": {"min": 1000.0, "max": -2.0}, "": True}
+    kinds = {"a:b": "string", "min": "number", "": "bool", "is": "strings"}
+    fields = {"is:a:b": "x:y", "min:min": "1e3", "max:min": "-2", "is:": "true", "is:is": "true"}
+    expected = {"a:b": "x:y", "min": {"min": 1000.0, "max": -2.0}, "": True, "is": "true"}
+    assert read_form(fields, kinds) == expected
 
 
 # Starting

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.checks import CatalogIndexError, shown
 from eet_tf.index.columns import Column, to_json
+from eet_tf.index.conditions import Comparison, Conditions
 from eet_tf.index.milvus.filters import (
     blocks_of_names,
     expression,
@@ -24,6 +25,7 @@ from eet_tf.index.milvus.server import MessageTooLargeError, NotLoadedError, Ref
 
 MOST_NEIGHBORS = 16_384  # Milvus's limit on one answer
 LONGEST_STRING = 65_535  # bytes; Milvus's limit on a VARCHAR
+MOST_STRINGS = 4096  # of one photo; Milvus's limit on an ARRAY
 MOST_ATTRIBUTES = 61  # Milvus takes 64 fields; `photo`, `sku` and `embedding` are ours
 COMPARED = 20_000  # rows up to which all are compared; an index is of no use below, as for ScannIndex
 CONSISTENCIES = ("session", "strong")
@@ -34,6 +36,8 @@ _FETCHED_PER_PRODUCT = 4
 _SHARE_OF_LEAVES = 0.1  # searched of SCANN's; as ScannConfiguration does
 _CANDIDATES = 200
 _BUILDING_STANDSTILL = 600.0  # seconds; a server builds the index of one segment after the other
+# a value in a row of an answer, by the kind of its attribute
+_READ: dict[str, Callable] = {"number": read_number, "strings": list, "string": str, "bool": bool}
 
 
 class Records(NamedTuple):
@@ -123,7 +127,7 @@ class Collection:
         batch: list[dict] = []
         size = 0
         for row in zip(*columns, records.embeddings):
-            own = 4 * len(row[-1]) + sum(len(value.encode()) if isinstance(value, str) else 8 for value in row[:-1])
+            own = 4 * len(row[-1]) + sum(map(_num_bytes, row[:-1]))
             if batch and size + own > _BYTES_PER_REQUEST:
                 yield batch
                 batch, size = [], 0
@@ -167,8 +171,7 @@ class Collection:
             attributes = {}
             for attribute, field in self.fields.items():
                 values = [row[field] for row in page]
-                is_number = self.kinds[attribute] == "number"
-                attributes[attribute] = [read_number(value) for value in values] if is_number else values
+                attributes[attribute] = list(map(_READ[self.kinds[attribute]], values))
             embeddings = np.asarray([row["embedding"] for row in page], np.float32).reshape(len(page), dim)
             yield Records([row["photo"] for row in page], [row["sku"] for row in page], attributes, embeddings)
 
@@ -278,9 +281,32 @@ class Collection:
                 found[place] = (list(_best({}, hits).values()) if by_sku else hits)[:k]
         return found
 
-    def conditions(self, where: Mapping | None) -> str:
-        """The expression of a `where` that has been checked."""
-        return expression(where, self.fields) if where else ""
+    def condition(self, conditions: Conditions | None) -> str:
+        """The expression of conditions, as `read_conditions` gives them.
+
+        Not every Milvus finds a text within others. So where one is looked for, all texts of that attribute are read,
+        and those in which it is found are asked for.
+        """
+        if conditions is None:
+            return ""
+        plain = {
+            name: [[self._looked_up(name, one) for one in all_of] for all_of in alternatives]
+            for name, alternatives in conditions.items()
+        }
+        return expression(plain, self.fields, self.kinds)
+
+    def _looked_up(self, name: str, comparison: Comparison) -> Comparison:
+        if comparison.sign != "contains" or self.kinds[name] != "string":
+            return comparison
+        field, found = self.fields[name], set()
+        for page in self._pages("", ["photo", field]):
+            found |= {row[field] for row in page if all(part in row[field] for part in comparison.values)}
+        if sum(len(literal(text).encode()) + 2 for text in found) > _BYTES_PER_REQUEST:
+            raise CatalogIndexError(
+                f"`where['{name}']` must be met by fewer texts with Milvus. Received: {shown(comparison.values)}, "
+                f"which {len(found)} different ones contain, more than one question holds. Look for a longer text."
+            )
+        return Comparison("in", tuple(sorted(found)))
 
     def flush(self, num_rows: int) -> None:
         """Has the server write the `num_rows` that were added to its store and index them, and waits until it has.
@@ -360,7 +386,14 @@ def _shorter(found: list[list], width: int) -> list[int]:
 def _size(row: Mapping) -> int:
     """Of a row in an answer, in bytes."""
     vector = 4 * len(row.get("embedding", ()))
-    return vector + sum(len(value.encode()) if isinstance(value, str) else 8 for value in row.values())
+    return vector + sum(_num_bytes(value) for name, value in row.items() if name != "embedding")
+
+
+def _num_bytes(value) -> int:
+    """About, of a string, several strings, a number or a truth."""
+    if isinstance(value, str):
+        return len(value.encode())
+    return 8 if isinstance(value, float | int | None) else 8 + sum(8 + len(one.encode()) for one in value)
 
 
 def _both(*conditions: str) -> str:
@@ -378,20 +411,38 @@ def checked_records(
             "that nobody searches by, or use ScannIndex."
         )
     attributes = {name: to_json(column, kept[name]) for name, column in columns.items()}
-    strings = {f"attributes['{name}']": attributes[name] for name, column in columns.items() if column.kind == "string"}
-    strings = {"photos": photos.tolist(), "skus": skus.tolist(), **strings}
-    for argument, values in strings.items():
-        for row, value in enumerate(values):
-            try:
-                is_fine = len(value.encode()) <= LONGEST_STRING
-            except UnicodeEncodeError:
-                is_fine = False
-            if not is_fine:
-                raise CatalogIndexError(
-                    f"`{argument}` must be at most {LONGEST_STRING} bytes of UTF-8 each. Received: {value[:40]!r}... "
-                    f"in row {row}. Milvus takes no others."
-                )
-    return Records(strings["photos"], strings["skus"], attributes, vectors)
+    names, skus = photos.tolist(), skus.tolist()
+    _check_lengths("photos", names)
+    _check_lengths("skus", skus)
+    for name, column in columns.items():
+        if column.kind == "string":
+            _check_lengths(f"attributes['{name}']", attributes[name])
+        if column.kind == "strings":
+            _check_several(f"attributes['{name}']", attributes[name])
+    return Records(names, skus, attributes, vectors)
+
+
+def _check_lengths(argument: str, texts: list[str], row: int | None = None) -> None:
+    for place, text in enumerate(texts):
+        try:
+            is_fine = len(text.encode()) <= LONGEST_STRING
+        except UnicodeEncodeError:
+            is_fine = False
+        if not is_fine:
+            raise CatalogIndexError(
+                f"`{argument}` must be at most {LONGEST_STRING} bytes of UTF-8 each. Received: {text[:40]!r}... "
+                f"in row {place if row is None else row}. Milvus takes no others."
+            )
+
+
+def _check_several(argument: str, values: list[list[str]]) -> None:
+    for row, texts in enumerate(values):
+        _check_lengths(argument, texts, row)
+        if len(texts) > MOST_STRINGS:
+            raise CatalogIndexError(
+                f"`{argument}` must be at most {MOST_STRINGS} strings for each photo with Milvus. Received: "
+                f"{len(texts)} in row {row}. Leave out those that nobody searches by, or use ScannIndex."
+            )
 
 
 def products_nearest(collection: Collection, queries: np.ndarray, k: int, condition: str) -> list[list]:
@@ -434,6 +485,12 @@ def _schema(columns: Mapping[str, str], dim: int):
             "string": {"datatype": kind.VARCHAR, "max_length": LONGEST_STRING},
             "number": {"datatype": kind.DOUBLE},
             "bool": {"datatype": kind.BOOL},
+            "strings": {
+                "datatype": kind.ARRAY,
+                "element_type": kind.VARCHAR,
+                "max_length": LONGEST_STRING,
+                "max_capacity": MOST_STRINGS,
+            },
         }[of]
         schema.add_field(f"attribute_{place}", **options)
     schema.add_field("embedding", kind.FLOAT_VECTOR, dim=dim)

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from eet_tf.index.checks import plain
-from eet_tf.numerals import as_float, largest_float, least_float
+from eet_tf.index.conditions import Comparison, Conditions
 
 # All that cannot stand for itself between double quotes, in milvus-lite and in the grammar of the cluster.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _LARGEST = sys.float_info.max
 MISSING = -_LARGEST  # what stands for a missing number: Milvus knows null from 2.5 on, and not every version takes NaN
 _LEAST = math.nextafter(MISSING, 0.0)
-_LISTS = (list, tuple, set, frozenset, np.ndarray)
+_ABOVE_OR_BELOW = (">", ">=", "<", "<=")
+_NOTHING = 'photo in [""]'  # ids are not empty
 
 
 def literal(value) -> str:
@@ -90,38 +90,47 @@ def is_one_of(field: str, values: Iterable) -> str:
     return f"{field} in [{', '.join(map(literal, values))}]"
 
 
-def expression(where: Mapping, fields: Mapping[str, str]) -> str:
-    """All conditions of `where`, which has been checked (`columns.allowed_rows`).
+def expression(conditions: Conditions, fields: Mapping[str, str], kinds: Mapping[str, str]) -> str:
+    """All conditions, in which no text is looked for in another (`Collection.conditions` looks itself).
 
-    A missing number meets no condition: it is kept as `MISSING`, or as null by indexes of earlier versions.
+    A missing number meets `"not in"` alone. It is kept as `MISSING`; indexes of earlier versions keep null, which meets
+    nothing.
 
     Args:
-        where: `{attribute: condition}`.
+        conditions: as `read_conditions` gives them.
         fields: the Milvus field of each attribute; attributes may have names that Milvus refuses.
+        kinds: of the attributes.
 
     Example:
 
-    >>> expression({"price": {"min": 2, "max": 5}, "colour": "red"}, {"price": "attribute_0", "colour": "attribute_1"})
-    '(attribute_0 >= 2.0 and attribute_0 <= 5.0) and (attribute_1 in ["red"])'
+    >>> conditions = {"price": [[Comparison(">=", (2.0,)), Comparison("<", (5.0,))]]}
+    >>> expression(conditions, {"price": "attribute_0"}, {"price": "number"})
+    '(attribute_0 >= 2.0 and attribute_0 < 5.0)'
     """
-    return " and ".join(f"({_condition(fields[name], condition)})" for name, condition in where.items())
+    return " and ".join(
+        f"({_any_of(fields[name], alternatives, kinds[name] == 'strings')})"
+        for name, alternatives in conditions.items()
+    )
 
 
-def _condition(field: str, condition) -> str:
-    if isinstance(condition, Mapping):
-        ends = {"min": (">=", least_float), "max": ("<=", largest_float)}
-        parts = [f"{field} {ends[end][0]} {literal(ends[end][1](plain(value)))}" for end, value in condition.items()]
-        return " and ".join(parts if "min" in condition else [f"{field} >= {literal(_LEAST)}", *parts])
-    condition = plain(condition)
-    if not isinstance(condition, _LISTS):
-        return _is_any_of(field, [condition])
-    if any(isinstance(one, (Mapping, *_LISTS)) for one in condition):
-        return " or ".join(f"({_condition(field, one)})" for one in condition)
-    return _is_any_of(field, condition)
+def _any_of(field: str, alternatives: list[list[Comparison]], has_several: bool) -> str:
+    written = [_all_of(field, comparisons, has_several) for comparisons in alternatives]
+    return " or ".join(f"({one})" for one in written) if len(written) > 1 else written[0]
 
 
-def _is_any_of(field: str, values: Iterable) -> str:
-    """Numbers that no float64 is exactly are kept nowhere; of those alone, the condition is one that nothing meets."""
-    values = [plain(value) for value in values]
-    kept = [value for value in values if isinstance(value, (str, bool)) or as_float(value) is not None]
-    return is_one_of(field, kept) if kept else f"{field} > 0.0 and {field} < 0.0"
+def _all_of(field: str, comparisons: list[Comparison], has_several: bool) -> str:
+    signs = {comparison.sign[0] for comparison in comparisons}
+    known = [f"{field} >= {literal(_LEAST)}"] if "<" in signs and ">" not in signs else []  # no missing number
+    return " and ".join([*known, *(_comparison(field, one, has_several) for one in comparisons)])
+
+
+def _comparison(field: str, comparison: Comparison, has_several: bool) -> str:
+    sign, values = comparison
+    if sign in _ABOVE_OR_BELOW:
+        return f"{field} {sign} {literal(values[0])}"
+    if has_several:
+        function = "array_contains_all" if sign == "contains" else "array_contains_any"
+        written = f"{function}({field}, [{', '.join(map(literal, values))}])"
+        return f"not {written}" if sign == "not in" else written
+    written = is_one_of(field, values) if values else _NOTHING
+    return f"not ({written})" if sign == "not in" else written

@@ -23,7 +23,8 @@ from eet_tf.index.checks import (
     checked_deletion,
     refuse_unknown,
 )
-from eet_tf.index.columns import Column, allowed_rows, checked_update, dtype_of
+from eet_tf.index.columns import Column, checked_update
+from eet_tf.index.conditions import read_conditions
 from eet_tf.index.folder import check_replaceable, is_same, locked, read_manifest
 from eet_tf.index.local import checked_snapshot
 from eet_tf.index.milvus.collection import MOST_NEIGHBORS, Records, checked_records, products_nearest
@@ -164,10 +165,7 @@ class MilvusIndex(CatalogIndex):
         state, k = self._state, check_k(k)
         check_same_embedder(fingerprint, state.fingerprint)
         queries = check_queries(queries, state.dim)
-        if where is not None:
-            columns = state.columns
-            nothing: dict = {name: np.zeros(0, dtype_of(column.kind)) for name, column in columns.items()}
-            allowed_rows(columns, nothing, where)
+        conditions = None if where is None else read_conditions(where, state.collection.kinds)
         if k > MOST_NEIGHBORS:
             if state.collection.count() > MOST_NEIGHBORS:
                 raise CatalogIndexError(
@@ -175,7 +173,7 @@ class MilvusIndex(CatalogIndex):
                     "use ScannIndex."
                 )
             k = MOST_NEIGHBORS
-        condition = state.collection.conditions(where)
+        condition = state.collection.condition(conditions)
         if not len(queries):
             return _neighbors([], min(k, state.collection.count()))
         if group_by_sku:
@@ -183,6 +181,11 @@ class MilvusIndex(CatalogIndex):
         else:
             found = state.collection.search(queries, k, condition)
         return _neighbors(found, max(map(len, found)))
+
+    def count(self, where=None) -> int:  # noqa: D102
+        collection = self._state.collection
+        conditions = None if where is None else read_conditions(where, collection.kinds)
+        return collection.count(collection.condition(conditions))
 
     # --- updating
 

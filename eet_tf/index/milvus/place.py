@@ -19,6 +19,7 @@ import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError, plain, shown
 from eet_tf.index.columns import Column, described
+from eet_tf.index.conditions import read_conditions
 from eet_tf.index.folder import Manifest, check_files, refusal, save_contents
 from eet_tf.index.log import DamagedLogError, Record, append_record, read_records
 from eet_tf.index.milvus.collection import COMPARED, CONSISTENCIES, Collection, Records
@@ -248,7 +249,9 @@ def try_cluster(place: Place) -> None:
     collection = state.collection
     try:
         collection.insert(records, replace=True)
-        collection.search(records.embeddings, 1, collection.conditions({"bool": True}))
+        collection.search(
+            records.embeddings, 1, collection.condition(read_conditions({"bool": True}, collection.kinds))
+        )
         collection.delete(["a"])
     except BaseException as error:
         collection.dropped_after(error)

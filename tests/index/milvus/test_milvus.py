@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import eet_tf.index
 from eet_tf.index import CatalogIndexError, ExactIndex, MilvusIndex, load_index
+from eet_tf.index.conditions import read_conditions
 from eet_tf.index.milvus import collection as milvus_collection
 from eet_tf.index.milvus import index as milvus_index
 from eet_tf.index.milvus import place as milvus_place
@@ -38,6 +39,8 @@ CONDITIONS = [
     {"price": {"max": np.inf}},
     {"colour": ""},
     {"colour": "never seen"},
+    {"tags": {"contains": ['a "b"', "sale"]}, "price": {"!=": 7}},
+    {"colour": {"contains": '"'}},
 ]
 
 
@@ -120,16 +123,29 @@ def test_numbers_at_the_ends_are_kept_apart_from_missing_ones():
 
 def test_expressions_are_what_the_grammar_of_the_cluster_takes():
     """Only the escapes that milvus-lite and the cluster share, and fields by their places."""
-    where = {"colour": ['a "b"\\\n', ""], "price": {"min": -1, "max": 1e20}, "in_stock": [True, np.bool_(False)]}
     least = repr(np.nextafter(-sys.float_info.max, 0).item())
-    assert expression({"price": {"max": 5}}, {"price": "attribute_1"}) == (
-        f"(attribute_1 >= {least} and attribute_1 <= 5.0)"  # no missing one
-    )
-    fields = {"colour": "attribute_0", "price": "attribute_1", "in_stock": "attribute_2"}
-    assert expression(where, fields) == (
-        r'(attribute_0 in ["a \"b\"\\\n", ""]) and (attribute_1 >= -1.0 and attribute_1 <= 1e+20) '
-        "and (attribute_2 in [true, false])"
-    )
+    kinds = {"colour": "string", "price": "number", "in_stock": "bool", "tags": "strings"}
+    fields = {name: f"attribute_{place}" for place, name in enumerate(kinds)}
+    for where, expected in [
+        ({"price": {"max": 5}}, f"(attribute_1 >= {least} and attribute_1 <= 5.0)"),  # no missing one
+        (
+            {"price": {">": 2**53 + 1, "!=": [1, 2**60 + 1]}},
+            "(attribute_1 >= 9007199254740994.0 and not (attribute_1 in [1.0]))",
+        ),
+        ({"colour": ['a "b"\\\n', ""]}, r'(attribute_0 in ["a \"b\"\\\n", ""])'),
+        ({"price": {"min": -1, "max": 1e20}}, "(attribute_1 >= -1.0 and attribute_1 <= 1e+20)"),
+        ({"in_stock": [True, np.bool_(False)]}, "(attribute_2 in [true, false])"),
+        (
+            {"tags": {"!=": "new", "contains": ["a", "b"]}},
+            '(not array_contains_any(attribute_3, ["new"]) and array_contains_all(attribute_3, ["a", "b"]))',
+        ),
+        (
+            {"price": [7, {">": 9}], "tags": "x"},
+            '((attribute_1 in [7.0]) or (attribute_1 > 9.0)) and (array_contains_any(attribute_3, ["x"]))',
+        ),
+        ({"price": [2**53 + 1]}, '(photo in [""])'),
+    ]:
+        assert expression(read_conditions(where, kinds), fields, kinds) == expected
 
 
 def test_products_of_very_many_photos_do_not_hide_the_others():
