@@ -54,10 +54,7 @@ def load(values: flags.FlagValues):
     from eet_tf import data
 
     layout = layout_of(values)
-    columns = data.read_columns(values.columns) if values.columns is not None else None
-    return data.load_dataset(
-        layout, values.data, columns=columns, separator=values.separator, skip_missing=_skips(values)
-    )
+    return data.load_dataset(layout, values.data)
 
 
 def layout_of(values: flags.FlagValues) -> str:
@@ -66,7 +63,6 @@ def layout_of(values: flags.FlagValues) -> str:
     Raises:
         ValueError: if no path is given, or nothing there is recognised.
     """
-    from eet_tf import data
 
     if values.dataset == "synthetic":
         return "synthetic"
@@ -75,7 +71,17 @@ def layout_of(values: flags.FlagValues) -> str:
             "--data must be the path of your photos: a list, or a folder with one folder per product. Received: none. "
             "--dataset=synthetic draws a catalogue to try things with."
         )
-    return data.detect_layout(values.data) if values.dataset == "auto" else values.dataset
+    if not os.path.exists(values.data):
+        raise ValueError(
+            f"--data must be the path of your photos. Received: --data={values.data}, which does not exist."
+        )
+    if values.dataset == "auto":
+        return (
+            "folder"
+            if os.path.isdir(values.data) and not os.path.isfile(os.path.join(values.data, "catalog.csv"))
+            else "csv"
+        )
+    return values.dataset
 
 
 def _skips(values: flags.FlagValues) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -112,16 +114,38 @@ def parsed(command: Command, name: str, arguments: list[str]) -> list[str]:
     Raises:
         CommandError: names every value that a flag does not take, where absl names the first.
     """
+    for flag in command.flags:  # another call of the same process may have set them
+        command.flags[flag].unparse()
     try:
         return command.flags([name, *arguments], known_only=command.leaves_rest)[1:]
     except flags.Error as error:
-        refusals = refused_values(command.flags, arguments) or [_in_our_words(error)]
+        refusals = refused_values(command.flags, arguments) or _in_our_words(error, command, name)
     raise CommandError("\n".join(refusals) + f"\n`{name} --help` shows the flags.")
 
 
-def _in_our_words(error: flags.Error) -> str:
-    """What absl says of the flags, without the places of its validators."""
-    return str(error).replace("flag --", "--").strip()
+def _in_our_words(error: flags.Error, command: Command, name: str) -> list[str]:
+    """What absl says of the flags, line by line."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        close = difflib.get_close_matches(error.flagname, command.flags, n=1)
+        hint = f" Did you mean --{close[0]}?" if close else ""
+        return [f"`{name}` has no flag --{error.flagname}.{hint}"]
+    if isinstance(error, flags.CantOpenFlagFileError):
+        return [f"--flagfile must be a file with one flag a line. Received: {str(error).rpartition(': ')[2]}."]
+    return [_line_in_our_words(line) for line in str(error).splitlines()]
+
+
+def _line_in_our_words(line: str) -> str:
+    missing = re.match(r"flag --(\w+)=None: Flag", line)
+    if missing:
+        return f"--{missing[1]} must be given."
+    choice = re.match(r"flags (.*): (Exactly|At most) one of \((\w+), (\w+)\)", line)
+    if choice:
+        amount = "One" if choice[2] == "Exactly" else "At most one"
+        given = [f"--{pair}" for pair in choice[1].split(", ") if not pair.endswith(("=None", "=False"))]
+        received = " ".join(given) or "neither"
+        return f"{amount} of --{choice[3]} and --{choice[4]} must be given. Received: {received}."
+    wrong = re.match(r"flag --(\w+=.*): (?:\('(.*?)', .*\)|(.*))", line, re.S)
+    return f"--{wrong[1]}: {wrong[2] or wrong[3]}." if wrong else line.replace("flag --", "--")
 
 
 def refused_values(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
@@ -133,11 +157,17 @@ def refused_values(values: flags.FlagValues, arguments: Sequence[str]) -> list[s
             parser = values[name].parser
             try:
                 parser.parse(value)
-            except (ValueError, TypeError) as error:
-                is_number = isinstance(parser, (flags.FloatParser, flags.IntegerParser))
-                what = f"must be {parser.syntactic_help}" if is_number else str(error)
-                refusals.append(f"--{name}={value}: --{name} {what}.")
+            except (ValueError, TypeError):
+                refusals.append(f"--{name} must be {_allowed(parser)}. Received: --{name}={value}.")
     return refusals
+
+
+def _allowed(parser: flags.ArgumentParser) -> str:
+    """What a flag takes."""
+    if isinstance(parser, flags.BooleanParser):
+        return "true or false"
+    values = getattr(parser, "enum_values", None)
+    return f"one of {', '.join(values)}" if values else parser.syntactic_help
 
 
 def _refuse_infinite_numbers(values: flags.FlagValues) -> None:
@@ -172,6 +202,7 @@ def _described(flag: flags.Flag, width: int) -> list[str]:
     kind = "|".join(values) if values else _KINDS.get(flag.parser.flag_type().split()[-1], "TEXT")
     head = f"  --[no]{flag.name}" if flag.boolean else f"  --{flag.name}={kind if len(kind) < 60 else 'NAME'}"
     help_ = flag.help.partition(">: ")[2] if values else flag.help  # absl puts the values before it
+    help_ = help_.partition(";\n")[0]  # and behind it that it may be repeated
     help_ += f" One of {', '.join(values)}." if values and len(kind) >= 60 else ""
     if flag.default is not None and flag.default != [] and not flag.boolean:
         shown = ",".join(flag.default) if isinstance(flag.default, list) else flag.default

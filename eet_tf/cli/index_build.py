@@ -20,7 +20,8 @@ Examples:
   eet index build --saved_model=runs/mine/serving --data=photos --output_dir=runs/mine/index --skip_unreadable
   eet index build --saved_model=runs/mine/serving --data=photos/catalog.csv --target_recall=0.95
   eet index build --embeddings_dir=runs/mine/embeddings --data=photos/catalog.csv
-  eet index build --saved_model=runs/mine/serving --data=photos/catalog.csv --index=milvus --milvus_uri=http://milvus:19530"""
+  eet index build --saved_model=runs/mine/serving --data=photos/catalog.csv --index=milvus \\
+      --milvus_uri=http://milvus:19530"""
 
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)

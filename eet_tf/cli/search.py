@@ -154,7 +154,8 @@ def _print_table(found: list[dict]) -> None:
             print("  seen: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in each["attributes"].items()))
         print("  rank  score  sku  (photo)")
         for rank, row in enumerate(each["found"], start=1):
-            more = ", ".join(f"{name}={value}" for name, value in row["attributes"].items() if value not in ("", None))
+            kept = row.get("attributes", {})
+            more = ", ".join(f"{name}={value}" for name, value in kept.items() if value not in ("", None))
             print(f"  {rank:4d}  {row['score']:5.3f}  {row['sku']}  ({row['photo']})  {more}".rstrip())
 
 
@@ -163,7 +164,7 @@ def _print_csv(found: list[dict], attributes: list[str]) -> None:
     writer.writerow(["query", "rank", "score", "sku", "photo", *attributes])
     for each in found:
         for rank, row in enumerate(each["found"], start=1):
-            kept = [row["attributes"].get(name) for name in attributes]
+            kept = [row.get("attributes", {}).get(name) for name in attributes]
             writer.writerow([each["query"], rank, f"{row['score']:.6f}", row["sku"], row["photo"], *kept])
 
 

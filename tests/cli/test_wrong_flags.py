@@ -1,27 +1,23 @@
 """Every flag of every command, given something wrong: refused before long work, by a message that names the flag."""
 
+import contextlib
 import functools
-import importlib.util
+import importlib
+import io
 import json
-import pathlib
 import re
-import sys
 
 import numpy as np
 import pytest
-from absl import flags
 
 import eet_tf
 from eet_tf import serving
-from eet_tf.audit import __main__ as audit
-from eet_tf.cli import commands
+from eet_tf.cli import door
+from eet_tf.cli.main import COMMANDS as COMMANDS_OF_EET
 from eet_tf.data.synthetic import make_synthetic_catalog
-from eet_tf.doctor import __main__ as doctor
 from eet_tf.index import ExactIndex
 from eet_tf.serving import ServedEmbedder
 
-ROOT = pathlib.Path(__file__).parents[2]
-FLAGS = flags.FLAGS
 NO_FOLDER = ["", "{file}", "{file}/below", "/proc/none", "x" * 300]
 NO_FILE = ["", "{folder}", "{file}/below", "/proc/none", "x" * 250, "/dev/null"]
 NOTHING = ["", "{gone}"]
@@ -35,10 +31,10 @@ NO_INDEX = ["", "{gone}", "{folder}", "{file}"]
 
 # Of each command: flags that make it work, and wrong values of every flag.
 COMMANDS = {
-    "train/main.py": (
+    "train": (
         {
             "dataset": "csv",
-            "data_dir": "{photos}",
+            "data": "{photos}",
             "model_dir": "{new}",
             "image_size": "32",
             "classes_per_batch": "2",
@@ -55,7 +51,7 @@ COMMANDS = {
             **dict.fromkeys(["negative_cost", "attribute_weight", "noise", "color"], NO_WEIGHT),
             **dict.fromkeys(["preserved_share", "category_probability", "drop_at", "ema"], NO_SHARE),
             **dict.fromkeys(["embedding_dim", "microbatch", "epochs", "steps_per_epoch"], NO_COUNT),
-            "data_dir": NOTHING,
+            "data": NOTHING,
             "freeze_batch_norm": NO_BOOL,
             "hold_out": [*NO_SHARE, "1"],
             "model_dir": NO_FOLDER,
@@ -80,12 +76,12 @@ COMMANDS = {
             "virtual_devices": ["-1", "abc", str(10**6)],
         },
     ),
-    "train/evaluate.py": (
-        {"model_dir": "{run}", "dataset": "csv", "data_dir": "{photos}", "output": "{new}.json"},
+    "evaluate": (
+        {"model_dir": "{run}", "dataset": "csv", "data": "{photos}", "output": "{new}.json"},
         {
             "model_dir": NO_INDEX,
             "dataset": NO_ENUM,
-            "data_dir": NOTHING,
+            "data": NOTHING,
             "split": ["none", ""],
             "ks": NO_KS,
             "query_expansion": ["-1", "abc"],
@@ -97,7 +93,7 @@ COMMANDS = {
             "output": NO_FILE,
         },
     ),
-    "export/main.py": (
+    "export": (
         {"model": "{run}", "output_dir": "{new}"},
         {
             "model": NO_INDEX,
@@ -117,13 +113,13 @@ COMMANDS = {
             "max_megapixels": [*NO_COUNT, "90"],
         },
     ),
-    "export/build_index.py": (
-        {"saved_model": "{serving}", "dataset": "csv", "data_dir": "{photos}", "output_dir": "{new}", "index": "exact"},
+    "index build": (
+        {"saved_model": "{serving}", "dataset": "csv", "data": "{photos}", "output_dir": "{new}", "index": "exact"},
         {
             "saved_model": NO_INDEX,
             "embeddings_dir": NO_INDEX,
             "dataset": NO_ENUM,
-            "data_dir": NOTHING,
+            "data": NOTHING,
             "split": ["none", ""],
             "index": NO_ENUM,
             "target_recall": ["0", "1.5", "nan", "abc"],
@@ -136,7 +132,7 @@ COMMANDS = {
             "batch_size": NO_COUNT,
         },
     ),
-    "export/search.py": (
+    "search": (
         {"index_dir": "{index}", "query": "{photo}", "report": "{new}.html"},
         {
             "index_dir": NO_INDEX,
@@ -153,7 +149,7 @@ COMMANDS = {
             "report": NO_FILE,
         },
     ),
-    "export/make_report.py": (
+    "report": (
         {"model_dir": "{run}", "index_dir": "{index}", "output": "{new}.html"},
         {
             "model_dir": NO_INDEX,
@@ -163,7 +159,7 @@ COMMANDS = {
             "k": NO_COUNT,
         },
     ),
-    "export/serve_demo.py": (
+    "serve": (
         {"index_dir": "{index}", "port": "0"},
         {
             "index_dir": NO_INDEX,
@@ -178,30 +174,30 @@ COMMANDS = {
             "max_upload_mb": NO_COUNT,
         },
     ),
-    "export/index_admin.py": (
-        {"upsert": "", "index_dir": "{index}", "data_dir": "{photos}"},
+    "index upsert": (
+        {"index_dir": "{index}", "data": "{photos}"},
         {
             "index_dir": NO_INDEX,
             "dataset": NO_ENUM,
-            "data_dir": NOTHING,
+            "data": NOTHING,
             "split": ["none", ""],
             "saved_model": ["{gone}", "{folder}", "{file}"],
             "batch_size": NO_COUNT,
         },
     ),
-    "export/embed_beam.py": (
-        {"saved_model": "{serving}", "dataset": "csv", "data_dir": "{photos}", "output_dir": "{new}"},
+    "embed": (
+        {"saved_model": "{serving}", "dataset": "csv", "data": "{photos}", "output_dir": "{new}"},
         {
             "saved_model": NO_INDEX,
             "dataset": NO_ENUM,
-            "data_dir": NOTHING,
+            "data": NOTHING,
             "split": ["none", ""],
             "output_dir": [*NO_FOLDER, "{folder}"],
             "num_shards": NO_COUNT,
             "batch_size": NO_COUNT,
         },
     ),
-    "export/publish.py": (
+    "publish": (
         {"output_dir": "{bundles}", "version": "2", "label": "stable", "server": "localhost:1"},
         {
             "output_dir": NO_INDEX,
@@ -214,26 +210,42 @@ COMMANDS = {
             "timeout": NO_COUNT,
         },
     ),
-    "train/compare.py": ({"{classes}": "", "{classes} ": ""}, {"metric": ["recall@7", ""]}),
+    "compare": ({"{classes}": "", "{classes} ": ""}, {"metric": ["recall@7", ""]}),
+    "audit": (
+        {"data": "{photos}", "output": "{new}.html"},
+        {
+            "dataset": NO_ENUM,
+            "data": NOTHING,
+            "split": ["none", ""],
+            "examples_per_class": ["1", "0", "-1", "abc", "1.5", ""],
+            "output": NO_FILE,
+            "near": ["-1", "nan", "inf", "abc", "256", ""],
+        },
+    ),
+    "convert": (
+        {"data": "{photos}", "output_dir": "{new}"},
+        {"dataset": NO_ENUM, "data": NOTHING, "output_dir": ["", "{file}", "{file}/below", "/proc/none"]},
+    ),
 }
 # flags that take any text, or are wrong for other actions than that of the table only
 ANYTHING = {
-    "export/search.py": {"server_model"},
-    "export/serve_demo.py": {"server_model", "title"},
-    "export/index_admin.py": {"photo", "sku"},
+    "search": {"server_model"},
+    "serve": {"server_model", "title"},
 }
 LONG_WORK = {  # what a command calls once it has checked all
-    "train/main.py": "_learner",
-    "train/evaluate.py": "_embeddings",
-    "export/main.py": "training_facts",
-    "export/build_index.py": "_embeddings",
-    "export/search.py": "_embed",
-    "export/make_report.py": "_results",
-    "export/serve_demo.py": "_serve",
-    "export/index_admin.py": "_is_same",
-    "export/embed_beam.py": "_prepare",
-    "export/publish.py": "publish",
-    "train/compare.py": "_side",
+    "train": "training_parts.make_learner",
+    "evaluate": "evaluate._embeddings",
+    "export": "export._training_facts",
+    "index build": "index_build._embeddings",
+    "search": "search._embed",
+    "report": "report._results",
+    "serve": "serve._serve",
+    "index upsert": "index_upsert._names",
+    "embed": "embed._prepare",
+    "publish": "publish._publish",
+    "compare": "compare._side",
+    "audit": "audit.Progress",
+    "convert": "convert.Progress",
 }
 
 
@@ -274,47 +286,40 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def command(request, places):
-    """A script in this process: called with flags, it says how it ended and what it printed as an error."""
-    if request.param == "export/publish.py":
+    """A command in this process: called with flags, it says how it ended and what it printed as an error."""
+    if request.param == "publish":
         pytest.importorskip("tensorflow_serving")
-    if request.param == "export/embed_beam.py":
+    if request.param == "embed":
         pytest.importorskip("apache_beam")
-    before = set(FLAGS)
-    spec = importlib.util.spec_from_file_location("a_command", ROOT / request.param)
-    script = importlib.util.module_from_spec(spec)
+    if request.param == "serve":
+        pytest.importorskip("flask")
+    module, attribute, _ = COMMANDS_OF_EET[request.param]
+    command = getattr(importlib.import_module(f"eet_tf.cli.{module}"), attribute)
     quick = pytest.MonkeyPatch()
-    quick.syspath_prepend((ROOT / request.param).parent)
-    spec.loader.exec_module(script)
-    sys.modules.pop("serving_flags", None)  # the next script defines its flags again
 
     def long_work(*_, **__):
         raise LongWork
 
-    setattr(script, LONG_WORK[request.param], long_work)
+    quick.setattr(f"eet_tf.cli.{LONG_WORK[request.param]}", long_work)
     # what is right is loaded once
     quick.setattr(eet_tf, "load_embedder", functools.cache(eet_tf.load_embedder))
     quick.setattr(serving, "ServedEmbedder", functools.cache(ServedEmbedder))
-    own = set(FLAGS) - before
-    yield request.param, lambda given: ended(script.main, given, places), own
+    own = {name for name in command.flags if name != "data_dir"}
+    yield request.param, lambda given: ended(command, given, places), own
     quick.undo()
-    for name in own:
-        delattr(FLAGS, name)
 
 
-def ended(main, given, places):
+def ended(command, given, places):
     """(status, message): 0 where the long work would have begun."""
-    for name in FLAGS:
-        FLAGS[name].unparse()
-    arguments = [f"--{name}={value}" if value or name[0] not in "{u" else name for name, value in given.items()]
+    arguments = [f"--{name}={value}" if value or name[0] != "{" else name for name, value in given.items()]
     arguments = [re.sub(r"\{(\w+)\}", lambda found: places[found[1]], argument).rstrip() for argument in arguments]
-    try:
-        return 0, commands.guarded(main)(FLAGS(["script", *arguments]))
-    except LongWork:
-        return 0, ""
-    except flags.Error as error:  # which absl ends in
-        return 1, str(error)
-    except SystemExit as error:
-        return (1, error.code) if isinstance(error.code, str) else (error.code, "")
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            status = door.run(command, "eet", arguments)
+        except LongWork:
+            return 0, ""
+    return status, errors.getvalue()
 
 
 def assert_names(message, flag):
@@ -326,7 +331,7 @@ def assert_names(message, flag):
 
 def test_right_flags_begin_the_long_work(command):
     name, call, _ = command
-    assert call(COMMANDS[name][0]) == (0, "") or name == "export/make_report.py"
+    assert call(COMMANDS[name][0]) == (0, "") or name == "report"
 
 
 def test_every_flag_has_its_wrong_values(command):
@@ -343,11 +348,9 @@ def test_a_wrong_value_is_refused_by_its_name(command):
             others = {
                 key: text for key, text in right.items() if not (flag == "embeddings_dir" and key == "saved_model")
             }
-            is_of_bundle = (
-                flag in ("name", "max_batch_size", "keep_versions", "op_library") and name == "export/main.py"
-            )
+            is_of_bundle = flag in ("name", "max_batch_size", "keep_versions", "op_library") and name == "export"
             bundle = {"bundle": "true"} if is_of_bundle else {}
-            index = {"index_dir": "{index}"} if flag in ("k", "catalog_storage") and name == "export/main.py" else {}
+            index = {"index_dir": "{index}"} if flag in ("k", "catalog_storage") and name == "export" else {}
             scann = {"index": "scann"} if flag == "target_recall" else {}
             status, message = call({**others, **bundle, **index, **scann, flag: value})
             try:
@@ -362,55 +365,21 @@ def test_all_that_is_wrong_is_said_at_once(command):
     """The second and third complaint as well as the first."""
     name, call, _ = command
     several = {
-        "train/main.py": {"seed": "-1", "ks": "0", "model_dir": "{file}", "learning_rate": "0", "backbone": "resnet51"},
-        "train/evaluate.py": {"ks": "0", "output": "{folder}", "model_dir": "{gone}", "data_dir": "{gone}"},
-        "export/main.py": {"output_dir": "{file}", "model": "{gone}", "index_dir": "{folder}", "whitening": "{file}"},
-        "export/build_index.py": {"output_dir": "{file}", "saved_model": "{gone}", "data_dir": "{gone}"},
-        "export/search.py": {"report": "{folder}", "index_dir": "{gone}", "query": "{gone}", "photo_root": "{gone}"},
-        "export/make_report.py": {"output": "{folder}", "model_dir": "{gone}", "index_dir": "{gone}"},
-        "export/serve_demo.py": {"photo_root": "{gone}", "index_dir": "{gone}"},
-        "export/index_admin.py": {"data_dir": "{gone}", "saved_model": "{gone}"},
-        "export/embed_beam.py": {"output_dir": "{file}", "saved_model": "{gone}", "data_dir": "{gone}"},
-        "export/publish.py": {"version": "3", "server": "localhost", "stopped": "true"},
-        "train/compare.py": {"metric": "recall@7"},
+        "train": {"seed": "-1", "ks": "0", "model_dir": "{file}", "learning_rate": "0", "backbone": "resnet51"},
+        "evaluate": {"ks": "0", "output": "{folder}", "model_dir": "{gone}", "data": "{gone}"},
+        "export": {"output_dir": "{file}", "model": "{gone}", "index_dir": "{folder}", "whitening": "{file}"},
+        "index build": {"output_dir": "{file}", "saved_model": "{gone}", "data": "{gone}"},
+        "search": {"report": "{folder}", "index_dir": "{gone}", "query": "{gone}", "photo_root": "{gone}"},
+        "report": {"output": "{folder}", "model_dir": "{gone}", "index_dir": "{gone}"},
+        "serve": {"photo_root": "{gone}", "index_dir": "{gone}"},
+        "index upsert": {"data": "{gone}", "saved_model": "{gone}"},
+        "embed": {"output_dir": "{file}", "saved_model": "{gone}", "data": "{gone}"},
+        "publish": {"version": "3", "server": "localhost", "stopped": "true"},
+        "compare": {"metric": "recall@7"},
+        "audit": {"data": "{gone}", "output": "{folder}", "near": "300"},
+        "convert": {"data": "{gone}"},
     }[name]
     status, message = call({**COMMANDS[name][0], **several})
     assert status != 0
     for flag in several:
         assert_names(message, flag)
-
-
-AUDIT = {
-    "dataset": NO_ENUM,
-    "data_dir": NOTHING,
-    "split": ["none", ""],
-    "examples_per_class": ["1", "0", "-1", "abc", "1.5", ""],
-    "output": NO_FILE,
-    "near": ["-1", "nan", "inf", "abc", "256", ""],
-}
-
-
-def test_the_audit_and_the_doctor_refuse_wrong_flags(places, capsys):
-    parser = audit._parser()
-    assert AUDIT.keys() == {action.dest for action in parser._actions} - {"help"}
-    calls = [(audit.main, flag, value) for flag, values in AUDIT.items() for value in values]
-    for main, flag, value in [*calls, (doctor.main, "json", "x"), (doctor.main, "jsn", "")]:
-        right = {"data_dir": "{photos}", "output": "{new}.html"} if main is audit.main else {}
-        given = {**right, flag: value}
-        arguments = [f"--{name}={text}".format(**places) for name, text in given.items()]
-        try:
-            status = main(arguments)
-        except SystemExit as error:  # of argparse
-            status = error.code
-        said = capsys.readouterr()
-        assert status == 2 or flag == "data_dir", (flag, value)
-        assert status != 0
-        assert_names(said.err, flag)
-
-
-def test_all_that_is_wrong_with_an_audit_is_said_at_once(places, capsys):
-    arguments = ["--data_dir={gone}", "--output={folder}", "--examples_per_class=1", "--near=nan"]
-    assert audit.main([argument.format(**places) for argument in arguments]) == 2
-    assert set(re.findall(r"Received: --(\w+)=", capsys.readouterr().err)) == {
-        *("data_dir", "output", "examples_per_class", "near")
-    }
