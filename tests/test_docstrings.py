@@ -17,6 +17,7 @@ NEEDED = {
     "eet_tf.training.addons": {"tensorflow_addons": "TensorFlow Addons goes with TensorFlow 2.15 alone"},
     "eet_tf.embedding.beam": {"apache_beam": "Apache Beam does not go with TensorFlow 2.15"},
     "eet_tf.client.grpc_transport": {"tensorflow_serving": "tensorflow-serving-api is the extra [serving]"},
+    "eet_tf.data.listings": {"pandas": "Apache Beam and the tests bring pandas along, TensorFlow 2.15 goes without"},
     "eet_tf.service": {"flask": "Flask is the extra [demo]"},
     "eet_tf.service.app": {"flask": "Flask is the extra [demo]"},
     "eet_tf.service.filters": {"flask": "Flask is the extra [demo]"},

@@ -95,6 +95,10 @@ def calls(given):
         "fingerprint": [1, "", np.str_("")],
         "metadata": [[1], {"a": object()}, {"a": np.float32(1)}],
     }
+    table = {
+        "columns": ["path:image", {"photo": np.str_("x")}, {"sku": None}],
+        "separator": ["", "a", 5],
+    }
     return {
         "EETLoss": (
             eet_tf.EETLoss,
@@ -233,8 +237,17 @@ def calls(given):
         ),
         **{
             name: (getattr(eet_tf.data, name), {}, {"data_dir": ["", given.gone, given.strange, given.file]})
-            for name in ("load_cars196", "load_consumer_to_shop", "load_csv", "load_cub", "load_inshop", "load_sop")
+            for name in ("load_cars196", "load_consumer_to_shop", "load_cub", "load_inshop", "load_sop")
         },
+        **{
+            name: (
+                getattr(eet_tf.data, name),
+                {"data_dir": str(given.folder / "photos")},
+                {"data_dir": ["", given.gone, given.strange, given.file], **table},
+            )
+            for name in ("load_csv", "load_parquet", "load_xlsx")
+        },
+        "catalog_from_frame": (eet_tf.data.catalog_from_frame, {"frame": {}}, {"frame": [{}, None, 5, []], **table}),
         "read_columns": (
             eet_tf.data.read_columns,
             {},

@@ -7,7 +7,7 @@ from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.images import decode_and_resize
-from eet_tf.data.listings import load_csv
+from eet_tf.data.listings import catalog_from_frame, load_csv, load_parquet, load_xlsx
 from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, training_dataset
 from eet_tf.data.roles import read_columns
 from eet_tf.data.sampling import PKSampler
@@ -21,6 +21,7 @@ __all__ = [
     "PKSampler",
     "Parts",
     "augmentation",
+    "catalog_from_frame",
     "check_photos",
     "decode_and_resize",
     "decode_photos",
@@ -33,7 +34,9 @@ __all__ = [
     "load_dataset",
     "load_folder",
     "load_inshop",
+    "load_parquet",
     "load_sop",
+    "load_xlsx",
     "make_synthetic_catalog",
     "parts_of",
     "read_columns",

@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.delimited import read_delimited
+from eet_tf.data.frames import Frame, read_frame
 from eet_tf.data.kinds import TypedColumn, as_column, split_cells, typed_texts, typed_values
 from eet_tf.data.lists import find_file, listed
+from eet_tf.data.parquet import read_parquet
 from eet_tf.data.roles import check_columns, roles_of
+from eet_tf.data.spreadsheets import read_xlsx
 from eet_tf.data.tables import Table
+from eet_tf.data.values import is_missing
 
 _Read = Callable[[str, Sequence[str], Callable[[str, list[str]], object]], Table]
 
@@ -53,6 +57,79 @@ def load_csv(data_dir: str, columns: Mapping[str, str] | None = None, separator:
     return _load(data_dir, ("catalog.csv", "catalog.tsv"), read_delimited, columns, separator)
 
 
+def load_xlsx(data_dir: str, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Catalog:
+    """Reads an Excel workbook: a sheet whose first row names the columns, as `load_csv` has them.
+
+    Of several sheets it is the one named `catalog`, or else the only one that has the columns. Numbers and bools are
+    what the cells hold; text stays text. openpyxl reads it: `pip install "eet-tf[xlsx]"`.
+
+    Args:
+        data_dir: the `.xlsx` file, or a folder that holds it as `catalog.xlsx`. Paths in it start from its folder.
+        columns: as for `load_csv`.
+        separator: as for `load_csv`.
+
+    Raises:
+        CatalogError: names the file and row of all that is wrong.
+    """
+    return _load(data_dir, ("catalog.xlsx",), read_xlsx, columns, separator)
+
+
+def load_parquet(data_dir: str, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Catalog:
+    """Reads a Parquet file with the columns that `load_csv` has; its rows are counted from 0.
+
+    Numbers, bools and lists are what the file holds; text stays text. Columns of bytes or records are left out, which
+    `catalog.notes` says. pyarrow reads it: `pip install "eet-tf[parquet]"`.
+
+    Args:
+        data_dir: the file, or a folder that holds it as `catalog.parquet`. Paths in it start from its folder.
+        columns: as for `load_csv`.
+        separator: as for `load_csv`.
+
+    Raises:
+        CatalogError: names the file and row of all that is wrong.
+    """
+    return _load(data_dir, ("catalog.parquet",), read_parquet, columns, separator)
+
+
+def catalog_from_frame(
+    frame: Frame,
+    root: str = "",
+    columns: Mapping[str, str] | None = None,
+    separator: str | None = None,
+    source: str = "the frame",
+) -> Catalog:
+    """Makes a catalogue of a DataFrame of pandas, polars or another library, checked as `load_csv` checks a list.
+
+    It is asked for the names of its columns, `frame.columns`, and for their values, `frame[name]`, and nothing else.
+    Columns are those that `load_csv` has; numbers, bools and lists are kept, text stays text.
+
+    Args:
+        frame: the DataFrame.
+        root: folder that its paths start from; by default the working directory.
+        columns: as for `load_csv`.
+        separator: as for `load_csv`.
+        source: how messages call it; rows are counted from 0.
+
+    Raises:
+        CatalogError: names the rows of all that is wrong.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> import pandas
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> size = [(folder / name).write_bytes(b"...") for name in ("1.jpg", "2.jpg")]
+    >>> frame = pandas.DataFrame({"path": ["1.jpg", "2.jpg"], "item": ["mug", "cup"], "price": [19.9, 5.0]})
+    >>> catalog = catalog_from_frame(frame, str(folder), columns={"sku": "item"})
+    >>> catalog.skus.tolist(), catalog.attributes["price"].tolist()
+    (['mug', 'cup'], [19.9, 5.0])
+    """
+    chosen, separator = check_columns(columns), check_separator(separator)
+    table = read_frame(frame, source)
+    roles_of(source, list(table.columns), chosen)
+    return catalog_of(table, root, chosen, separator)
+
+
 def _load(
     data_dir: str, names: Sequence[str], read: _Read, columns: Mapping[str, str] | None, separator: str | None
 ) -> Catalog:
@@ -78,6 +155,10 @@ def catalog_of(table: Table, root: str, columns: Mapping[str, str], separator: s
     """
     roles = roles_of(table.source, list(table.columns), columns)
     cells = {role: table.columns[column] for role, column in roles.items()}
+    for role, column in cells.items():  # NaN in the path or sku is refused as such
+        is_empty = is_missing if role in ("category", "split") else _is_none
+        cells[role] = ["" if is_empty(cell) else cell for cell in column]
+    paths = ["" if is_missing(path) else str(path) for path in cells["path"]]
     attributes = {
         name: _typed(column, table.is_text, separator)
         for name, column in table.columns.items()
@@ -86,7 +167,7 @@ def catalog_of(table: Table, root: str, columns: Mapping[str, str], separator: s
     places = (line if isinstance(line, str) else f"{table.source}:{line}" for line in table.lines)
     return listed(
         root,
-        cells["path"],
+        paths,
         places,
         lambda: Catalog(
             cells["path"],
@@ -101,6 +182,10 @@ def catalog_of(table: Table, root: str, columns: Mapping[str, str], separator: s
             spellings={name: column.spellings for name, column in attributes.items() if column.spellings},
         ),
     )
+
+
+def _is_none(cell: object) -> bool:
+    return cell is None
 
 
 def _typed(cells: list, is_text: bool, separator: str | None) -> TypedColumn:

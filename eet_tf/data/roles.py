@@ -86,6 +86,8 @@ def check_columns(columns: Mapping[str, str] | None, shown: object = None) -> di
 
 
 def _refusal(shown: object, why: str) -> CatalogError:
+    if isinstance(shown, Mapping):
+        shown = ",".join(f"{role}:{column}" for role, column in shown.items())
     return CatalogError(
         "`columns` must say which column of the table has which role, such as path:image,sku:product_id. "
         f"Received: columns={str(shown)!r}; {why}."
@@ -155,7 +157,7 @@ def check_header(place: str, names: Sequence[str], needed: Sequence[str], propos
 
 
 def _shown(names: Sequence[str]) -> str:
-    return f"{len(names)} columns" if len(names) > _MOST_SHOWN else str(list(names))
+    return f"{len(names)} columns" if len(names) > _MOST_SHOWN else str(list(map(str, names)))
 
 
 def _proposal(names: Sequence[str], columns: Mapping[str, str]) -> str:
@@ -172,7 +174,7 @@ def _proposal(names: Sequence[str], columns: Mapping[str, str]) -> str:
     lacking = [role for role in _NEEDED if role not in found and role not in names]
     guesses = [f"{found[role]!r} is {what}" for role, what in _MEANT.items() if role in found and role not in columns]
     pairs = [f"{role}:{column}" for role, column in found.items()] + [f"{role}:..." for role in lacking]
-    python = f" (columns={found} in Python)" if not lacking else ""
+    python = f" (columns={dict(found)} in Python)" if not lacking else ""
     return f"If {' and '.join(guesses)}, say so with --columns={','.join(pairs)}{python}."
 
 

@@ -37,6 +37,11 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def stripped(cells: list) -> list:
+    """The cells of a column, texts without blanks around them."""
+    return [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+
+
 def named_columns(place: str, header: Sequence[str], columns: Sequence[list]) -> dict[str, list]:
     """The columns by name. One without a name is left out if it is empty or numbers the rows.
 
