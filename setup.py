@@ -45,23 +45,29 @@ setup(
             "tensorflow-addons==0.23.0",
             "tensorflow-metadata<1.16",
         ],
-        # export/embed_beam.py; not with [addons], whose protobuf is too old for it
+        # eet embed; not with [addons], whose protobuf is too old for it
         "beam": ["apache-beam>=2.77,<3"],
         # MilvusIndex: the client of a cluster, and milvus-lite for where there is none; not with [addons], whose
         # protobuf is too old for the client
         "milvus": ["pymilvus>=3.0,<4", "milvus-lite>=3.2,<3.3"],
         # make test-milvus: a real server of one machine, whose only package is for Linux on x86-64
         "milvus-server": ["milvus==2.3.5; platform_system == 'Linux' and platform_machine == 'x86_64'"],
-        # export/main.py --bundle, export/verify.py and the client by gRPC; of TensorFlow's version
+        # eet export --bundle, eet verify and the client by gRPC; of TensorFlow's version
         "serving": ["tensorflow-serving-api>=2.15.1,<2.21,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*"],
-        # export/serve_demo.py
+        # eet serve
         "demo": ["flask>=3,<4"],
-        # python -m eet_tf.convert reads HEIC with it; AVIF and TIFF are Pillow's own
+        # lists as Excel and Parquet files
+        "xlsx": ["openpyxl>=3.1"],
+        "parquet": ["pyarrow>=15"],
+        # photos at https:// and in the clouds; s3:// also needs s3fs, gs:// gcsfs, abfs:// adlfs
+        "remote": ["fsspec>=2024.2", "aiohttp>=3.9"],
+        # eet convert reads HEIC with it; AVIF and TIFF are Pillow's own
         "convert": ["pillow-heif>=1"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4", "pillow-heif>=1"),
+            *("openpyxl>=3.1", "polars"),
             # make typecheck, make coverage, and tests/test_package.py, which builds the wheel without a network
             *("mypy>=2.4", "coverage>=7.10", "pytest-cov>=7", "setuptools>=61", "wheel"),
         ],
