@@ -42,6 +42,7 @@ PUBLIC = {
         "check_photos",
         "decode_and_resize",
         "decode_photos",
+        "detect_layout",
         "encode_attributes",
         "gallery_dataset",
         "load_cars196",

@@ -233,8 +233,9 @@ def calls(given):
         "load_dataset": (
             eet_tf.data.load_dataset,
             {"name": "csv", "data_dir": str(given.folder / "photos")},
-            {"name": ["nonsense", "", None], "data_dir": [None, "", given.gone, given.strange]},
+            {"name": ["nonsense", "", None], "data_dir": [None, "", given.gone, given.strange], **table},
         ),
+        "detect_layout": (eet_tf.data.detect_layout, {}, {"path": given.places}),
         **{
             name: (getattr(eet_tf.data, name), {}, {"data_dir": ["", given.gone, given.strange, given.file]})
             for name in ("load_cars196", "load_consumer_to_shop", "load_cub", "load_inshop", "load_sop")

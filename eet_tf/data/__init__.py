@@ -13,6 +13,7 @@ _NAMES = {
     "check_photos": "eet_tf.data.pipeline",
     "decode_and_resize": "eet_tf.data.images",
     "decode_photos": "eet_tf.data.pipeline",
+    "detect_layout": "eet_tf.data.layouts",
     "encode_attributes": "eet_tf.data.attributes",
     "gallery_dataset": "eet_tf.data.pipeline",
     "load_cars196": "eet_tf.data.fine_grained",

@@ -7,6 +7,7 @@ from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.images import decode_and_resize
+from eet_tf.data.layouts import detect_layout
 from eet_tf.data.listings import catalog_from_frame, load_csv, load_parquet, load_xlsx
 from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, training_dataset
 from eet_tf.data.roles import read_columns
@@ -25,6 +26,7 @@ __all__ = [
     "check_photos",
     "decode_and_resize",
     "decode_photos",
+    "detect_layout",
     "encode_attributes",
     "gallery_dataset",
     "load_cars196",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
@@ -11,7 +11,8 @@ from eet_tf.data.delimited import read_delimited
 from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.folders import scan_folder
 from eet_tf.data.kinds import TypedColumn, typed_texts
-from eet_tf.data.listings import load_csv
+from eet_tf.data.layouts import detect_layout
+from eet_tf.data.listings import load_csv, load_parquet, load_xlsx
 from eet_tf.data.lists import listed, numbered_lines, split_fields
 from eet_tf.data.roles import check_header
 from eet_tf.data.synthetic import make_synthetic_catalog
@@ -120,36 +121,64 @@ def load_folder(data_dir: str) -> Catalog:
     return Catalog(found.paths, found.skus, root=data_dir, source=data_dir, notes=notes).check_files()
 
 
+_TABLES = {"csv": load_csv, "parquet": load_parquet, "xlsx": load_xlsx}
 LOADERS: dict[str, Callable[[str], Catalog]] = {
     "cars196": load_cars196,
     "consumer_to_shop": load_consumer_to_shop,
-    "csv": load_csv,
     "cub": load_cub,
     "folder": load_folder,
     "inshop": load_inshop,
     "sop": load_sop,
     "synthetic": make_synthetic_catalog,
+    **_TABLES,
 }
 _SYNTHETIC_DIR = os.path.join("runs", "synthetic_photos")
 
 
-def load_dataset(name: str, data_dir: str | None = None) -> Catalog:
-    """A catalogue by the name of its layout.
+def load_dataset(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    separator: str | None = None,
+) -> Catalog:
+    """Reads a catalogue by the name of its layout.
 
     Args:
-        name: the layout, a key of `LOADERS`: your own photos in a `"csv"` or `"folder"`; the data sets of papers
-            `"sop"`, `"inshop"`, `"consumer_to_shop"`, `"cub"` and `"cars196"`; or `"synthetic"`, which is drawn if
-            need be.
-        data_dir: where it is; `"synthetic"` goes to `runs/synthetic_photos` if not told otherwise.
+        name: `"auto"` for what lies at `data_dir`, see `detect_layout`, or a layout, a key of `LOADERS`. Your own
+            photos are in a table, `"csv"`, `"xlsx"` or `"parquet"`, or in folders of products, `"folder"`. The data
+            sets of papers are `"sop"`, `"inshop"`, `"consumer_to_shop"`, `"cub"` and `"cars196"`. `"synthetic"` is
+            drawn if need be.
+        data_dir: where it is, a table's file or a folder; `"synthetic"` goes to `runs/synthetic_photos` if not told
+            otherwise.
+        columns: `{role: column}`, which columns of a table to use; see `load_csv`. For tables alone.
+        separator: what stands between several values in a cell of a table; see `load_csv`. For tables alone.
 
     Raises:
-        ValueError: if there is no such layout, or `data_dir` is missing.
+        ValueError: if there is no such layout, `data_dir` is missing, or the layout is no table and has no columns.
         CatalogError: if the data are not as they should be.
     """
-    if name not in LOADERS:
-        raise ValueError(f"`name` must be one of {', '.join(sorted(LOADERS))}. Received: name={name!r}.")
+    known = ["auto", *sorted(LOADERS)]
+    if name not in known:
+        raise ValueError(f"`name` must be one of {', '.join(known)}. Received: name={name!r}.")
     if not data_dir:
-        if name != "synthetic":
-            raise ValueError(f"`data_dir` must say where the photos of a {name!r} dataset are. Received: {data_dir!r}.")
-        data_dir = _SYNTHETIC_DIR
-    return LOADERS[name](data_dir)
+        data_dir = _default_dir(name, data_dir)
+    data_dir = os.fspath(data_dir)
+    layout = detect_layout(data_dir) if name == "auto" else name
+    if layout in _TABLES:
+        return _TABLES[layout](data_dir, columns, separator)
+    given = {"columns": columns, "separator": separator}
+    wrong = [f"`{argument}` must be left out" for argument, value in given.items() if value]
+    if wrong:
+        raise ValueError(f"{' and '.join(wrong)} for the layout {layout!r}, which is no table with named columns.")
+    return LOADERS[layout](data_dir)
+
+
+def _default_dir(name: str, data_dir: object) -> str:
+    if name == "synthetic":
+        return _SYNTHETIC_DIR
+    if name == "auto":
+        raise ValueError(
+            "`data_dir` must say where the photos are: a table that lists them, or a folder (--data=PATH). Received: "
+            f"{data_dir!r}. To try it on photos that are drawn for it, use --dataset=synthetic."
+        )
+    raise ValueError(f"`data_dir` must say where the photos of a {name!r} dataset are. Received: {data_dir!r}.")

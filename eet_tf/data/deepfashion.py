@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -24,6 +25,14 @@ _CONSUMER_SPLITS = {"train": "train", "val": "test", "test": "test"}
 _ATTRIBUTE_FOLDERS = (os.path.join("Anno", "attributes"), "Anno")
 _ANSWERS = {"1": 1, "-1": 0, "0": -1}
 _Photo = tuple[int, str, str, str, str]  # line, path, item, split and role
+
+
+def benchmark_in(data_dir: str) -> str | None:
+    """Which of the two benchmarks has its list in a folder: `"inshop"`, `"consumer_to_shop"`, or None for neither."""
+    file = next((file for file in (os.path.join(data_dir, name) for name in _PARTITIONS) if os.path.isfile(file)), None)
+    lines = [line.split() for _, line in itertools.islice(numbered_lines(file), 2)] if file else []
+    headers = {"inshop": _INSHOP_HEADER, "consumer_to_shop": _CONSUMER_HEADER}
+    return next((name for name, header in headers.items() if lines[1:] == [header]), None)
 
 
 def load_inshop(data_dir: str) -> Catalog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from eet_tf.data import reasons
@@ -94,6 +94,24 @@ class FolderScan:
 def note_of_dataset(name: str, data_dir: str | None) -> str:
     """What reading a dataset passes over, in a sentence; empty if nothing. `catalog.notes` says it too."""
     return scan_folder(data_dir).note() if name == "folder" and data_dir else ""
+
+
+def has_products(data_dir: str) -> bool:
+    """Whether a folder has a folder with a photo in it, or with one to be converted; ends with the first."""
+    tops = [entry.path for entry in _entries(data_dir, "", frozenset(), depth=0) if entry.reason == ""]
+    outer = frozenset([_identity(data_dir)])
+    inner = (entry for top in tops for entry in _entries(os.path.join(data_dir, top), top, outer, depth=1))
+    return any(_is_picture(entry.reason) for entry in inner)
+
+
+def _is_picture(reason: str | None) -> bool:
+    return reason is None or reason == _RAW or reason.endswith(_TO_CONVERT)
+
+
+def loose_photos(folder: str, names: Sequence[str]) -> list[str]:
+    """Those of the names in a folder that are photos, or photos to be converted."""
+    files = [name for name in names if not os.path.isdir(os.path.join(folder, name))]
+    return [name for name in files if _is_picture(_reason(os.path.join(folder, name)))]
 
 
 def scan_folder(data_dir: str) -> FolderScan:

@@ -398,7 +398,8 @@ def test_dataset_by_name(tmp_path):
 
 def test_unknown_dataset_lists_the_known_ones(tmp_path):
     with pytest.raises(
-        ValueError, match=r"one of cars196, consumer_to_shop, csv, cub, folder, inshop, sop, sy.*'imagenet'"
+        ValueError,
+        match=r"one of auto, cars196, .*csv, cub, folder, inshop, parquet, sop, synthetic, xlsx\..*'imagenet'",
     ):
         load_dataset("imagenet", str(tmp_path))
 
