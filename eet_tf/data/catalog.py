@@ -13,6 +13,7 @@ import numpy as np
 
 from eet_tf.data import values
 from eet_tf.data.kinds import as_column, as_texts, of_kind, typed_texts, typed_values
+from eet_tf.data.overview import overview
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -34,7 +35,7 @@ def one_after_another(complaints: Sequence[str]) -> str:
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Catalog:
     """Photos with the product (sku) each one shows, checked once when it is made.
 
@@ -76,6 +77,12 @@ class Catalog:
     >>> catalog = Catalog(paths=["a.jpg", "b.jpg", "c.jpg"], skus=["mug", "cup", "mug"])
     >>> catalog.labels.tolist(), catalog.label_skus.tolist()
     ([1, 0, 1], ['cup', 'mug'])
+    >>> print(catalog)
+    Catalog of the catalogue
+      photos:     3 of 2 products, 1 to 2 each
+      splits:     none
+      categories: none
+      attributes: none
     """
 
     paths: np.ndarray
@@ -220,6 +227,9 @@ class Catalog:
             return self.source
         line = self.lines[row]
         return line if isinstance(line, str) else f"{self.source}:{line}"
+
+    def __repr__(self) -> str:
+        return overview(self.source, self.labels, self.splits, self.categories, self.attributes)
 
     def __len__(self) -> int:
         return len(self.paths)
