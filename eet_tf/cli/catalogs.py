@@ -9,9 +9,7 @@ from absl import flags
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Definitions
 
-LAYOUTS = ("csv", "folder", "sop", "inshop", "consumer_to_shop", "cub", "cars196", "synthetic")
-SHOWN = ("data", "dataset", "columns")
-FLAGS_OF_LISTS = ("columns", "separator")
+LAYOUTS = ("csv", "xlsx", "parquet", "folder", "sop", "inshop", "consumer_to_shop", "cub", "cars196", "synthetic")
 
 
 def define_catalog(define: Definitions, split: str | None = "all") -> None:
@@ -27,8 +25,7 @@ def define_catalog(define: Definitions, split: str | None = "all") -> None:
         "dataset",
         "auto",
         ["auto", *LAYOUTS],
-        "Layout of --data. auto recognises it by the files that lie there; csv is a list of any kind; synthetic draws "
-        "a catalogue of its own.",
+        "Layout of --data; auto recognises it by the files that lie there. synthetic draws a catalogue of its own.",
     )
     define.string("columns", None, "Columns of the list that have other names: path:image,sku:product_id.")
     define.string("separator", None, "Character between several values in one cell of the list, such as |.")
@@ -54,7 +51,10 @@ def load(values: flags.FlagValues):
     from eet_tf import data
 
     layout = layout_of(values)
-    return data.load_dataset(layout, values.data)
+    if values.columns == "":
+        raise ValueError("--columns must be like path:image,sku:product_id. Received: --columns=.")
+    columns = None if values.columns is None else data.read_columns(values.columns)
+    return data.load_dataset(layout, values.data, columns, values.separator)
 
 
 def layout_of(values: flags.FlagValues) -> str:

@@ -7,6 +7,7 @@ import os
 from absl import flags
 
 from eet_tf.cli import catalogs
+from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
 from eet_tf.terminal import Progress
 
@@ -30,7 +31,11 @@ def _main(_) -> int:
     from eet_tf.data.folders import scan_folder
 
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # photos are decoded by CPUs; a GPU's memory is for those who train
-    is_folder = catalogs.layout_of(FLAGS) == "folder"
+    complaints = Complaints()
+    complaints.folder("output_dir", FLAGS.output_dir)
+    layout = complaints.check(catalogs.layout_of, FLAGS)
+    complaints.end()
+    is_folder = layout == "folder"
     catalog = load_folder_of_any_kind(FLAGS.data) if is_folder else catalogs.load(FLAGS)
     if is_folder and (note := scan_folder(FLAGS.data).with_convertible().note()):
         print(note)

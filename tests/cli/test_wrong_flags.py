@@ -28,6 +28,13 @@ NO_WEIGHT = ["-1", "nan", "inf", "abc", ""]
 NO_COUNT = ["0", "-1", "abc", "1.5", ""]
 NO_KS = ["", "1,1", "0", "-1", "1,abc", "1.5", "1,,2", "\u0663", "10000000000"]
 NO_INDEX = ["", "{gone}", "{folder}", "{file}"]
+# of every command that reads a catalogue
+OF_CATALOG = {
+    "dataset": NO_ENUM,
+    "data": NOTHING,
+    "columns": ["", "path", "picture:path", "path:nowhere", "path:path,path:sku"],
+    "separator": [""],
+}
 
 # Of each command: flags that make it work, and wrong values of every flag.
 COMMANDS = {
@@ -42,7 +49,7 @@ COMMANDS = {
         },
         {
             **dict.fromkeys(
-                ["dataset", "loss", "positives", "negatives", "distance", "weighting", "granularity", "pooling"],
+                ["loss", "positives", "negatives", "distance", "weighting", "granularity", "pooling"],
                 NO_ENUM,
             ),
             **dict.fromkeys(["optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
@@ -51,7 +58,8 @@ COMMANDS = {
             **dict.fromkeys(["negative_cost", "attribute_weight", "noise", "color"], NO_WEIGHT),
             **dict.fromkeys(["preserved_share", "category_probability", "drop_at", "ema"], NO_SHARE),
             **dict.fromkeys(["embedding_dim", "microbatch", "epochs", "steps_per_epoch"], NO_COUNT),
-            "data": NOTHING,
+            **OF_CATALOG,
+            "skip_unreadable": NO_BOOL,
             "freeze_batch_norm": NO_BOOL,
             "hold_out": [*NO_SHARE, "1"],
             "model_dir": NO_FOLDER,
@@ -80,8 +88,8 @@ COMMANDS = {
         {"model_dir": "{run}", "dataset": "csv", "data": "{photos}", "output": "{new}.json"},
         {
             "model_dir": NO_INDEX,
-            "dataset": NO_ENUM,
-            "data": NOTHING,
+            **OF_CATALOG,
+            "skip_unreadable": NO_BOOL,
             "split": ["none", ""],
             "ks": NO_KS,
             "query_expansion": ["-1", "abc"],
@@ -118,8 +126,8 @@ COMMANDS = {
         {
             "saved_model": NO_INDEX,
             "embeddings_dir": NO_INDEX,
-            "dataset": NO_ENUM,
-            "data": NOTHING,
+            **OF_CATALOG,
+            "skip_unreadable": NO_BOOL,
             "split": ["none", ""],
             "index": NO_ENUM,
             "target_recall": ["0", "1.5", "nan", "abc"],
@@ -140,6 +148,8 @@ COMMANDS = {
             "k": NO_COUNT,
             "where": ["", "colour", "brand=x", "=x"],
             "group_by_sku": NO_BOOL,
+            "json": NO_BOOL,
+            "csv": NO_BOOL,
             "saved_model": ["{gone}", "{folder}", "{file}"],
             "server": ["ftp://x", "nonsense"],
             "server_version": ["abc", "-1"],
@@ -178,8 +188,8 @@ COMMANDS = {
         {"index_dir": "{index}", "data": "{photos}"},
         {
             "index_dir": NO_INDEX,
-            "dataset": NO_ENUM,
-            "data": NOTHING,
+            **OF_CATALOG,
+            "skip_unreadable": NO_BOOL,
             "split": ["none", ""],
             "saved_model": ["{gone}", "{folder}", "{file}"],
             "batch_size": NO_COUNT,
@@ -189,8 +199,7 @@ COMMANDS = {
         {"saved_model": "{serving}", "dataset": "csv", "data": "{photos}", "output_dir": "{new}"},
         {
             "saved_model": NO_INDEX,
-            "dataset": NO_ENUM,
-            "data": NOTHING,
+            **OF_CATALOG,
             "split": ["none", ""],
             "output_dir": [*NO_FOLDER, "{folder}"],
             "num_shards": NO_COUNT,
@@ -214,8 +223,7 @@ COMMANDS = {
     "audit": (
         {"data": "{photos}", "output": "{new}.html"},
         {
-            "dataset": NO_ENUM,
-            "data": NOTHING,
+            **OF_CATALOG,
             "split": ["none", ""],
             "examples_per_class": ["1", "0", "-1", "abc", "1.5", ""],
             "output": NO_FILE,
@@ -224,7 +232,7 @@ COMMANDS = {
     ),
     "convert": (
         {"data": "{photos}", "output_dir": "{new}"},
-        {"dataset": NO_ENUM, "data": NOTHING, "output_dir": ["", "{file}", "{file}/below", "/proc/none"]},
+        {**OF_CATALOG, "output_dir": ["", "{file}", "{file}/below", "/proc/none"]},
     ),
 }
 # flags that take any text, or are wrong for other actions than that of the table only
@@ -377,7 +385,7 @@ def test_all_that_is_wrong_is_said_at_once(command):
         "publish": {"version": "3", "server": "localhost", "stopped": "true"},
         "compare": {"metric": "recall@7"},
         "audit": {"data": "{gone}", "output": "{folder}", "near": "300"},
-        "convert": {"data": "{gone}"},
+        "convert": {"data": "{gone}", "output_dir": "{file}"},
     }[name]
     status, message = call({**COMMANDS[name][0], **several})
     assert status != 0

@@ -28,8 +28,8 @@ def test_a_full_catalogue_in_five_lines():
             "  photos:     4 of 2 products, 1 to 3 each\n"
             "  splits:     train 2, test 1, in none 1\n"
             "  categories: 2 (kitchen, table)\n"
-            "  attributes: colour (string, 2 values), tags (strings, 2 values), price (number, 5 to 1200), new (bool, 3 true), "
-            "lost (number, none known)"
+            "  attributes: colour (string, 2 values), tags (strings, 2 values), price (number, 5 to 1200), "
+            "new (bool, 3 true), lost (number, none known)"
         )
     )
 
