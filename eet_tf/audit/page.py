@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import html
-import importlib.resources
 import os
-import string
 from collections.abc import Mapping
 
-from eet_tf import files
 from eet_tf.arguments import check_file
 from eet_tf.audit.findings import AuditResult, Finding
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog
-from eet_tf.pages import thumbnails
+from eet_tf.pages import parts, thumbnails
+from eet_tf.pages.parts import text
 
 _SIDE = 112  # pixels on the longer side; about 4 kB
 _MOST_GROUPS = 60  # shown of each finding
@@ -56,18 +53,11 @@ def write_page(
     verdict = "Something must be mended before training." if result.blocks else "Training may start."
     sections = (
         f'<p class="verdict {"blocks" if result.blocks else "free"}">{verdict}</p>',
-        _facts({**_counts(result), **(facts or {})}),
+        parts.facts({**_counts(result), **(facts or {})}),
         *(_finding(result.catalog, finding, thumbnail) for finding in result.findings),
         _categories(result.categories),
     )
-    template = importlib.resources.files("eet_tf.pages").joinpath("templates/audit.html").read_text(encoding="utf-8")
-    page = string.Template(template).substitute(title=_text(title), sections="\n".join(filter(None, sections)))
-    with files.replaced(path) as aside, open(aside, "wb") as file:
-        file.write(page.encode("utf-8", "replace"))  # a file name may hold bytes that are no text
-
-
-def _text(value) -> str:
-    return html.escape(str(value), quote=True)
+    parts.write_page(path, "audit.html", title, sections)
 
 
 def _counts(result: AuditResult) -> dict[str, str]:
@@ -80,11 +70,6 @@ def _counts(result: AuditResult) -> dict[str, str]:
     return counts
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "\n".join(f"<div><dt>{_text(label)}</dt><dd>{_text(text)}</dd></div>" for label, text in facts.items())
-    return f'<dl class="facts card">\n{rows}\n</dl>'
-
-
 def _finding(catalog: Catalog, finding: Finding, thumbnail) -> str:
     mark = '<span class="mark blocks">mend</span>' if finding.blocks else '<span class="mark">look</span>'
     shown = zip(finding.groups[:_MOST_GROUPS], finding.notes)
@@ -92,8 +77,8 @@ def _finding(catalog: Catalog, finding: Finding, thumbnail) -> str:
     left = len(finding.groups) - _MOST_GROUPS
     more = f'<p class="note">and {left:,} more, which are not shown</p>' if left > 0 else ""
     return (
-        f'<section data-kind="{finding.kind}">\n<h2>{mark} {_text(finding.title)}</h2>\n'
-        f"<p>{_text(finding.advice)}</p>\n"
+        f'<section data-kind="{finding.kind}">\n<h2>{mark} {text(finding.title)}</h2>\n'
+        f"<p>{text(finding.advice)}</p>\n"
         f'<div class="groups">\n{groups}\n</div>\n{more}</section>'
     )
 
@@ -102,7 +87,7 @@ def _group(catalog: Catalog, rows: tuple[int, ...], note: str, thumbnail) -> str
     pictures = "".join(_picture(catalog, row, thumbnail) for row in rows[:_MOST_PHOTOS])
     left = len(rows) - _MOST_PHOTOS
     more = f'<p class="note">and {left:,} more</p>' if left > 0 else ""
-    caption = f"<figcaption>{_text(note)}</figcaption>" if note else ""
+    caption = f"<figcaption>{text(note)}</figcaption>" if note else ""
     return f'<figure class="card"><div class="photos">{pictures}</div>{more}{caption}</figure>'
 
 
@@ -111,12 +96,12 @@ def _picture(catalog: Catalog, row: int, thumbnail) -> str:
     split = "" if catalog.splits is None else f" ({catalog.splits[row]})"
     content = thumbnail(os.path.join(catalog.root, path))
     if content is None:
-        label = _text(f"no picture: photo of {sku}")
-        title = _text(f"{path}: {reasons.of_file(os.path.join(catalog.root, path))}")
+        label = text(f"no picture: photo of {sku}")
+        title = text(f"{path}: {reasons.of_file(os.path.join(catalog.root, path))}")
         picture = f'<div class="picture" role="img" aria-label="{label}" title="{title}">no picture</div>'
     else:
-        picture = f'<img class="picture" src="{content}" alt="photo of {_text(sku)}" title="{_text(path)}">'
-    return f'<div>{picture}<span class="sku">{_text(sku)}{_text(split)}</span></div>'
+        picture = f'<img class="picture" src="{content}" alt="photo of {text(sku)}" title="{text(path)}">'
+    return f'<div>{picture}<span class="sku">{text(sku)}{text(split)}</span></div>'
 
 
 def _thumbnail(path: str) -> str | None:
@@ -131,7 +116,7 @@ def _categories(categories: Mapping[str, tuple[int, int]]) -> str:
     most = max(photos for photos, _ in categories.values())
     shown = list(categories.items())[:_MOST_CATEGORIES]
     rows = "\n".join(
-        f'<tr><th scope="row">{_text(name or "none")}<span class="bar" aria-hidden="true">'
+        f'<tr><th scope="row">{text(name or "none")}<span class="bar" aria-hidden="true">'
         f'<span style="width: {100 * photos / most:.1f}%"></span></span></th>'
         f"<td>{photos:,}</td><td>{products:,}</td></tr>"
         for name, (photos, products) in shown

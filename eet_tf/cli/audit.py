@@ -9,7 +9,7 @@ import time
 from absl import flags
 
 from eet_tf.cli import catalogs
-from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Command, Definitions
 from eet_tf.terminal import Progress
 
@@ -41,8 +41,13 @@ def _check() -> None:
 
 
 def _loaded():
+    from eet_tf.data import CatalogError
+
     catalog = catalogs.load(FLAGS)
-    part = catalog.split(FLAGS.split)
+    try:
+        part = catalog.split(FLAGS.split)
+    except CatalogError as error:
+        raise CommandError(str(error)) from error
     catalogs.tell_notes(catalog)
     # a part is looked at as what might be learned from
     return part if part is catalog else dataclasses.replace(part, splits=None)

@@ -6,7 +6,7 @@ import os
 
 from absl import flags
 
-from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Definitions
 
 LAYOUTS = ("csv", "xlsx", "parquet", "folder", "sop", "inshop", "consumer_to_shop", "cub", "cars196", "synthetic")
@@ -52,7 +52,7 @@ def load(values: flags.FlagValues):
 
     layout = layout_of(values)
     if values.columns == "":
-        raise ValueError("--columns must be like path:image,sku:product_id. Received: --columns=.")
+        raise CommandError("--columns must be like path:image,sku:product_id. Received: --columns=.")
     columns = None if values.columns is None else data.read_columns(values.columns)
     return data.load_dataset(layout, values.data, columns, values.separator)
 
@@ -67,12 +67,12 @@ def layout_of(values: flags.FlagValues) -> str:
     if values.dataset == "synthetic":
         return "synthetic"
     if not values.data:
-        raise ValueError(
+        raise CommandError(
             "--data must be the path of your photos: a list, or a folder with one folder per product. Received: none. "
             "--dataset=synthetic draws a catalogue to try things with."
         )
     if not os.path.exists(values.data):
-        raise ValueError(
+        raise CommandError(
             f"--data must be the path of your photos. Received: --data={values.data}, which does not exist."
         )
     if values.dataset == "auto":

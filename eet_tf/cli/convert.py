@@ -7,9 +7,9 @@ import os
 from absl import flags
 
 from eet_tf.cli import catalogs
-from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import Progress
+from eet_tf.terminal import Progress, counted
 
 _HELP = """\
 Converts the photos of a catalogue that TensorFlow does not read, such as HEIC, AVIF and TIFF, to JPEG or PNG in another
@@ -28,6 +28,7 @@ define.string("output_dir", None, "Folder for the converted photos and their cat
 def _main(_) -> int:
     """Converts, says what could not be."""
     from eet_tf.convert import convert_catalog, load_folder_of_any_kind
+    from eet_tf.data import CatalogError
     from eet_tf.data.folders import scan_folder
 
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # photos are decoded by CPUs; a GPU's memory is for those who train
@@ -40,14 +41,19 @@ def _main(_) -> int:
     if is_folder and (note := scan_folder(FLAGS.data).with_convertible().note()):
         print(note)
     progress = Progress("photos read", len(catalog))
-    result = convert_catalog(catalog, FLAGS.output_dir, progress.update)
+    try:
+        result = convert_catalog(catalog, FLAGS.output_dir, progress.update)
+    except CatalogError:
+        raise
+    except ValueError as error:  # of the folder
+        raise CommandError(str(error)) from error
     progress.end(len(catalog))
     for line in result.failed:
         print(line)
     if result.failed:
-        count = len(result.failed)
-        print(f"{count:,} photo{'s' * (count != 1)} cannot be converted; the list leaves them out.")
-    print(f"{result.num_converted:,} photos converted, {result.num_kept:,} as they were.")
+        print(f"{counted(len(result.failed), 'photo')} cannot be converted; the list leaves them out.")
+    as_they_were = "as it was" if result.num_kept == 1 else "as they were"
+    print(f"{counted(result.num_converted, 'photo')} converted, {result.num_kept:,} {as_they_were}.")
     print(f"The list is {result.list_file}.")
     return int(bool(result.failed))
 

@@ -67,7 +67,9 @@ class Command:
 
 
 def run(command: Command, name: str, arguments: Sequence[str]) -> int:
-    """Runs a command to its end and returns its exit status; what is wrong is printed as one `error: ` message.
+    """Runs a command to its end and returns its exit status: 2 if it was called wrongly, 1 if something else is wrong.
+
+    What is wrong is printed as one `error: ` message.
 
     Args:
         command: the command.
@@ -86,6 +88,8 @@ def run(command: Command, name: str, arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return _failed("Interrupted.", status=130)
+    except CommandError as error:
+        return _failed(str(error), status=2)
     except OSError as error:
         return _failed(os_error_text(error))
     except (ValueError, MemoryError) as error:

@@ -12,7 +12,7 @@ from absl import flags, logging
 from eet_tf.cli import catalogs
 from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import Progress
+from eet_tf.terminal import Progress, counted
 
 _HELP = """\
 Embeds a catalogue through a SavedModel with Apache Beam, into files that `eet index build --embeddings_dir` reads.
@@ -160,8 +160,8 @@ def _main(flags_of_beam: list[str]) -> None:
     _refuse_unreadable(files, catalog, max_pixels)
     if shards:
         num_photos = sum(len(names) for _, names in shards)
-        print(f"Embedded {num_photos} photos, {num_photos / seconds:.1f} a second.")
-    print(f"The embeddings of {len(catalog)} photos are {FLAGS.output_dir}.")
+        print(f"Embedded {counted(num_photos, 'photo')}, {num_photos / seconds:.1f} a second.")
+    print(f"The embeddings of {counted(len(catalog), 'photo')} are in {FLAGS.output_dir}.")
 
 
 COMMAND = Command(_main, FLAGS, _HELP, takes="[flags of Beam]", leaves_rest=True)

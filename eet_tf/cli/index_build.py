@@ -9,6 +9,7 @@ from absl import flags
 from eet_tf.cli import catalogs, indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
+from eet_tf.terminal import counted
 
 _HELP = """\
 Embeds the photos of a catalogue through a SavedModel and builds the index that `eet search` and `eet serve` use. Every
@@ -153,7 +154,7 @@ def _main(_) -> None:
     print(f"Searched by --where: {attributes or 'nothing, the catalogue has no categories or attributes'}.")
     if FLAGS.target_recall is not None:
         print(f"It finds {100 * built.recall['recall']:.1f} % of the true {built.recall['k']} nearest, measured.")
-    print(f"The index of {built.size:,} photos is {output_dir}.")
+    print(f"The index of {counted(built.size, 'photo')} is {output_dir}.")
 
 
 COMMAND = Command(

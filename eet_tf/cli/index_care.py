@@ -7,6 +7,7 @@ from absl import flags
 from eet_tf.cli import indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
+from eet_tf.terminal import counted
 
 FLAGS = flags.FlagValues()
 indexes.define_index(Definitions(FLAGS))
@@ -26,7 +27,7 @@ def _compact(_) -> None:
     before = bytes_on_disk(FLAGS.index_dir)
     index.compact()
     after = bytes_on_disk(FLAGS.index_dir)
-    print(f"{before / 2**20:.1f} MB before, {after / 2**20:.1f} MB after: {index.size:,} photos.")
+    print(f"{before / 2**20:.1f} MB before, {after / 2**20:.1f} MB after: {counted(index.size, 'photo')}.")
 
 
 def _verify(_) -> None:
@@ -34,7 +35,7 @@ def _verify(_) -> None:
 
     found = verify_index(_loaded(read_only=True), FLAGS.index_dir)
     print(f"{found['files']} files have the checksums that were saved.")
-    print(f"{found['photos']:,} photos, {found['skus']:,} products.")
+    print(f"{counted(found['photos'], 'photo')}, {counted(found['skus'], 'product')}.")
     if found["torn_bytes"]:
         print(f"The log ends with {found['torn_bytes']} bytes of an update that was never acknowledged; it is ignored.")
     if found["recall"] is not None:

@@ -7,6 +7,7 @@ from absl import flags
 from eet_tf.cli import indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
+from eet_tf.terminal import counted
 
 _HELP = """\
 Deletes photos from an index, by their paths or by their products. The photos' files stay. Servers that have the index
@@ -33,7 +34,7 @@ def _main(_) -> None:
     index = indexes.load_index(complaints, FLAGS.index_dir, read_only=False)
     complaints.end()
     count = index.delete(photos=FLAGS.photo or None, skus=FLAGS.sku or None)
-    print(f"{count:,} photos deleted: {index.size:,} photos.")
+    print(f"{counted(count, 'photo')} deleted, {counted(index.size, 'photo')} left.")
 
 
 COMMAND = Command(_main, FLAGS, _HELP)

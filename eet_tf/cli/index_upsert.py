@@ -9,6 +9,7 @@ from absl import flags
 from eet_tf.cli import catalogs, indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
+from eet_tf.terminal import counted
 
 _HELP = """\
 Embeds photos with the index's own SavedModel and adds them; a photo that is already there is replaced. Servers that
@@ -34,7 +35,7 @@ def _main(_) -> None:
     before = index.size
     index.upsert(embeddings, catalog.skus, photos, attributes, fingerprint=embedder.fingerprint)
     added = index.size - before
-    print(f"{added:,} photos added, {len(photos) - added:,} replaced: {index.size:,} photos.")
+    print(f"{counted(added, 'photo')} added, {len(photos) - added:,} replaced: {counted(index.size, 'photo')} now.")
 
 
 def checked(values: flags.FlagValues) -> tuple:

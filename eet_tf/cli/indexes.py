@@ -27,9 +27,8 @@ def load_part(values: flags.FlagValues):
 
 def columns_of(catalog) -> dict:
     """What an index keeps of each photo: its category, its attributes and, where there is one, its split."""
-    from eet_tf import index
-
-    return index.typed_columns(catalog.columns())
+    splits = {} if catalog.splits is None else {"split": catalog.splits}
+    return {**catalog.columns(), **splits}
 
 
 def embedded(embedder, catalog, batch_size: int):

@@ -31,18 +31,21 @@ def _results(index, photo_root: str):
     """Searches photos of the index among all the others."""
     import numpy as np
 
+    from eet_tf.index import splits_of
     from eet_tf.pages.report import Neighbor, SearchResult
 
     rows = np.unique(np.linspace(0, index.size - 1, FLAGS.num_queries).astype(int))
     photos, skus = index.photos[rows], index.skus[rows]
+    splits = splits_of(index)
     found = index.search(index.embeddings[rows], FLAGS.k + 1)
-    for photo, sku, names, answers, scores in zip(photos, skus, found.photos, found.skus, found.scores):
+    splits = splits[rows].tolist() if splits is not None else [""] * len(rows)
+    for photo, sku, split, names, answers, scores in zip(photos, skus, splits, found.photos, found.skus, found.scores):
         neighbors = [
             Neighbor(os.path.join(photo_root, name), str(answer), float(score))
             for name, answer, score in zip(names, answers, scores)
             if name != photo
         ]
-        yield SearchResult(os.path.join(photo_root, photo), str(sku), neighbors[: FLAGS.k])
+        yield SearchResult(os.path.join(photo_root, photo), str(sku), neighbors[: FLAGS.k], split)
 
 
 def _facts(settings: dict, metrics: dict, index) -> dict[str, str]:

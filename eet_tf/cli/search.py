@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sys
 
+import numpy as np
 from absl import flags
 
 from eet_tf.cli import indexes, queries
@@ -102,11 +104,11 @@ def _main(files: list[str]) -> None:
         with queries.embedder(FLAGS, beside.get("saved_model", "")) as embedder:
             fingerprint = embedder.fingerprint
             embeddings = _embed(embedder, files, photos)
-            neighbors = index.search(embeddings, FLAGS.k, where, FLAGS.group_by_sku, fingerprint)
+            neighbors = index.search(embeddings, FLAGS.k, where, FLAGS.group_by_sku, fingerprint, with_attributes=True)
             seen = _seen(embedder, photos)
     except ServingError as error:
         raise ValueError(str(error)) from error
-    found = _found(index, files, seen, neighbors)
+    found = _found(files, seen, neighbors)
     if FLAGS.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     elif FLAGS.csv:
@@ -114,37 +116,50 @@ def _main(files: list[str]) -> None:
     else:
         _print_table(found)
     if FLAGS.where and not any(each["found"] for each in found):
-        print(
-            f"No photo meets {_conditions()}. Without the condition there are {index.size:,} photos.", file=sys.stderr
-        )
+        _say_nothing_meets(index)
     if FLAGS.report:
         _write_report(found, FLAGS.photo_root or beside.get("photo_root", ""))
         print(f"The page is {FLAGS.report}.", file=sys.stderr)
 
 
-def _conditions() -> str:
-    return " and ".join(f"--where={condition!r}" for condition in FLAGS.where)
+def _say_nothing_meets(index) -> None:
+    conditions = " and ".join(FLAGS.where)
+    print(f"No photo meets --where={conditions!r}. Without it there are {index.size:,} photos.", file=sys.stderr)
 
 
-def _found(index, files: list[str], seen: list[dict], neighbors) -> list[dict]:
+def _found(files: list[str], seen: list[dict], neighbors) -> list[dict]:
     """For each query what was found, best first, as values that JSON has."""
-    rows = zip(files, seen, neighbors.photos, neighbors.skus, neighbors.scores, _attributes(index, neighbors))
     return [
         {
             "query": file,
             **({"attributes": attributes} if attributes else {}),
-            "found": [
-                {"photo": str(photo), "sku": str(sku), "score": round(float(score), 6), **kept}
-                for photo, sku, score, kept in zip(photos, skus, scores, kept_of_query)
-            ],
+            "found": [_neighbor(neighbors, row, place) for place in np.flatnonzero(neighbors.photos[row] != "")],
         }
-        for file, attributes, photos, skus, scores, kept_of_query in rows
+        for row, (file, attributes) in enumerate(zip(files, seen))
     ]
 
 
-def _attributes(index, neighbors) -> list[list[dict]]:
-    """What the index keeps of each photo that was found."""
-    return [[{} for _ in photos] for photos in neighbors.photos]
+def _neighbor(neighbors, row: int, place: int) -> dict:
+    """One photo that was found, with what the index keeps of it."""
+    kept = {name: _plain(values[row, place]) for name, values in neighbors.attributes.items()}
+    return {
+        "photo": str(neighbors.photos[row, place]),
+        "sku": str(neighbors.skus[row, place]),
+        "score": round(float(neighbors.scores[row, place]), 6),
+        **({"attributes": kept} if kept else {}),
+    }
+
+
+def _plain(value):
+    """A value as JSON has it; a missing number is None, several strings are a list."""
+    if isinstance(value, tuple):
+        return [str(each) for each in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (float, int, np.number)):
+        number = float(value)
+        return None if math.isnan(number) else int(number) if number.is_integer() else number
+    return str(value)
 
 
 def _print_table(found: list[dict]) -> None:
@@ -154,9 +169,15 @@ def _print_table(found: list[dict]) -> None:
             print("  seen: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in each["attributes"].items()))
         print("  rank  score  sku  (photo)")
         for rank, row in enumerate(each["found"], start=1):
-            kept = row.get("attributes", {})
-            more = ", ".join(f"{name}={value}" for name, value in kept.items() if value not in ("", None))
+            more = ", ".join(f"{name}={_shown(value)}" for name, value in row.get("attributes", {}).items() if value)
             print(f"  {rank:4d}  {row['score']:5.3f}  {row['sku']}  ({row['photo']})  {more}".rstrip())
+
+
+def _shown(value) -> str:
+    """A value in a table; several strings with commas between."""
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print_csv(found: list[dict], attributes: list[str]) -> None:
@@ -164,7 +185,7 @@ def _print_csv(found: list[dict], attributes: list[str]) -> None:
     writer.writerow(["query", "rank", "score", "sku", "photo", *attributes])
     for each in found:
         for rank, row in enumerate(each["found"], start=1):
-            kept = [row.get("attributes", {}).get(name) for name in attributes]
+            kept = [_shown(row.get("attributes", {}).get(name)) for name in attributes]
             writer.writerow([each["query"], rank, f"{row['score']:.6f}", row["sku"], row["photo"], *kept])
 
 

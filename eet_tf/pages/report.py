@@ -6,18 +6,16 @@ sign and words whether it is right. It is to be mailed and kept: photos are inli
 
 import dataclasses
 import functools
-import html
-import importlib.resources
 import io
 import math
 import os
 import re
-import string
 from collections.abc import Mapping, Sequence
 
 from eet_tf import files
 from eet_tf.arguments import check_file
-from eet_tf.pages import thumbnails
+from eet_tf.pages import parts, thumbnails
+from eet_tf.pages.parts import text
 
 _THUMBNAIL_SIDE = 160  # pixels on the longer side; a tile is about 120 CSS pixels wide
 _SHARE_NAMES = ("recall", "map", "precision", "accuracy")
@@ -50,11 +48,13 @@ class SearchResult:
         query: Path of the query photo.
         sku: The right answer, or `None` where nobody knows it; neighbours are then not marked.
         neighbors: What was found, best first.
+        split: The part of the catalogue that the query is from, such as `"train"` or `"test"`; empty if nobody knows.
     """
 
     query: str
     sku: str | None
     neighbors: Sequence[Neighbor]
+    split: str = ""
 
 
 def plot_curves(history: Sequence[Mapping], path: str | os.PathLike) -> None:
@@ -97,6 +97,7 @@ def write_report(
     before: Mapping | None = None,
     after: Mapping | None = None,
     facts: Mapping | None = None,
+    meanings: Mapping[str, str] | None = None,
 ) -> None:
     """Writes one self-contained HTML page; what is not given is left out of it.
 
@@ -109,6 +110,7 @@ def write_report(
         before: Measurements before training, such as `{"recall@1": 0.12, "num_queries": 600}`: shares in [0, 1].
         after: The same measurements after training.
         facts: What was done with what, label to text: data set, command, date.
+        meanings: What each measurement means, name to a sentence; shown below the table.
 
     Raises:
         ValueError: If `history`, `before` or `after` holds something that is no number, or no file can be written at
@@ -126,16 +128,13 @@ def write_report(
     True
     """
     check_file("path", path)
-    sections = (_facts(facts or {}), _measures(before, after), _curves(_panels(history)), _gallery(results))
-    template = importlib.resources.files("eet_tf.pages").joinpath("templates/report.html").read_text(encoding="utf-8")
-    page = string.Template(template).substitute(title=_text(title), sections="\n".join(filter(None, sections)))
-    with files.replaced(path) as aside, open(aside, "wb") as file:
-        file.write(page.encode("utf-8", "replace"))  # a file name may hold bytes that are no text
-
-
-def _text(value):
-    """Escapes user data for use in HTML text and in quoted attributes."""
-    return html.escape(str(value), quote=True)
+    sections = (
+        parts.facts(facts),
+        _measures(before, after, meanings or {}),
+        _curves(_panels(history)),
+        _gallery(results),
+    )
+    parts.write_page(path, "report.html", title, sections)
 
 
 def _number(argument, name, value):
@@ -152,25 +151,10 @@ def _section(heading, *lines):
     return "\n".join((f"<section>\n<h2>{heading}</h2>", *filter(None, lines), "</section>"))
 
 
-# Facts: what was done with what.
-
-
-def _facts(facts):
-    if not facts:
-        return ""
-    rows = "\n".join(_fact(label, text) for label, text in facts.items())
-    return f'<dl class="facts card">\n{rows}\n</dl>'
-
-
-def _fact(label, text):
-    width = ' class="long"' if len(str(text)) > 48 else ""
-    return f"<div{width}><dt>{_text(label)}</dt><dd>{_text(text)}</dd></div>"
-
-
 # Before and after: one row per measurement.
 
 
-def _measures(before, after):
+def _measures(before, after, meanings):
     columns = {"before": before, "after": after}
     columns = {name: values for name, values in columns.items() if values}
     if not columns:
@@ -188,6 +172,14 @@ def _measures(before, after):
         f'<thead><tr><th scope="col">Measure</th>{heads}{change}</tr></thead>',
         f"<tbody>\n{rows}\n</tbody></table></div>",
         '<p class="note">Change in percentage points (pp).</p>' if both else "",
+        _meanings({name: meanings[name] for name in names if name in meanings}),
+    )
+
+
+def _meanings(meanings):
+    rows = "".join(f"<dt>{text(name)}</dt><dd>{text(meaning)}</dd>" for name, meaning in meanings.items())
+    return (
+        f'<details class="meanings"><summary>What the measures mean</summary><dl>{rows}</dl></details>' if rows else ""
     )
 
 
@@ -196,7 +188,7 @@ def _measure(name, columns):
     bars = "".join(_bar(column, value) for column, value in values.items()) if _is_share(name) else ""
     cells = "".join(f"<td>{_amount(name, value)}</td>" for value in values.values())
     change = _change(name, values["before"], values["after"]) if len(values) == 2 else ""
-    return f'<tr><th scope="row">{_text(name)}{bars}</th>{cells}{change}</tr>'
+    return f'<tr><th scope="row">{text(name)}{bars}</th>{cells}{change}</tr>'
 
 
 def _bar(column, share):
@@ -264,8 +256,8 @@ def _curve_figure(heading, curves):
     last = ", ".join(f"{name} {_amount(name, points[-1][1])}" for name, points in curves.items())
     return (
         f'<figure class="card"><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{_text(heading)} by epoch: {_text(names)}"></picture>'
-        f"<figcaption>Last: {_text(last)}</figcaption></figure>"
+        f'<img src="{light}" alt="{text(heading)} by epoch: {text(names)}"></picture>'
+        f"<figcaption>Last: {text(last)}</figcaption></figure>"
     )
 
 
@@ -340,13 +332,32 @@ def _place_of_right(result):
 
 
 def _tally(results):
-    first = [_place_of_right(result) for result in results]
-    num_known = len(first) - first.count("unknown")
-    unknown = f"{first.count('unknown')} shown without a known right product."
-    if not num_known:
-        return unknown
-    known = f"{first.count('right')} of {num_known} shown queries have a right product in first place. Worst first."
-    return f"{known} {unknown}" if "unknown" in first else known
+    """How many queries are answered rightly; of those that were trained on apart, which are easy."""
+    learned = [result for result in results if _is_learned(result)]
+    others = [result for result in results if not _is_learned(result)]
+    sentences = [_tally_of(others, "of unseen products" if learned else ""), _tally_of(learned, "of trained products")]
+    num_unknown = sum(result.sku is None for result in results)
+    if num_unknown:
+        sentences.append(f"{_queries(num_unknown)} {'is' if num_unknown == 1 else 'are'} of a product nobody named.")
+    return " ".join([*filter(None, sentences), "Worst first." if num_unknown < len(results) else ""]).strip()
+
+
+def _tally_of(results, which):
+    known = [_place_of_right(result) for result in results if result.sku is not None]
+    if not known:
+        return ""
+    right, shown = known.count("right"), f"{len(known)} shown quer{'y' if len(known) == 1 else 'ies'}"
+    verb = "has" if len(known) == 1 else "have"
+    return f"{right} of {shown}{f' {which}' if which else ''} {verb} a right product in first place."
+
+
+def _queries(count):
+    return f"{count} shown quer{'y' if count == 1 else 'ies'}"
+
+
+def _is_learned(result):
+    """Whether the embedder was trained on the query's product."""
+    return result.split in ("train", "validation")
 
 
 def _filters(results):
@@ -362,23 +373,30 @@ def _filters(results):
 
 
 def _result(result, thumbnail):
-    name = "unknown product" if result.sku is None else result.sku
+    name = "unnamed product" if result.sku is None else result.sku
     picture = _picture(thumbnail(result.query), f"query photo of {name}", result.query)
     neighbors = "\n".join(
         _neighbor(rank, neighbor, result.sku, thumbnail) for rank, neighbor in enumerate(result.neighbors, start=1)
     )
     return (
         f'<article class="result card" data-first="{_place_of_right(result)}">\n<div class="query">{picture}'
-        f'<div><h3>{_text(name)}</h3><p class="note">{_verdict(result)}</p></div></div>\n'
-        f'<ol class="neighbors" role="list" tabindex="0" aria-label="Found for {_text(name)}, best first">\n'
+        f'<div><h3>{text(name)}</h3>{_mark_of_split(result)}<p class="note">{_verdict(result)}</p></div></div>\n'
+        f'<ol class="neighbors" role="list" tabindex="0" aria-label="Found for {text(name)}, best first">\n'
         f"{neighbors}\n</ol>\n</article>"
     )
+
+
+def _mark_of_split(result):
+    if not result.split:
+        return ""
+    kind = "trained" if _is_learned(result) else "unseen product"
+    return f'<p class="split" title="split: {text(result.split)}">{kind}</p>'
 
 
 def _verdict(result):
     rank = _first_right(result)[0]
     if result.sku is None:
-        return "right product not known"
+        return "its right product is not given"
     if math.isinf(rank):
         return f"not among the first {len(result.neighbors)}" if result.neighbors else "nothing found"
     return "found in first place" if rank == 1 else f"first found at rank {rank}"
@@ -391,16 +409,16 @@ def _neighbor(rank, neighbor, right_sku, thumbnail):
     opening, mark = ("<li>", "") if right_sku is None else (f'<li class="{judgement}">', mark)
     return (
         f'{opening}{picture}{mark}<p class="place"><span>#{rank}</span><span>{neighbor.score:.3f}</span></p>'
-        f'<span class="sku">{_text(neighbor.sku)}</span></li>'
+        f'<span class="sku">{text(neighbor.sku)}</span></li>'
     )
 
 
 def _picture(thumbnail, description, path):
     if thumbnail is None:
-        label = _text(f"no picture: {description}")
-        title = _text(thumbnails.without_picture(path))
+        label = text(f"no picture: {description}")
+        title = text(thumbnails.without_picture(path))
         return f'<div class="picture" role="img" aria-label="{label}" title="{title}">no picture</div>'
-    return f'<img class="picture" src="{thumbnail}" alt="{_text(description)}" title="{_text(path)}">'
+    return f'<img class="picture" src="{thumbnail}" alt="{text(description)}" title="{text(path)}">'
 
 
 def _thumbnail(path):

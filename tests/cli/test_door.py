@@ -65,7 +65,7 @@ def test_a_second_call_begins_with_the_defaults():
 )
 def test_wrong_flags_are_said_together(capsys, arguments, said):
     status, printed, errors = called(capsys, *arguments)
-    assert (status, printed) == (1, "")
+    assert (status, printed) == (2, "")
     assert errors.startswith(said)
 
 
@@ -80,7 +80,7 @@ def test_numbers_are_finite(capsys, value):
     [
         (OSError(28, os.strerror(28), "/full/x"), 1, "'/full/x' cannot be read or written: No space left on device."),
         (OSError("odd"), 1, "A file cannot be read or written: odd."),
-        (CommandError("--n must be"), 1, "--n must be"),
+        (CommandError("--n must be"), 2, "--n must be"),
         (ValueError("`k` must be"), 1, "`k` must be"),
         (MemoryError(), 1, "The memory of this machine is full."),
         (KeyboardInterrupt(), 130, "Interrupted."),

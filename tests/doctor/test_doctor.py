@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eet_tf.doctor import __main__ as doctor
+from eet_tf.cli import doctor
 from eet_tf.doctor import facts as looking
 from eet_tf.doctor.diagnosis import EXTRAS, NEEDED, PACKAGES, ROWS, Facts, Package, diagnose, matching_row, parsed
 

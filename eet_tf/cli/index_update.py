@@ -1,0 +1,61 @@
+"""`eet index update`: brings an index in step with a catalogue."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from eet_tf.cli import catalogs, indexes
+from eet_tf.cli.door import Command, Definitions
+from eet_tf.cli.index_upsert import checked
+
+_HELP = """\
+Compares an index with a catalogue and does what is missing: it embeds and adds new photos, rewrites products and
+attributes that have changed without embedding the photos again, and deletes photos that the catalogue no longer has.
+Run twice, it changes nothing. A photo that was replaced under its old name is not noticed: `eet index upsert` embeds it
+again. Servers that have the index open see the change at their next refresh.
+
+Examples:
+  eet index update --index_dir=runs/mine/index --data=photos/catalog.csv
+  eet index update --index_dir=runs/mine/index --data=photos/catalog.csv --keep_gone --dry_run"""
+
+FLAGS = flags.FlagValues()
+define = Definitions(FLAGS)
+indexes.define_index(define)
+catalogs.define_catalog(define)
+catalogs.define_unreadable(define)
+define.bool("keep_gone", False, "Keep photos that the catalogue no longer has.")
+define.bool("dry_run", False, "Only say what would be done.")
+define.string("saved_model", None, "Path of the SavedModel that embeds; by default the index's own.")
+define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
+
+
+def _main(_) -> None:
+    """Compares, then adds, rewrites and deletes."""
+    from eet_tf.index import plan_update
+
+    index, catalog, photos, attributes, embedder = checked(FLAGS)
+    plan = plan_update(index, catalog.skus, photos, attributes)
+    gone = [] if FLAGS.keep_gone else plan.gone
+    done = f"{len(plan.new):,} photos added, {len(plan.changed):,} rewritten, {len(gone):,} deleted"
+    if FLAGS.dry_run:
+        print(f"Would be: {done}; {plan.num_same:,} are the same.")
+        return
+    if len(plan.new):
+        embeddings = indexes.embedded(embedder, catalog.take(plan.new), FLAGS.batch_size)
+        index.upsert(embeddings, *_rows(plan.new, catalog, photos, attributes), fingerprint=embedder.fingerprint)
+    if len(plan.changed):
+        index.rewrite(*_rows(plan.changed, catalog, photos, attributes))
+    if gone:
+        index.delete(photos=gone)
+    print(f"{done}; {plan.num_same:,} are the same: {index.size:,} photos.")
+
+
+def _rows(rows, catalog, photos, attributes) -> tuple:
+    """The products, names and attributes of some photos."""
+    picked = {name: [column[row] for row in rows] for name, column in attributes.items()}
+    return catalog.skus[rows], [photos[row] for row in rows], picked
+
+
+COMMAND = Command(
+    _main, FLAGS, _HELP, ("index_dir", "data", "dataset", "columns", "split", "keep_gone", "dry_run", "skip_unreadable")
+)
