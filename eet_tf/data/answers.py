@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.wording import counted
 
 
 def has_answers(catalog: Catalog) -> bool:
@@ -43,7 +44,8 @@ def check_answers(catalog: Catalog, what: str) -> Catalog:
         )
     if not has_answers(catalog):
         raise CatalogError(
-            f"{catalog.where(0)}: {what} must have a product with two photos. Received: {len(catalog):,} photos, none "
-            "with another of its product that a search could find. Add photos, or leave the split out of the list."
+            f"{catalog.where(0)}: {what} must have a product with two photos. Received: "
+            f"{counted(len(catalog), 'photo')}, none with another of its product that a search could "
+            "find. Add photos, or leave the split out of the list."
         )
     return catalog

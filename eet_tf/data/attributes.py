@@ -9,6 +9,7 @@ import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.kinds import is_of_tuples
+from eet_tf.data.wording import counted
 
 _ANSWERS = np.array(["no", "yes", ""], dtype=object)  # found by value: 0, 1, and -1 for the last
 _VALUES = {"no": 0, "yes": 1, "": -1}
@@ -72,8 +73,8 @@ def encode_attributes(
     found = [name for table in tables for name in table.names]
     if not found:
         raise CatalogError(
-            f"No attribute is left of {', '.join(columns)}: none has a yes and a no among the {len(catalog)} photos of "
-            f"{catalog.source}. Choose other columns."
+            f"No attribute is left of {', '.join(columns)}: none has a yes and a no among the "
+            f"{counted(len(catalog), 'photo')} of {catalog.source}. Choose other columns."
         )
     values = np.concatenate([table.values for table in tables], axis=1)
     if names is None:

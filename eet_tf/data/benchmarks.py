@@ -17,6 +17,7 @@ from eet_tf.data.lists import listed, numbered_lines, split_fields
 from eet_tf.data.roles import check_header
 from eet_tf.data.synthetic import make_synthetic_catalog
 from eet_tf.data.tables import Table
+from eet_tf.data.wording import normal_path, shown_path
 
 _SOP_HEADER = ["image_id", "class_id", "super_class_id", "path"]
 
@@ -40,6 +41,7 @@ def load_sop(data_dir: str) -> Catalog:
     Reference:
         Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016.
     """
+    data_dir = normal_path(data_dir)
     rows = [row for split in ("train", "test") for row in _sop_rows(os.path.join(data_dir, f"Ebay_{split}.txt"), split)]
     paths, skus, categories, splits, places = zip(*rows) if rows else [()] * 5
     attributes, notes = _attributes_by_path(os.path.join(data_dir, "attributes.csv"), paths)
@@ -114,11 +116,12 @@ def load_folder(data_dir: str) -> Catalog:
     Raises:
         CatalogError: if there is no such folder or no photo in it, or something in it cannot be read.
     """
-    found = scan_folder(data_dir)
+    shown = shown_path(data_dir)
+    found = scan_folder(shown)
     if not found.paths:
-        raise CatalogError(f"{data_dir} lists no photos in folders of products. {found.note()}".rstrip())
+        raise CatalogError(f"{shown} lists no photos in folders of products. {found.note()}".rstrip())
     notes = (found.note(),) if found.note() else ()
-    return Catalog(found.paths, found.skus, root=data_dir, source=data_dir, notes=notes).check_files()
+    return Catalog(found.paths, found.skus, root=normal_path(data_dir), source=shown, notes=notes).check_files()
 
 
 _TABLES = {"csv": load_csv, "parquet": load_parquet, "xlsx": load_xlsx}

@@ -14,6 +14,7 @@ import numpy as np
 from eet_tf.data import values
 from eet_tf.data.kinds import as_column, as_texts, of_kind, typed_texts, typed_values
 from eet_tf.data.overview import overview
+from eet_tf.data.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -151,7 +152,8 @@ class Catalog:
         named = {**columns, **{f"attributes[{name!r}]": column for name, column in attributes.items()}}
         self._refuse(
             [
-                f"`{name}` must have one value per photo. Received: shape {column.shape} for {len(self.paths)} photos."
+                f"`{name}` must have one value per photo. Received: shape {column.shape} for "
+                f"{counted(len(self.paths), 'photo')}."
                 for name, column in named.items()
                 if column.shape != self.paths.shape
             ]
@@ -192,7 +194,7 @@ class Catalog:
         splits, unknown = values.read_splits(np.asarray(self.splits).tolist())
         for text, rows in unknown.items():
             others = len(rows) - 1
-            times = f", and in {others:,} other row{'' if others == 1 else 's'}" if others else ""
+            times = f", and in {counted(others, 'other row')}" if others else ""
             yield (
                 f"{self._place(rows[0])}: a split must be one of {values.allowed_splits()}, or empty. "
                 f"Received: {text!r}{times}."
@@ -359,8 +361,8 @@ class Catalog:
         num_held = max(2, round(share * self.num_classes))
         if num_held > len(findable) or self.num_classes - num_held < 2:
             raise CatalogError(
-                f"Holding out {num_held} of {self.num_classes} products of {self.source} leaves too few to learn from "
-                f"({len(findable)} have two photos or more). Give more products or hold out none."
+                f"Holding out {num_held} of {counted(self.num_classes, 'product')} of {self.source} leaves too few to "
+                f"learn from ({len(findable):,} with two photos or more). Give more products or hold out none."
             )
         held = np.random.default_rng(seed).permutation(findable)[:num_held]
         mask = np.isin(self.labels, held)
@@ -385,7 +387,8 @@ class Catalog:
             _, first = np.unique(self.labels, return_index=True)
             named = [f"{self.where(row)}: product {self.skus[row]!r} has one photo" for row in sorted(first[single])]
             named[0] += (
-                f", so it has no positive pair ({single.size} of {self.num_classes} products are like that). Add "
+                f", so it has no positive pair ({single.size:,} of {counted(self.num_classes, 'product')} "
+                f"{'is' if single.size == 1 else 'are'} like that). Add "
                 "photos, or leave such products out with `catalog.without_singles()` (--drop_singles)."
             )
             raise CatalogError(one_after_another(named))

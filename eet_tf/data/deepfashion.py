@@ -16,6 +16,7 @@ import numpy as np
 from eet_tf.data.attributes import answer_columns
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.lists import find_file, listed, numbered_lines, split_fields
+from eet_tf.data.wording import counted, normal_path
 
 _PARTITIONS = (os.path.join("Eval", "list_eval_partition.txt"), "list_eval_partition.txt")
 _INSHOP_HEADER = ["image_name", "item_id", "evaluation_status"]
@@ -57,10 +58,13 @@ def load_inshop(data_dir: str) -> Catalog:
     Reference:
         DeepFashion (Liu et al., CVPR 2016).
     """
+    data_dir = normal_path(data_dir)
     file = find_file(data_dir, *_PARTITIONS)
     count, rows = _read_partition(file, _INSHOP_HEADER, _INSHOP_STATUSES)
     if len(rows) != count:
-        raise CatalogError(f"{file}: its first line promises {count} rows. Received: {len(rows)}. Get the file anew.")
+        raise CatalogError(
+            f"{file}: its first line promises {counted(count, 'row')}. Received: {len(rows)}. Get the file anew."
+        )
     photos = [(number, path, item, *_INSHOP_STATUSES[status]) for number, (path, item, status) in rows]
     return _make_catalog(data_dir, file, photos)
 
@@ -88,6 +92,7 @@ def load_consumer_to_shop(data_dir: str) -> Catalog:
     Reference:
         DeepFashion (Liu et al., CVPR 2016).
     """
+    data_dir = normal_path(data_dir)
     file = find_file(data_dir, *_PARTITIONS)
     _, rows = _read_partition(file, _CONSUMER_HEADER, _CONSUMER_SPLITS)  # the count may be of photos, not of pairs
     return _make_catalog(data_dir, file, _photos_of_pairs(file, rows))

@@ -12,6 +12,7 @@ import numpy as np
 from eet_tf.data.attributes import answer_columns
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.lists import find_file, listed, numbered_lines, split_fields
+from eet_tf.data.wording import normal_path
 
 _CUB_TRAIN_CLASSES = 100
 _CUB_ATTRIBUTE_NAMES = [os.path.join(folder, "attributes.txt") for folder in ("attributes", "", os.pardir)]
@@ -44,6 +45,7 @@ def load_cub(data_dir: str) -> Catalog:
         Wah, Branson, Welinder, Perona, Belongie, The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001. The split:
         Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016.
     """
+    data_dir = normal_path(data_dir)
     file, root = os.path.join(data_dir, "images.txt"), os.path.join(data_dir, "images")
     rows = _read_numbered(file)
     lines, images, paths = zip(*rows) if rows else ((), (), ())
@@ -93,6 +95,7 @@ def load_cars196(data_dir: str) -> Catalog:
         Krause, Stark, Deng, Fei-Fei, 3D Object Representations for Fine-Grained Categorization, 3dRR 2013. The split:
         Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016.
     """
+    data_dir = normal_path(data_dir)
     file = find_file(data_dir, "cars_annos.mat", os.path.join("devkit", "cars_meta.mat"))
     if os.path.basename(file) == "cars_annos.mat":
         photos = _read_annotations(file, "relative_im_path")

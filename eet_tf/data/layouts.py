@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from eet_tf.data.catalog import CatalogError
 from eet_tf.data.deepfashion import benchmark_in
 from eet_tf.data.folders import has_products, loose_photos
-from eet_tf.data.tables import counted
+from eet_tf.data.wording import counted, shown_path
 
 _TABLES = {".csv": "csv", ".tsv": "csv", ".xlsx": "xlsx", ".parquet": "parquet"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
@@ -46,7 +46,7 @@ def detect_layout(path: str | os.PathLike) -> str:
     >>> detect_layout(folder)
     'csv'
     """
-    path = os.fspath(path)
+    path = shown_path(os.fspath(path))
     if os.path.isfile(path):
         return _layout_of_file(path)
     if not os.path.isdir(path):

@@ -16,6 +16,7 @@ from eet_tf.data.roles import check_columns, roles_of
 from eet_tf.data.spreadsheets import read_xlsx
 from eet_tf.data.tables import Table
 from eet_tf.data.values import is_missing
+from eet_tf.data.wording import normal_path, shown_path
 
 _Read = Callable[[str, Sequence[str], Callable[[str, list[str]], object]], Table]
 
@@ -137,8 +138,8 @@ def _load(
     chosen, separator = check_columns(columns), check_separator(separator)
     file = find_file(data_dir, *names) if os.path.isdir(data_dir) else data_dir
     needed = [chosen.get(role, role) for role in ("path", "sku")]
-    table = read(file, needed, functools.partial(roles_of, columns=chosen))
-    return catalog_of(table, os.path.dirname(file), chosen, separator)
+    table = read(shown_path(file), needed, functools.partial(roles_of, columns=chosen))
+    return catalog_of(table, os.path.dirname(normal_path(file)), chosen, separator)
 
 
 def catalog_of(table: Table, root: str, columns: Mapping[str, str], separator: str | None) -> Catalog:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from eet_tf.data.catalog import Catalog, CatalogError, missing_photos, one_after_another
+from eet_tf.data.wording import normal_path
 
 
 def find_file(data_dir: str, *names: str) -> str:
@@ -14,7 +15,7 @@ def find_file(data_dir: str, *names: str) -> str:
     Raises:
         CatalogError: if none does; names them all.
     """
-    files = [os.path.join(data_dir, name) for name in names]
+    files = [normal_path(os.path.join(data_dir, name)) for name in names]
     for file in files:
         if os.path.isfile(file):
             return file

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from eet_tf.data.kinds import is_of_tuples, name_of
+from eet_tf.data.wording import counted
 
 _MOST_NAMED = 12
+_MOST_CATEGORIES = 6
+_MOST_CHARACTERS = 60
 
 
 def overview(
@@ -39,9 +42,8 @@ def overview(
     counts = np.bincount(labels)
     least, most = int(counts.min()), int(counts.max())
     each = f"{least:,} each" if least == most else f"{least:,} to {most:,} each"
-    products = f"{len(counts):,} product{'' if len(counts) == 1 else 's'}"
     lines = {
-        "photos": f"{len(labels):,} of {products}, {each}",
+        "photos": f"{len(labels):,} of {counted(len(counts), 'product')}, {each}",
         "splits": "none" if splits is None else _counts(splits),
         "categories": "none" if categories is None else _distinct(categories.tolist()),
         "attributes": _attributes(attributes),
@@ -58,7 +60,7 @@ def _counts(splits: np.ndarray) -> str:
 
 def _distinct(cells: list) -> str:
     known = sorted(set(cells) - {""})
-    shown = ", ".join(known) if 0 < sum(map(len, known)) < 60 else ""
+    shown = ", ".join(known) if len(known) <= _MOST_CATEGORIES and sum(map(len, known)) < _MOST_CHARACTERS else ""
     return f"{len(known):,}{f' ({shown})' if shown else ''}"
 
 
@@ -77,4 +79,4 @@ def _kind(column: np.ndarray) -> str:
         known = column[~np.isnan(column.astype(np.float64))]
         return f"{kind}, {known.min():g} to {known.max():g}" if known.size else f"{kind}, none known"
     values = set().union(*column.tolist()) if is_of_tuples(column) else set(column.tolist()) - {""}
-    return f"{kind}, {len(values):,} value{'' if len(values) == 1 else 's'}"
+    return f"{kind}, {counted(len(values), 'value')}"

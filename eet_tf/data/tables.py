@@ -26,17 +26,6 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def counted(count: int, what: str) -> str:
-    """A number with its noun, in the plural where it is not 1.
-
-    Example:
-
-    >>> counted(1, "photo"), counted(12000, "photo")
-    ('1 photo', '12,000 photos')
-    """
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def stripped(cells: list) -> list:
     """The cells of a column, texts without blanks around them."""
     return [cell.strip() if isinstance(cell, str) else cell for cell in cells]

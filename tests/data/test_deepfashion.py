@@ -136,7 +136,7 @@ def test_inshop_without_its_count(inshop, count):
 
 def test_inshop_cut_short(inshop):
     write_list(inshop / "Eval/list_eval_partition.txt", INSHOP_HEADER, INSHOP, count=52712)
-    with pytest.raises(CatalogError, match=r"list_eval_partition\.txt: its first line promises 52712 rows.*: 6"):
+    with pytest.raises(CatalogError, match=r"list_eval_partition\.txt: its first line promises 52,712 rows.*: 6"):
         load_inshop(str(inshop))
 
 

@@ -100,7 +100,9 @@ def test_cub_attributes(cub, names_file):
 def test_cub_attributes_without_their_names(cub):
     write_cub_attributes(cub, ["1 1 1 4 5.3"])
     (cub / "attributes/attributes.txt").unlink()
-    message = r"attributes/attributes\.txt' or '.*/attributes\.txt' or '.*\.\./attributes\.txt' does not exist"
+    message = (
+        rf"attributes/attributes\.txt' or '{cub}/attributes\.txt' or '{cub.parent}/attributes\.txt' does not exist"
+    )
     with pytest.raises(CatalogError, match=message):
         load_cub(str(cub))
 
