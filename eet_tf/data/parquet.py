@@ -27,8 +27,11 @@ def read_parquet(file: str, needed: Collection[str], check_header: Callable[[str
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
+        is_there = not isinstance(error, ModuleNotFoundError)
+        why = f" The one that is installed does not go with what is beside it: {error}." if is_there else ""
         raise CatalogError(
-            f'{find_file("", file)} is a Parquet file, which pyarrow reads. Install it: pip install "eet-tf[parquet]"'
+            f"{find_file('', file)} is a Parquet file, which pyarrow reads. Install it: pip install "
+            f'"eet-tf[parquet]".{why}'
         ) from error
     try:
         with pyarrow.parquet.ParquetFile(find_file("", file)) as opened:

@@ -31,6 +31,11 @@ class PlainFrame:
         return iter(self._cells[name])
 
 
+def installed(package):
+    """The package; the test is skipped where it is not installed, or not for this version of NumPy."""
+    return pytest.importorskip(package, exc_type=ImportError)
+
+
 def write_csv(file, names, rows):
     with open(file, "w", newline="") as opened:
         writer = csv.writer(opened, delimiter=";")
@@ -39,7 +44,7 @@ def write_csv(file, names, rows):
 
 
 def write_xlsx(file, names, rows):
-    openpyxl = pytest.importorskip("openpyxl")
+    openpyxl = installed("openpyxl")
     book = openpyxl.Workbook()
     for row in [names, *rows]:
         book.active.append([None if cell == "" else cell for cell in row])
@@ -47,15 +52,15 @@ def write_xlsx(file, names, rows):
 
 
 def write_parquet(file, names, rows):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = installed("pyarrow")
+    parquet = installed("pyarrow.parquet")
     parquet.write_table(pyarrow.table(dict(zip(names, map(list, zip(*rows))))), file)
 
 
 def frame_of(package):
     def load(folder, names, rows, columns=None, separator=None):
         cells = dict(zip(names, map(list, zip(*rows))))
-        frame = PlainFrame(names, rows) if package is None else pytest.importorskip(package).DataFrame(cells)
+        frame = PlainFrame(names, rows) if package is None else installed(package).DataFrame(cells)
         return catalog_from_frame(frame, str(folder), columns, separator)
 
     return load
@@ -168,12 +173,24 @@ def test_what_must_be_installed_is_said(load, name, package, extra, folder, monk
         load(str(folder))
 
 
+def test_a_pyarrow_for_another_numpy_is_said(folder, tmp_path, monkeypatch):
+    (folder / "catalog.parquet").write_bytes(b"x")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "pyarrow.py").write_text("raise ImportError('pyarrow requires NumPy 2.0')")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
+    with pytest.raises(
+        CatalogError, match=r'"eet-tf\[parquet\]"\. The one that is installed .*: pyarrow requires NumPy 2'
+    ):
+        load_parquet(str(folder))
+
+
 @pytest.mark.parametrize(
     "load, name, package",
     [(load_xlsx, "catalog.xlsx", "openpyxl"), (load_parquet, "catalog.parquet", "pyarrow.parquet")],
 )
 def test_a_damaged_file_is_refused_by_name(load, name, package, folder):
-    pytest.importorskip(package)
+    installed(package)
     for content in (b"", b"path,sku\n", b"PK\x03\x04 and no more", b"PAR1 and no more PAR1"):
         (folder / name).write_bytes(content)
         with pytest.raises(CatalogError, match=rf"{name} is no .*or is damaged"):
@@ -185,7 +202,7 @@ def test_a_damaged_file_is_refused_by_name(load, name, package, folder):
 
 def workbook(folder, *sheets):
     """A workbook of sheets: (title, rows)."""
-    openpyxl = pytest.importorskip("openpyxl")
+    openpyxl = installed("openpyxl")
     book = openpyxl.Workbook()
     book.remove(book.active)
     for title, rows in sheets:
@@ -261,7 +278,7 @@ def test_errors_in_cells_are_all_named(folder):
 
 
 def test_an_old_workbook_is_refused(folder):
-    pytest.importorskip("openpyxl")
+    installed("openpyxl")
     (folder / "catalog.xlsx").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512))
     with pytest.raises(CatalogError, match=r"catalog\.xlsx is an old \.xls file or has a password. Save it as \.xlsx"):
         load_xlsx(str(folder))
@@ -304,15 +321,15 @@ def test_bytes_and_records_of_parquet_are_left_out_and_said(folder):
 
 
 def test_the_index_of_a_frame_in_parquet_is_no_attribute(folder):
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow.parquet")
+    pandas = installed("pandas")
+    installed("pyarrow.parquet")
     frame = pandas.DataFrame({"path": ["1.jpg", "2.jpg"], "sku": ["mug", "cup"]}, index=[0, 1])
     frame.to_parquet(folder / "catalog.parquet", index=True)
     assert load_parquet(str(folder)).attributes == {}
 
 
 def test_missing_values_of_pandas(folder):
-    pandas = pytest.importorskip("pandas")
+    pandas = installed("pandas")
     cells = {"path": ["1.jpg", "2.jpg"], "sku": ["mug", "cup"], "category": ["x", pandas.NA], "split": [None, "test"]}
     frame = pandas.DataFrame({**cells, "n": pandas.array([1, None], dtype="Int64")})
     catalog = catalog_from_frame(frame, str(folder))
