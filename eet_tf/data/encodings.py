@@ -10,6 +10,11 @@ from eet_tf.data.catalog import CatalogError
 
 _READ_AT_ONCE = 2**20
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_NO_TEXT = {
+    b"PK\x03\x04": "an Excel workbook or an archive. If it is the former, read it with --dataset=xlsx or load_xlsx.",
+    b"PAR1": "a Parquet file. Read it with --dataset=parquet or load_parquet.",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook. Save it as .xlsx or CSV.",
+}
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 # What Western texts have side by side: quotes, dashes and blanks. Three other characters in a row that are not ASCII
 # are a word of another alphabet, whose bytes Windows-1252 reads as something else.
@@ -59,6 +64,8 @@ def encoding_of(file: str) -> Encoding:
     """
     with open(file, "rb") as opened:
         start = opened.read(4)
+    if start in _NO_TEXT:
+        raise CatalogError(f"{file} is no CSV, but {_NO_TEXT[start]}")
     if start in _UTF_32:
         raise CatalogError(f"{file} is encoded as UTF-32. Save it as UTF-8.")
     name = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")

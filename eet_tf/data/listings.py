@@ -21,7 +21,9 @@ from eet_tf.data.wording import normal_path, shown_path
 _Read = Callable[[str, Sequence[str], Callable[[str, list[str]], object]], Table]
 
 
-def load_csv(data_dir: str, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Catalog:
+def load_csv(
+    data_dir: str | os.PathLike, columns: Mapping[str, str] | None = None, separator: str | None = None
+) -> Catalog:
     """Reads a CSV or TSV list: columns `path` and `sku`, optional `category` and `split`, any other is an attribute.
 
     Commas, semicolons, tabs or vertical bars part the cells; the header tells which. The file is in UTF-8, in UTF-16
@@ -58,7 +60,9 @@ def load_csv(data_dir: str, columns: Mapping[str, str] | None = None, separator:
     return _load(data_dir, ("catalog.csv", "catalog.tsv"), read_delimited, columns, separator)
 
 
-def load_xlsx(data_dir: str, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Catalog:
+def load_xlsx(
+    data_dir: str | os.PathLike, columns: Mapping[str, str] | None = None, separator: str | None = None
+) -> Catalog:
     """Reads an Excel workbook: a sheet whose first row names the columns, as `load_csv` has them.
 
     Of several sheets it is the one named `catalog`, or else the only one that has the columns. Numbers and bools are
@@ -75,7 +79,9 @@ def load_xlsx(data_dir: str, columns: Mapping[str, str] | None = None, separator
     return _load(data_dir, ("catalog.xlsx",), read_xlsx, columns, separator)
 
 
-def load_parquet(data_dir: str, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Catalog:
+def load_parquet(
+    data_dir: str | os.PathLike, columns: Mapping[str, str] | None = None, separator: str | None = None
+) -> Catalog:
     """Reads a Parquet file with the columns that `load_csv` has; its rows are counted from 0.
 
     Numbers, bools and lists are what the file holds; text stays text. Columns of bytes or records are left out, which
@@ -94,7 +100,7 @@ def load_parquet(data_dir: str, columns: Mapping[str, str] | None = None, separa
 
 def catalog_from_frame(
     frame: Frame,
-    root: str = "",
+    root: str | os.PathLike = "",
     columns: Mapping[str, str] | None = None,
     separator: str | None = None,
     source: str = "the frame",
@@ -128,15 +134,19 @@ def catalog_from_frame(
     chosen, separator = check_columns(columns), check_separator(separator)
     table = read_frame(frame, source)
     roles_of(source, list(table.columns), chosen)
-    return catalog_of(table, root, chosen, separator)
+    return catalog_of(table, normal_path(root), chosen, separator)
 
 
 def _load(
-    data_dir: str, names: Sequence[str], read: _Read, columns: Mapping[str, str] | None, separator: str | None
+    data_dir: str | os.PathLike,
+    names: Sequence[str],
+    read: _Read,
+    columns: Mapping[str, str] | None,
+    separator: str | None,
 ) -> Catalog:
     """The catalogue of a table's file, or of the first of some names in a folder."""
     chosen, separator = check_columns(columns), check_separator(separator)
-    file = find_file(data_dir, *names) if os.path.isdir(data_dir) else data_dir
+    file = find_file(os.fspath(data_dir), *names) if os.path.isdir(data_dir) else os.fspath(data_dir)
     needed = [chosen.get(role, role) for role in ("path", "sku")]
     table = read(shown_path(file), needed, functools.partial(roles_of, columns=chosen))
     return catalog_of(table, os.path.dirname(normal_path(file)), chosen, separator)

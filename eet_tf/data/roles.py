@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from eet_tf.data.catalog import CatalogError
@@ -174,8 +175,10 @@ def _proposal(names: Sequence[str], columns: Mapping[str, str]) -> str:
     lacking = [role for role in _NEEDED if role not in found and role not in names]
     guesses = [f"{found[role]!r} is {what}" for role, what in _MEANT.items() if role in found and role not in columns]
     pairs = [f"{role}:{column}" for role, column in found.items()] + [f"{role}:..." for role in lacking]
-    python = f" (columns={dict(found)} in Python)" if not lacking else ""
-    return f"If {' and '.join(guesses)}, say so with --columns={','.join(pairs)}{python}."
+    flag = "" if any("," in column for column in found.values()) else shlex.quote(f"--columns={','.join(pairs)}")
+    python = "" if lacking else f"columns={found} in Python"
+    how = f"{flag} ({python})" if flag and python else flag or python
+    return f"If {' and '.join(guesses)}, say so with {how}."
 
 
 _MEANT = {"path": "the photo's path", "sku": "the product's sku"}

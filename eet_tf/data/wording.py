@@ -16,7 +16,7 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def normal_path(path: str) -> str:
+def normal_path(path: str | os.PathLike) -> str:
     """The same path without `..`, where that leads to the same place.
 
     Behind a link to a folder, `..` is not the folder before it: then the path stays as it is.
@@ -26,6 +26,7 @@ def normal_path(path: str) -> str:
     >>> normal_path("photos/../list.csv"), normal_path("list.csv"), normal_path("")
     ('list.csv', 'list.csv', '')
     """
+    path = os.fspath(path)
     if not _has_parents(path):
         return path
     normal = os.path.normpath(path)
@@ -38,7 +39,7 @@ def _has_parents(path: str) -> bool:
     return os.pardir in path.replace(os.altsep or os.sep, os.sep).split(os.sep)
 
 
-def shown_path(path: str) -> str:
+def shown_path(path: str | os.PathLike) -> str:
     """A path as messages write it: without `..`, and from the working directory if it lies below that.
 
     Example:

@@ -102,3 +102,16 @@ def test_utf_32_and_damaged_utf_16_are_refused(written):
         encoding_of(written(TEXT.encode("utf-32")))
     with pytest.raises(CatalogError, match="begins like UTF-16 and is damaged"):
         encoding_of(written(TEXT.encode("utf-16")[:-1]))
+
+
+@pytest.mark.parametrize(
+    "start, what",
+    [
+        (b"PK\x03\x04", "--dataset=xlsx"),
+        (b"PAR1", "--dataset=parquet"),
+        (b"\xd0\xcf\x11\xe0", "old Excel workbook. Save"),
+    ],
+)
+def test_tables_of_other_programs_are_told_from_text(start, what, written):
+    with pytest.raises(CatalogError, match=rf"list\.csv is no CSV, but .*{what}"):
+        encoding_of(written(start + b"path,sku\n"))

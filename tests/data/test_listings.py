@@ -69,7 +69,7 @@ def frame_of(package):
 def file_of(write, load, name):
     def load_it(folder, names, rows, columns=None, separator=None):
         write(folder / name, names, rows)
-        return load(str(folder), columns, separator)
+        return load(folder, columns, separator)
 
     return load_it
 

@@ -80,11 +80,17 @@ def test_a_second_column_named_category_is_refused():
         (["number", "image", "item"], {"path": "number"}, "--columns=path:number,sku:item"),
         (["image", "what"], {"path": "image"}, "--columns=path:...,sku:..."),
         (["a", "b"], {}, "--columns=path:...,sku:..."),
+        (["File Name", "sku"], {}, "'--columns=path:File Name'"),
     ],
 )
 def test_the_columns_of_shops_are_proposed(names, columns, flag):
-    with pytest.raises(CatalogError, match=re.escape(flag) + r"[\s.]"):
+    with pytest.raises(CatalogError, match=re.escape(flag) + r"['\s.]"):
         roles_of("list:1", names, columns)
+
+
+def test_a_name_with_a_comma_is_proposed_for_python_alone():
+    with pytest.raises(CatalogError, match=re.escape("say so with columns={'path': 'File,Name'} in Python.")):
+        roles_of("list:1", ["File,Name", "sku"], {})
 
 
 def test_what_is_proposed_works(tmp_path):

@@ -1,6 +1,7 @@
 """Paths in messages are those a person would write, and always lead to the same place."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_folder_in_the_working_directory_is_named_from_there(here):
     with open("inner/mug/1.jpg", "w") as opened:
         opened.write("x")
     catalog = load_folder(f"{here}/work/inner")
-    assert catalog.source == "inner"
+    assert load_folder(pathlib.Path("inner")).source == catalog.source == "inner"
     assert catalog.files.tolist() == [f"{here}/work/inner/mug/1.jpg"]
 
 
