@@ -30,7 +30,7 @@ FOREIGN = re.compile(
     r"dtype=|NoneType|not supported between|unsupported operand|cannot be interpreted|invalid literal|could not convert"
 )
 # Only hold what others have checked, or only raised.
-CHECK_NOTHING = {"AuditResult", "Finding", "AttributeTable", "KeptPhotos", "Neighbors", "Parts"}
+CHECK_NOTHING = {"AuditResult", "Finding", "AttributeTable", "KeptPhotos", "Neighbors", "Parts", "UpdatePlan"}
 CHECK_NOTHING |= {"CatalogError", "CatalogIndexError", "SavedModelError", "ServingError"}
 
 LABELS = np.arange(8) // 2
@@ -283,6 +283,16 @@ def calls(given):
         ),
         "count_values": (eet_tf.index.count_values, {"index": index}, {"name": ["brand", None]}),
         "lookup_photos": (eet_tf.index.lookup_photos, {"index": index}, {"photos": [["x"], [None], 5, [np.str_("x")]]}),
+        "plan_update": (
+            eet_tf.index.plan_update,
+            {
+                "index": index,
+                "skus": LABELS,
+                "photos": list("abcdefgh"),
+                "attributes": {"price": range(8), "colour": list("abababab")},
+            },
+            {"skus": [LABELS[:3], None], "photos": [["a"] * 8, None, 5], "attributes": [None, {"price": range(8)}, 5]},
+        ),
         "bytes_on_disk": (eet_tf.index.bytes_on_disk, {}, {"folder": given.places}),
         "check_replaceable": (eet_tf.index.check_replaceable, {}, {"folder": [given.strange, given.file]}),
         "load_index": (eet_tf.index.load_index, {}, {"folder": given.places}),
@@ -290,7 +300,17 @@ def calls(given):
         "read_where": (
             eet_tf.index.read_where,
             {"conditions": ["price=5"], "kinds": columns},
-            {"conditions": [["price"], ["brand=x"], ["price=cheap"], ["price>=nan"], [np.str_("=x")]]},
+            {
+                "conditions": [
+                    ["price"],
+                    ["brand=x"],
+                    ["price=cheap"],
+                    ["price>=nan"],
+                    [np.str_("=x")],
+                    ["price==5"],
+                    ['price="5'],
+                ]
+            },
         ),
         "typed_columns": (
             eet_tf.index.typed_columns,
@@ -317,6 +337,7 @@ def test_every_public_name_has_wrong_arguments(given):
         "gallery_dataset",
         "training_dataset",
         "parts_of",
+        "splits_of",
     }  # of checked things
     known = calls(given).keys() | CHECK_NOTHING | others
     assert public_names() == known, "add a new name to `calls`, with something wrong for each argument that is checked"

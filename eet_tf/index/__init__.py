@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 
 from eet_tf.index.base import CatalogIndex
-from eet_tf.index.checks import CatalogIndexError, Neighbors
+from eet_tf.index.checks import CatalogIndexError, KeptPhotos, Neighbors
 from eet_tf.index.exact import ExactIndex
 from eet_tf.index.folder import check_replaceable, read_manifest
-from eet_tf.index.lookup import KeptPhotos, attribute_values, count_values, lookup_photos
+from eet_tf.index.lookup import attribute_values, count_values, lookup_photos, splits_of
 from eet_tf.index.milvus import MilvusIndex
 from eet_tf.index.scann import ScannConfiguration, ScannIndex
 from eet_tf.index.texts import typed_columns
+from eet_tf.index.updates import UpdatePlan, plan_update
 from eet_tf.index.verify import bytes_on_disk, verify_index
 from eet_tf.index.where import read_where
 
@@ -23,13 +24,16 @@ __all__ = [
     "Neighbors",
     "ScannConfiguration",
     "ScannIndex",
+    "UpdatePlan",
     "attribute_values",
     "bytes_on_disk",
     "check_replaceable",
     "count_values",
     "load_index",
     "lookup_photos",
+    "plan_update",
     "read_where",
+    "splits_of",
     "typed_columns",
     "verify_index",
 ]

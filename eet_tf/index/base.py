@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import os
+from collections.abc import Iterator
 
-from eet_tf.index.checks import Neighbors
+from eet_tf.index.checks import Facts, KeptPhotos, Neighbors
 
 
 class CatalogIndex(abc.ABC):
@@ -33,7 +34,13 @@ class CatalogIndex(abc.ABC):
 
     @abc.abstractmethod
     def search(
-        self, queries, k: int = 10, where: dict | None = None, group_by_sku: bool = False, fingerprint=None
+        self,
+        queries,
+        k: int = 10,
+        where: dict | None = None,
+        group_by_sku: bool = False,
+        fingerprint=None,
+        with_attributes: bool = False,
     ) -> Neighbors:
         """Finds the `k` nearest photos of each query, best first.
 
@@ -56,6 +63,7 @@ class CatalogIndex(abc.ABC):
                 every other value, and contains nothing.
             group_by_sku: whether the neighbours must be `k` different products, each by its best photo.
             fingerprint: of the embedder that embedded the queries; compared with the index's if both are known.
+            with_attributes: whether the answer holds the attributes of the photos found, too.
 
         Returns:
             `Neighbors` of `[num_queries, k]`; a single query gives one row. There are fewer columns only if fewer
@@ -78,6 +86,17 @@ class CatalogIndex(abc.ABC):
         """
 
     @abc.abstractmethod
+    def lookup(self, photos) -> KeptPhotos:
+        """Reads what the index keeps of photos; `lookup_photos` documents it."""
+
+    @abc.abstractmethod
+    def facts(self) -> Iterator[Facts]:
+        """Yields what the index keeps of all its photos but their vectors, so many at a time that they fit in memory.
+
+        An index in this process yields one `Facts` in the order of `photos`; Milvus gives them by their photos' ids.
+        """
+
+    @abc.abstractmethod
     def upsert(self, embeddings, skus, photos, attributes=None, fingerprint=None) -> None:
         """Adds photos; one that is already there is replaced. All of them, or none if any is refused.
 
@@ -92,6 +111,19 @@ class CatalogIndex(abc.ABC):
 
         Raises:
             CatalogIndexError: as `build`; or if the index was loaded read-only, or another process keeps it.
+        """
+
+    @abc.abstractmethod
+    def rewrite(self, skus, photos, attributes=None) -> None:
+        """Gives photos other products and attributes; their vectors stay. All of them, or none if any is refused.
+
+        Args:
+            skus: `[N]` the product on each photo.
+            photos: `[N]` unique strings, ids of photos in the index.
+            attributes: `{name: [N] values}`, every attribute of the index; None if it has none.
+
+        Raises:
+            CatalogIndexError: as `upsert`; or if a photo is not in the index.
         """
 
     @abc.abstractmethod

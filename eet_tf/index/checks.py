@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,11 +29,42 @@ class Neighbors:
         skus: `[num_queries, k]` strings, the product of each neighbour. Photos of one product may repeat it.
         scores: `[num_queries, k]` float32, cosine similarity in [-1, 1], larger is closer.
         photos: `[num_queries, k]` strings, the id of the catalogue photo that matched.
+        attributes: `{name: [num_queries, k] values}`, as in `KeptPhotos`; None unless they were asked for.
     """
 
     skus: np.ndarray
     scores: np.ndarray
     photos: np.ndarray
+    attributes: dict[str, np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KeptPhotos:
+    """What an index keeps of some photos, in the order in which they were asked for.
+
+    Attributes:
+        skus: `[N]` the product on each.
+        embeddings: `[N, dim]` float32 unit vectors, as near to what was put in as the index's storage allows.
+        attributes: `{name: [N] values}`; a missing string is `""`, a missing number NaN, several strings are a tuple.
+    """
+
+    skus: np.ndarray
+    embeddings: np.ndarray
+    attributes: dict[str, np.ndarray]
+
+
+class Facts(NamedTuple):
+    """What an index keeps of some photos but their vectors, as JSON would hold it.
+
+    Args:
+        photos: `[N]` unique strings.
+        skus: `[N]` strings.
+        attributes: `{name: [N] values}`; a missing string is `""`, a missing number None, several strings are a list.
+    """
+
+    photos: list[str]
+    skus: list[str]
+    attributes: dict[str, list]
 
 
 def check_unit_vectors(argument: str, values) -> np.ndarray:
@@ -164,12 +196,19 @@ def checked_deletion(photos, skus) -> tuple[list[str] | None, list[str] | None]:
     )
 
 
-def refuse_unknown(argument: str, unknown: list[str]) -> None:
-    """Refuses to delete what is not there."""
+def check_asked(photos) -> list[str]:
+    """Returns the ids of photos that are looked up, of which one may be there twice."""
+    if isinstance(photos, str) or np.ndim(photos) != 1:
+        raise CatalogIndexError(f"`photos` must be a list of ids. Received: photos={shown(photos)}.")
+    return [plain(photo) for photo in photos]
+
+
+def refuse_unknown(argument: str, unknown: list) -> None:
+    """Refuses to change or look up what is not there."""
     if unknown:
         others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise CatalogIndexError(
-            f"`{argument}` must be in the index. Received: '{unknown[0]}'{others}, not in it. Nothing was deleted."
+            f"`{argument}` must be in the index. Received: {shown(unknown[0])}{others}, not in it. Nothing has changed."
         )
 
 

@@ -267,12 +267,21 @@ def checked_update(embeddings, skus, photos, attributes, columns: dict[str, Colu
             f"`embeddings` must be of the index's {dim} dimensions. Received: {vectors.shape[1]} dimensions. "
             "Embed them with the embedder of the index."
         )
-    skus = check_strings("skus", skus, len(vectors))
-    photos = check_photos(photos, len(vectors))
-    attributes = check_attributes(attributes, columns, len(vectors))
+    return vectors, *checked_facts(skus, photos, attributes, columns, len(vectors))
+
+
+def checked_facts(skus, photos, attributes, columns: Mapping[str, Column], num_rows: int | None = None):
+    """Checks what is kept of photos besides their vectors, before anything changes.
+
+    Returns:
+        The skus, the photos, and the attributes of the index.
+    """
+    num_rows = np.size(photos) if num_rows is None else num_rows
+    skus, photos = check_strings("skus", skus, num_rows), check_photos(photos, num_rows)
+    attributes = check_attributes(attributes, columns, num_rows)
     for name, column in columns.items():
         Column(name, column.kind).encode(attributes[name])
-    return vectors, skus, photos, attributes
+    return skus, photos, attributes
 
 
 def to_json(column: Column, kept: np.ndarray) -> list:

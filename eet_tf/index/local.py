@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
-import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from eet_tf.index.base import CatalogIndex
 from eet_tf.index.checks import (
     CatalogIndexError,
+    Facts,
+    KeptPhotos,
     Neighbors,
+    check_asked,
     check_fingerprint,
     check_k,
     check_metadata,
@@ -28,14 +27,11 @@ from eet_tf.index.checks import (
     checked_deletion,
     refuse_unknown,
 )
-from eet_tf.index.columns import Column, allowed_rows, check_attributes, checked_update, to_json
+from eet_tf.index.columns import Column, allowed_rows, check_attributes, checked_facts, checked_update, to_json
 from eet_tf.index.conditions import Conditions, read_conditions
 from eet_tf.index.folder import (
     Manifest,
     check_files,
-    check_replaceable,
-    is_same,
-    locked,
     read_manifest,
     refusal,
     save_contents,
@@ -44,6 +40,7 @@ from eet_tf.index.log import DamagedLogError, append_record, read_records
 from eet_tf.index.rows import Part, Rows
 from eet_tf.index.search import Engine, nearest
 from eet_tf.index.storage import STORAGES, Vectors
+from eet_tf.index.stored import StoredIndex
 
 LOG = "updates.log"
 
@@ -61,7 +58,7 @@ class Snapshot:
     log_end: int = 0  # how much of the folder's log is in `rows`
 
 
-class LocalIndex(CatalogIndex):
+class LocalIndex(StoredIndex):
     """An index in this process's memory, and after `save` or `load_index` in a folder of its own.
 
     * Updates go to the folder's log before they are acknowledged; loading replays it. A process killed at any moment
@@ -76,10 +73,8 @@ class LocalIndex(CatalogIndex):
     """
 
     def __init__(self, snapshot: Snapshot):
+        super().__init__()
         self._snapshot = snapshot
-        self._folder: Path | None = None
-        self._read_only = False
-        self._lock = threading.RLock()
         self._row_of: dict[str, int] | None = None  # of each photo; made at the first update
 
     @classmethod
@@ -89,7 +84,9 @@ class LocalIndex(CatalogIndex):
 
     # --- searching
 
-    def search(self, queries, k=10, where=None, group_by_sku=False, fingerprint=None) -> Neighbors:  # noqa: D102
+    def search(  # noqa: D102
+        self, queries, k=10, where=None, group_by_sku=False, fingerprint=None, with_attributes=False
+    ) -> Neighbors:
         snapshot, k = self._snapshot, check_k(k)
         check_same_embedder(fingerprint, snapshot.fingerprint)
         queries = check_queries(queries, snapshot.rows.base.vectors.dim)
@@ -98,38 +95,56 @@ class LocalIndex(CatalogIndex):
         if where is not None:
             allowed = _allowed(rows, read_conditions(where, rows.kinds))
         found, scores = nearest(rows, snapshot.engine, queries, k, allowed, bool(group_by_sku))
-        return Neighbors(rows.skus(found), scores, rows.photos(found))
+        attributes = rows.attributes(found) if with_attributes else None
+        return Neighbors(rows.skus(found), scores, rows.photos(found), attributes)
 
     def count(self, where=None) -> int:  # noqa: D102
         rows = self._snapshot.rows
         return rows.size if where is None else len(_allowed(rows, read_conditions(where, rows.kinds)))
 
+    def lookup(self, photos) -> KeptPhotos:  # noqa: D102
+        photos = check_asked(photos)
+        with self._lock:  # an update changes both
+            rows, numbers = self._snapshot.rows, self._numbers(photos)
+        return KeptPhotos(rows.skus(numbers), rows.vectors_in_order(numbers), rows.attributes(numbers))
+
+    def facts(self) -> Iterator[Facts]:  # noqa: D102
+        rows = self._snapshot.rows
+        kept = {name: to_json(column, rows.attribute(name, rows.alive)) for name, column in rows.columns.items()}
+        yield Facts(rows.photos(rows.alive).tolist(), rows.skus(rows.alive).tolist(), kept)
+
+    def _numbers(self, photos: list[str]) -> np.ndarray:
+        """The rows of photos; refuses one that is not there."""
+        row_of = self._rows_of_photos()
+        refuse_unknown("photos", [photo for photo in photos if photo not in row_of])
+        return np.asarray([row_of[photo] for photo in photos], np.intp)
+
     # --- updating
 
     def upsert(self, embeddings, skus, photos, attributes=None, fingerprint=None) -> None:  # noqa: D102
         check_same_embedder(fingerprint, self.fingerprint)
-        columns = self._snapshot.rows.columns
+        columns, kinds = self._snapshot.rows.columns, self.attributes
         vectors, skus, photos, attributes = checked_update(embeddings, skus, photos, attributes, columns, self.dim)
-        with self._latest() as snapshot:
-            if snapshot.rows.base.vectors.dim != vectors.shape[1]:
-                raise self._replaced()
-            check_same_embedder(fingerprint, snapshot.fingerprint)
+        with self._writing():
+            self._refuse_replaced(vectors.shape[1], kinds, fingerprint)
             row_of = self._rows_of_photos()
             dead = [row_of[photo] for photo in photos.tolist() if photo in row_of]
-            self._update(snapshot, np.asarray(dead, np.intp), skus, photos, vectors, attributes)
+            self._update(np.asarray(dead, np.intp), skus, photos, vectors, attributes)
+
+    def rewrite(self, skus, photos, attributes=None) -> None:  # noqa: D102
+        dim, kinds, fingerprint = self.dim, self.attributes, self.fingerprint
+        skus, photos, attributes = checked_facts(skus, photos, attributes, self._snapshot.rows.columns)
+        with self._writing():
+            self._refuse_replaced(dim, kinds, fingerprint)
+            dead = self._numbers(photos.tolist())
+            self._update(dead, skus, photos, self._snapshot.rows.vectors_in_order(dead), attributes)
 
     def delete(self, photos=None, skus=None) -> int:  # noqa: D102
         photos, skus = checked_deletion(photos, skus)
-        with self._latest() as snapshot:
-            if photos is not None:
-                row_of = self._rows_of_photos()
-                refuse_unknown("photos", [photo for photo in photos if photo not in row_of])
-                dead = np.asarray([row_of[photo] for photo in photos], np.intp)
-            else:
-                dead = _rows_of_skus(snapshot.rows, skus or [])
-            columns, dim = snapshot.rows.columns, snapshot.rows.base.vectors.dim
-            nothing = {name: np.zeros(0, "O") for name in columns}
-            self._update(snapshot, dead, np.zeros(0, "U1"), np.zeros(0, "U1"), np.zeros((0, dim), np.float32), nothing)
+        with self._writing():
+            dead = _rows_of_skus(self._snapshot.rows, skus or []) if photos is None else self._numbers(photos)
+            nothing = {name: np.zeros(0, "O") for name in self.attributes}
+            self._update(dead, np.zeros(0, "U1"), np.zeros(0, "U1"), np.zeros((0, self.dim), np.float32), nothing)
         return len(dead)
 
     def compact(self) -> None:
@@ -140,7 +155,8 @@ class LocalIndex(CatalogIndex):
         Raises:
             CatalogIndexError: if no photo is left.
         """
-        with self._latest() as snapshot:
+        with self._writing():
+            snapshot = self._snapshot
             if not snapshot.rows.size:
                 raise CatalogIndexError("`compact` must find at least one photo. Received: an index of none.")
             rows = snapshot.rows.compacted()
@@ -154,31 +170,15 @@ class LocalIndex(CatalogIndex):
                     self._snapshot = snapshot
                     raise
 
-    @contextlib.contextmanager
-    def _latest(self) -> Iterator[Snapshot]:
-        """The snapshot that an update starts from: in a folder, after what others have written, who now wait."""
-        with self._lock:
-            if self._read_only:
-                raise CatalogIndexError(
-                    f"the index in '{self._folder}' must not be changed: it was loaded with read_only=True. "
-                    "Load it without."
-                )
-            if self._folder is None:
-                yield self._snapshot
-                return
-            with locked(self._folder):
-                self.refresh()
-                yield self._snapshot
-
-    def _update(self, snapshot: Snapshot, dead, skus, photos, vectors, attributes) -> None:
+    def _update(self, dead, skus, photos, vectors, attributes) -> None:
         """Writes the update to the log, and then makes it."""
-        rows, end = snapshot.rows, snapshot.log_end
+        rows, end = self._snapshot.rows, self._snapshot.log_end
         kept = {name: column.encode(attributes[name]) for name, column in rows.columns.items()}
         added = Part(Vectors(vectors), rows.sku_column.encode(skus), photos, kept)
         if self._folder is not None:
             payload = _payload(rows, dead, added)
             try:
-                end = append_record(self._folder / snapshot.manifest.contents / LOG, payload, end)
+                end = append_record(self._folder / self._snapshot.manifest.contents / LOG, payload, end)
             except OSError as error:
                 raise CatalogIndexError(
                     f"the update could not be written to '{self._folder}': {error}. Nothing has changed."
@@ -203,21 +203,11 @@ class LocalIndex(CatalogIndex):
 
     def save(self, folder) -> None:  # noqa: D102
         folder = Path(folder)
-        with self._lock:
-            is_own = self._folder is None or is_same(folder, self._folder)
-            if is_own and self._read_only:
-                raise CatalogIndexError(
-                    f"`folder` must not be the index's own. Received: folder='{folder}', and the index was loaded with "
-                    "read_only=True."
-                )
-            check_replaceable(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder):
-                if is_own:
-                    self.refresh()  # what others have added to it is not lost
-                    self._write_to(folder)
-                else:
-                    _write(self, self._snapshot, folder)
+        with self._lock, self._saving(folder) as is_own:
+            if is_own:
+                self._write_to(folder)
+            else:
+                _write(self, self._snapshot, folder)
 
     def _write_to(self, folder: Path) -> None:
         manifest, log_end = _write(self, self._snapshot, folder)
@@ -225,24 +215,7 @@ class LocalIndex(CatalogIndex):
         self._snapshot = dataclasses.replace(self._snapshot, manifest=manifest, log_end=log_end)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike, read_only: bool = False) -> LocalIndex:
-        """Loads an index of this kind; see `load_index`."""
-        manifest = read_manifest(folder)
-        while True:
-            try:
-                index = cls(cls._read(folder, manifest))
-                break
-            except CatalogIndexError:
-                current = read_manifest(folder)
-                if current == manifest:
-                    raise
-                manifest = current  # somebody saved between our two reads
-        index._folder, index._read_only = Path(folder).absolute(), read_only
-        index._replay()
-        return index
-
-    @classmethod
-    def _read(cls, folder, manifest: Manifest) -> Snapshot:
+    def _read(cls, folder: Path, manifest: Manifest) -> LocalIndex:
         if manifest.kind != cls.kind:
             raise refusal(folder, f"is now one of kind '{manifest.kind}', not '{cls.kind}'", mend="Load it again.")
         contents = check_files(folder, manifest)
@@ -251,7 +224,10 @@ class LocalIndex(CatalogIndex):
         except (OSError, ValueError) as error:
             raise refusal(folder, f"cannot be read: {error}", name=manifest.contents) from error
         engine = cls._read_engine(contents, rows, manifest.settings)
-        return Snapshot(rows, engine, manifest.settings, manifest.fingerprint, manifest.metadata, manifest)
+        return cls(Snapshot(rows, engine, manifest.settings, manifest.fingerprint, manifest.metadata, manifest))
+
+    def _took_up(self, folder: Path) -> None:
+        self._replay()
 
     def refresh(self) -> bool:
         """Takes up what other processes have written to the index's folder since; an index without one is as it is.
@@ -267,7 +243,7 @@ class LocalIndex(CatalogIndex):
                 return False
             if read_manifest(self._folder).contents != self._snapshot.manifest.contents:
                 fresh = type(self).load(self._folder)
-                self._snapshot, self._row_of = fresh._snapshot, None
+                self._snapshot, self._row_of = fresh._snapshot, None  # type: ignore[attr-defined]  # of our own kind
                 return True
             return self._replay()
 
@@ -281,11 +257,6 @@ class LocalIndex(CatalogIndex):
             mend = "Copy the folder again; to give up that update and all after it, cut the file there."
             raise refusal(self._folder, f"{error}", name=self._snapshot.manifest.contents, mend=mend) from error
         return self._snapshot.log_end > start
-
-    def _replaced(self) -> CatalogIndexError:
-        return CatalogIndexError(
-            f"the index in '{self._folder}' was replaced by one of another embedder. Embed the photos with that one."
-        )
 
     # --- what a kind adds
 

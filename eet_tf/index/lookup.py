@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError, shown
+from eet_tf.index.base import CatalogIndex
+from eet_tf.index.checks import CatalogIndexError, KeptPhotos, shown
 from eet_tf.index.columns import Column
 from eet_tf.index.conditions import TEXTS
 from eet_tf.index.local import LocalIndex
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class KeptPhotos:
-    """What an index keeps of some photos, in the order in which they were asked for.
-
-    Attributes:
-        skus: `[N]` the product on each.
-        embeddings: `[N, dim]` float32 unit vectors, as near to what was put in as the index's storage allows.
-        attributes: `{name: [N] values}`; a missing string is `""`, a missing number NaN, several strings are a tuple.
-    """
-
-    skus: np.ndarray
-    embeddings: np.ndarray
-    attributes: dict[str, np.ndarray]
+SPLIT = "split"  # the attribute
 
 
-def lookup_photos(index: LocalIndex, photos: Sequence[str]) -> KeptPhotos:
-    """Reads what an index keeps of photos. The first call numbers all photos, which takes a second for a million.
+def lookup_photos(index: CatalogIndex, photos: Sequence[str]) -> KeptPhotos:
+    """Reads what an index keeps of photos.
+
+    In this process the first call numbers all photos, which takes a second for a million.
 
     Args:
-        index: an `ExactIndex` or a `ScannIndex`.
+        index: of any kind.
         photos: `[N]` their ids.
 
     Raises:
-        CatalogIndexError: if one is not in the index, or the index is of another kind.
+        CatalogIndexError: if one is not in the index.
 
     Example:
 
@@ -47,20 +36,7 @@ def lookup_photos(index: LocalIndex, photos: Sequence[str]) -> KeptPhotos:
     >>> kept.skus.tolist(), kept.embeddings.tolist(), kept.attributes["price"].tolist()
     (['cup'], [[0.0, 1.0]], [7.0])
     """
-    _check_local(index)
-    if isinstance(photos, str) or np.ndim(photos) != 1:
-        raise CatalogIndexError(f"`photos` must be a list of ids. Received: photos={shown(photos)}.")
-    with index._lock:  # an update changes both
-        rows, row_of = index._snapshot.rows, index._rows_of_photos()
-        unknown = [photo for photo in photos if photo not in row_of]
-        if unknown:
-            raise CatalogIndexError(
-                f"`photos` must be in the index. Received: {shown(unknown[0])}, which is not in it."
-            )
-        numbers = np.asarray([row_of[photo] for photo in photos], np.intp)
-    ascending, places = np.unique(numbers, return_inverse=True)
-    values = {name: column.decode(rows.attribute(name, numbers)) for name, column in rows.columns.items()}
-    return KeptPhotos(rows.skus(numbers), rows.vectors(ascending)[places.reshape(-1)], values)
+    return index.lookup(photos)
 
 
 def attribute_values(index: LocalIndex, name: str) -> np.ndarray:
@@ -78,6 +54,25 @@ def attribute_values(index: LocalIndex, name: str) -> np.ndarray:
     """
     column, kept = _column(index, name)
     return column.decode(kept)
+
+
+def splits_of(index: LocalIndex) -> np.ndarray | None:
+    """The part of the catalogue that each photo is from, e.g. `"train"` or `"test"`, in the order of `index.photos`.
+
+    An index knows it if it was built with an attribute of strings named `split`. Then a page can tell products that the
+    embedder has learned from those that it has never seen, and a search can leave either out.
+
+    Returns:
+        `[size]` strings; None if the index does not know.
+
+    Example:
+
+    >>> from eet_tf.index import ExactIndex
+    >>> index = ExactIndex.build(np.eye(2), ["mug", "cup"], attributes={"split": ["train", "test"]})
+    >>> splits_of(index).tolist(), index.search([1.0, 0.0], k=1, where={"split": "test"}).skus.tolist()
+    (['train', 'test'], [['cup']])
+    """
+    return attribute_values(index, SPLIT) if index.attributes.get(SPLIT) == "string" else None
 
 
 def count_values(index: LocalIndex, name: str) -> dict[str, int]:

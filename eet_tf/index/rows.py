@@ -132,8 +132,17 @@ class Rows:
         return self._taken(self.base.photos, self.recent.photos, rows)
 
     def attribute(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """`[n]` what is kept of that attribute for these `[n]` rows."""
+        """What is kept of that attribute for these rows; `rows` of any shape."""
         return self._taken(self.base.attributes[name], self.recent.attributes[name], rows)
+
+    def attributes(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The values of all attributes for these rows; `rows` of any shape."""
+        return {name: column.decode(self.attribute(name, rows)) for name, column in self.columns.items()}
+
+    def vectors_in_order(self, rows: np.ndarray) -> np.ndarray:
+        """`[n, D]` float32 vectors of these `[n]` rows, in any order, one perhaps twice."""
+        ascending, places = np.unique(rows, return_inverse=True)
+        return self.vectors(ascending)[places.reshape(-1)]
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """`[n, D]` float32 vectors of these `[n]` rows, ascending."""

@@ -72,7 +72,7 @@ WHERE = {
 }
 IN_NONE = {
     **dict.fromkeys(["CatalogError", "CatalogIndexError", "DemoError", "SavedModelError", "ServingError"], ERROR),
-    **dict.fromkeys(["AttributeTable", "KeptPhotos", "Neighbors", "Parts"], RECORD),
+    **dict.fromkeys(["AttributeTable", "KeptPhotos", "Neighbors", "Parts", "UpdatePlan"], RECORD),
     "Catalog": "strings and dense class numbers, which its list on the disk holds; tests/data/test_catalog.py",
     "EmbeddingClient": NETWORK,
     "ServedEmbedder": MODEL,

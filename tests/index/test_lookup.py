@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from eet_tf.index import CatalogIndexError, ExactIndex, attribute_values, count_values, load_index, lookup_photos
+from eet_tf.index import (
+    CatalogIndexError,
+    ExactIndex,
+    MilvusIndex,
+    attribute_values,
+    count_values,
+    load_index,
+    lookup_photos,
+    splits_of,
+)
+from tests.reference_index import InCluster, where_installed
 
 DIM = 8
 
@@ -23,19 +33,28 @@ def attributes(numbers):
     }
 
 
+@pytest.fixture(params=where_installed([ExactIndex, MilvusIndex, InCluster]))
+def any_kind(request):
+    return made(request.param)
+
+
 @pytest.fixture
 def index():
+    return made(ExactIndex)
+
+
+def made(kind):
     """Photos 0 to 9; then 10 and 11 were added, 2 replaced by another product, and 5 deleted."""
     skus, photos = [f"sku {number // 2}" for number in range(10)], [f"{number}.jpg" for number in range(10)]
-    index = ExactIndex.build(unit_vectors(0, 10), skus, photos, attributes(range(10)))
+    index = kind.build(unit_vectors(0, 10), skus, photos, attributes(range(10)))
     names = ["10.jpg", "11.jpg", "2.jpg"]
     index.upsert(unit_vectors(1, 3), ["new", "new", "other"], names, attributes([10, 11, 102]))
     index.delete("5.jpg")
     return index
 
 
-def test_photos_are_given_in_the_order_asked_for(index):
-    kept = lookup_photos(index, ["11.jpg", "0.jpg", "2.jpg", "9.jpg", "0.jpg"])
+def test_photos_are_given_in_the_order_asked_for(any_kind):
+    kept = lookup_photos(any_kind, ["11.jpg", "0.jpg", "2.jpg", "9.jpg", "0.jpg"])
     assert kept.skus.tolist() == ["new", "sku 0", "other", "sku 4", "sku 0"]
     old, new = unit_vectors(0, 10), unit_vectors(1, 3)
     np.testing.assert_array_equal(kept.embeddings, [new[1], old[0], new[2], old[9], old[0]])
@@ -45,16 +64,37 @@ def test_photos_are_given_in_the_order_asked_for(index):
     assert kept.attributes["tags"].tolist() == [("tag 0", "tag 1"), (), (), (), ()]
 
 
-def test_a_missing_value_is_empty_or_no_number(index):
-    kept = lookup_photos(index, ["3.jpg", "4.jpg"])
+def test_a_missing_value_is_empty_or_no_number(any_kind):
+    kept = lookup_photos(any_kind, ["3.jpg", "4.jpg"])
     assert kept.attributes["colour"].tolist() == ["", "colour 1"]
     np.testing.assert_array_equal(kept.attributes["price"], [3, np.nan])
 
 
 @pytest.mark.parametrize("photo", ["5.jpg", "12.jpg", "../0.jpg", ""])
-def test_what_is_not_there_is_refused(index, photo):
-    with pytest.raises(CatalogIndexError, match="which is not in it"):
-        lookup_photos(index, ["0.jpg", photo])
+def test_what_is_not_there_is_refused(any_kind, photo):
+    with pytest.raises(CatalogIndexError, match=f"`photos` must be in the index. Received: '{photo}', not in it"):
+        lookup_photos(any_kind, ["0.jpg", photo])
+
+
+def test_an_answer_has_the_attributes_that_were_asked_for(any_kind):
+    """Each as `lookup_photos` gives it; of the photo alone, or of the best one of each product."""
+    queries = unit_vectors(7, 3)
+    assert any_kind.search(queries).attributes is None
+    for how in ({}, {"group_by_sku": True}, {"where": {"tags": "tag 0"}}, {"where": {"colour": "never"}}):
+        found = any_kind.search(queries, k=20, with_attributes=True, **how)
+        assert found.attributes.keys() == any_kind.attributes.keys()
+        kept = lookup_photos(any_kind, found.photos.reshape(-1).tolist()).attributes
+        for name, values in found.attributes.items():
+            assert values.shape == found.photos.shape
+            np.testing.assert_array_equal(values.reshape(-1), kept[name])
+    assert any_kind.search(np.zeros((0, DIM)), with_attributes=True).attributes["price"].shape == (0, 10)
+
+
+def test_the_parts_of_the_catalogue_are_known_if_they_were_given(index):
+    splits = ["train", "test", "train"]
+    assert splits_of(ExactIndex.build(unit_vectors(0, 3), list("abc"), attributes={"split": splits})).tolist() == splits
+    assert splits_of(index) is None
+    assert splits_of(ExactIndex.build(unit_vectors(0, 3), list("abc"), attributes={"split": [1, 2, 3]})) is None
 
 
 def test_all_values_are_in_the_order_of_the_photos(index):
@@ -76,8 +116,8 @@ def test_values_are_counted_among_the_photos_that_are_there(index):
         count_values(index, "price")
 
 
-def test_no_photos_are_no_rows(index):
-    kept = lookup_photos(index, [])
+def test_no_photos_are_no_rows(any_kind):
+    kept = lookup_photos(any_kind, [])
     assert (kept.skus.shape, kept.embeddings.shape) == ((0,), (0, DIM))
 
 

@@ -20,6 +20,7 @@ from eet_tf.index import (
     ScannIndex,
     load_index,
     log,
+    lookup_photos,
     search,
 )
 from eet_tf.index.columns import Column
@@ -187,6 +188,29 @@ def test_smaller_storage_finds_nearly_the_same(name, storage, tmp_path):
     index.delete(photos=index.photos[:5].tolist())
     index.compact()
     np.testing.assert_array_equal(index.embeddings, before[5:])  # rounded once, never again
+
+
+URLS = [
+    "https://cdn.example.com/photos/mug.jpg?width=300&crop=1,2&name='a' or photo != \"x\"#front",
+    "https://bücher.example/größe/😀.jpg?q=%C3%BC&&=",
+    f"https://example.com/{'long/' * 99}mug.jpg",
+    "s3://bucket/a b\\c.jpg?x=${HOME}&y={0}%s",
+]
+
+
+@pytest.mark.parametrize("name", EXACT_AND_MILVUS)
+def test_the_id_of_a_photo_may_be_a_url(name, tmp_path):
+    """It is found, looked up, replaced and deleted as it was written, also after it was saved."""
+    rows = {**make_rows(9), "photos": [*URLS, *"abcde"]}
+    index, oracle = make_index(name, **rows)
+    index.save(tmp_path)
+    index.delete(photos=URLS[0])
+    late = {**make_rows(3, seed=2), "photos": URLS[:3]}
+    index.upsert(**late)
+    oracle.upsert(**late)
+    for each in (index, load_index(tmp_path)):
+        assert_agrees(each, oracle, unit_vectors(2, seed=1), 9)
+        assert lookup_photos(each, URLS).skus.tolist() == [oracle.rows[url][1] for url in URLS]
 
 
 # --- what is refused changes nothing
@@ -532,8 +556,8 @@ def test_names_are_read_while_others_are_added():
 def test_a_writer_that_waits_too_long_says_so(tmp_path, monkeypatch):
     index, _ = make_index()
     index.save(tmp_path)
-    locked = eet_tf.index.local.locked
-    monkeypatch.setattr(eet_tf.index.local, "locked", lambda folder: locked(folder, patience=0.05))
+    locked = eet_tf.index.stored.locked
+    monkeypatch.setattr(eet_tf.index.stored, "locked", lambda folder: locked(folder, patience=0.05))
     with locked(tmp_path), pytest.raises(CatalogIndexError, match="another process has been writing"):
         index.delete(photos="photo/3.jpg")
     assert index.delete(photos="photo/3.jpg") == 1

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError, shown
-from eet_tf.index.columns import Column, to_json
+from eet_tf.index.checks import CatalogIndexError, Facts, shown
 from eet_tf.index.conditions import Comparison, Conditions
 from eet_tf.index.milvus.filters import (
     blocks_of_names,
@@ -21,12 +19,10 @@ from eet_tf.index.milvus.filters import (
     read_number,
 )
 from eet_tf.index.milvus.local import LOCAL_MESSAGE
-from eet_tf.index.milvus.server import MessageTooLargeError, NotLoadedError, RefusedError, Server, imported, wait
+from eet_tf.index.milvus.records import Hit, Records, Row, index_parameters, num_bytes, schema_of
+from eet_tf.index.milvus.server import MessageTooLargeError, NotLoadedError, RefusedError, Server, wait
 
 MOST_NEIGHBORS = 16_384  # Milvus's limit on one answer
-LONGEST_STRING = 65_535  # bytes; Milvus's limit on a VARCHAR
-MOST_STRINGS = 4096  # of one photo; Milvus's limit on an ARRAY
-MOST_ATTRIBUTES = 61  # Milvus takes 64 fields; `photo`, `sku` and `embedding` are ours
 COMPARED = 20_000  # rows up to which all are compared; an index is of no use below, as for ScannIndex
 CONSISTENCIES = ("session", "strong")
 _BYTES_PER_REQUEST = 2**24  # a cluster takes 64 MB
@@ -38,22 +34,6 @@ _CANDIDATES = 200
 _BUILDING_STANDSTILL = 600.0  # seconds; a server builds the index of one segment after the other
 # a value in a row of an answer, by the kind of its attribute
 _READ: dict[str, Callable] = {"number": read_number, "strings": list, "string": str, "bool": bool}
-
-
-class Records(NamedTuple):
-    """Photos as Milvus takes and gives them.
-
-    Args:
-        photos: `[N]` unique strings.
-        skus: `[N]` strings.
-        attributes: `{name: [N] values}`; a missing number is None.
-        embeddings: `[N, D]` float32.
-    """
-
-    photos: list[str]
-    skus: list[str]
-    attributes: dict[str, list]
-    embeddings: np.ndarray
 
 
 class Collection:
@@ -95,7 +75,7 @@ class Collection:
         num_leaves = 0 if server.is_lite or num_rows <= COMPARED else max(1, round(math.sqrt(num_rows)))
         made = cls(server, name, columns, num_leaves, consistency)
         try:
-            options = {"schema": _schema(columns, dim), "consistency_level": "Strong"}
+            options = {"schema": schema_of(columns, dim), "consistency_level": "Strong"}
             server.call("create_collection", name, options=options)
             try:
                 made._create_index()
@@ -111,7 +91,7 @@ class Collection:
 
     def _create_index(self) -> None:
         """Of no rows yet."""
-        self._server.call("create_index", self.name, _index_parameters(self.num_leaves), options={"sync": False})
+        self._server.call("create_index", self.name, index_parameters(self.num_leaves), options={"sync": False})
 
     def insert(self, records: Records, replace: bool = False) -> None:
         """Adds photos, in requests of some MB; `replace` those that may be there already."""
@@ -127,7 +107,7 @@ class Collection:
         batch: list[dict] = []
         size = 0
         for row in zip(*columns, records.embeddings):
-            own = 4 * len(row[-1]) + sum(map(_num_bytes, row[:-1]))
+            own = 4 * len(row[-1]) + sum(map(num_bytes, row[:-1]))
             if batch and size + own > _BYTES_PER_REQUEST:
                 yield batch
                 batch, size = [], 0
@@ -166,14 +146,28 @@ class Collection:
 
     def scan(self, dim: int, condition: str = "") -> Iterator[Records]:
         """All rows, or those that meet a condition, in the order of their photos' ids, some MB at a time."""
-        names = ["photo", "sku", *self.fields.values(), "embedding"]
-        for page in self._pages(condition, names):
-            attributes = {}
-            for attribute, field in self.fields.items():
-                values = [row[field] for row in page]
-                attributes[attribute] = list(map(_READ[self.kinds[attribute]], values))
+        for page in self._pages(condition, ["photo", "sku", *self.fields.values(), "embedding"]):
             embeddings = np.asarray([row["embedding"] for row in page], np.float32).reshape(len(page), dim)
-            yield Records([row["photo"] for row in page], [row["sku"] for row in page], attributes, embeddings)
+            yield Records(*self._facts(page), embeddings)
+
+    def facts(self) -> Iterator[Facts]:
+        """All rows without their vectors, in that order."""
+        yield from map(self._facts, self._pages("", ["photo", "sku", *self.fields.values()]))
+
+    def _facts(self, page: list[dict]) -> Facts:
+        attributes = {
+            name: [_READ[self.kinds[name]](row[field]) for row in page] for name, field in self.fields.items()
+        }
+        return Facts([row["photo"] for row in page], [row["sku"] for row in page], attributes)
+
+    def rows_of(self, photos: list[str], dim: int) -> dict[str, Row]:
+        """Those of these photos that are there, by their ids."""
+        found: dict[str, Row] = {}
+        for some in blocks_of_names(list(dict.fromkeys(photos)), _BYTES_PER_FILTER):
+            asked = set(some)
+            for records in self.scan(dim, is_one_of("photo", some)):
+                found |= {row.photo: row for row in records.rows() if row.photo in asked}
+        return found
 
     def _pages(self, condition: str, fields: list[str]) -> Iterator[list[dict]]:
         """Rows by their photos' ids, in pages of about `_BYTES_PER_REQUEST`.
@@ -212,21 +206,22 @@ class Collection:
         options = {"filter": condition, "output_fields": fields, "consistency_level": consistency}
         return self._server.call("query", self.name, options=options if limit is None else {**options, "limit": limit})
 
-    def search(self, queries: np.ndarray, k: int, condition: str) -> list[list[tuple[str, str, float]]]:
-        """The nearest photos that meet the condition, `(photo, sku, score)`, best first, for each query.
+    def search(self, queries: np.ndarray, k: int, condition: str, with_attributes: bool = False) -> list[list[Hit]]:
+        """The nearest photos that meet the condition, best first, for each query.
 
         There are fewer than `k`, at most `MOST_NEIGHBORS`, only if no more meet it. Where SCANN finds fewer in the
         leaves that it looks at, it looks at all of them, and where few meet the condition it does so at once, since
         those that are left are far apart. Where that does not help, all that meet it are compared here.
         """
         if not self.num_leaves:
-            found = self._search(queries, k, condition, is_exhaustive=True)
+            found = self._search(queries, k, condition, True, with_attributes)
         else:
             is_narrow = bool(condition) and self._count(condition, self._consistency) <= COMPARED
-            found = self._search(queries, k, condition, is_narrow)
+            found = self._search(queries, k, condition, is_narrow, with_attributes)
             short = [] if is_narrow else _shorter(found, k)
             if short:
-                for place, hits in zip(short, self._search(queries[short], k, condition, is_exhaustive=True)):
+                again = self._search(queries[short], k, condition, True, with_attributes)
+                for place, hits in zip(short, again):
                     found[place] = hits
         short = [] if self._server.is_lite else _shorter(found, k)
         if short:
@@ -236,13 +231,14 @@ class Collection:
                 found[place] = hits
         return found
 
-    def _search(self, queries, k, condition, is_exhaustive) -> list[list[tuple[str, str, float]]]:
+    def _search(self, queries, k, condition, is_exhaustive, with_attributes) -> list[list[Hit]]:
         found: list = []
+        names = list(self.fields) if with_attributes else []
         options = {
             "anns_field": "embedding",
             "filter": condition,
             "limit": k,
-            "output_fields": ["sku"],
+            "output_fields": ["sku", *(self.fields[name] for name in names)],
             "search_params": {"metric_type": "IP", "params": self._search_parameters(k, is_exhaustive)},
             "consistency_level": self._consistency,
         }
@@ -256,8 +252,13 @@ class Collection:
                     found += self.compared(queries[len(found)][np.newaxis], k, condition)
                 block = max(1, block // 2)
                 continue
-            found += [[(hit.id, hit["entity"]["sku"], hit["distance"]) for hit in hits] for hits in answers]
+            found += [[self._hit(hit, names) for hit in hits] for hits in answers]
         return found
+
+    def _hit(self, hit, names: list[str]) -> Hit:
+        kept = hit["entity"]
+        attributes = tuple(_READ[self.kinds[name]](kept[self.fields[name]]) for name in names)
+        return Hit(hit.id, kept["sku"], hit["distance"], attributes)
 
     def _search_parameters(self, k: int, is_exhaustive: bool) -> dict:
         if not self.num_leaves:
@@ -265,19 +266,19 @@ class Collection:
         share = 1.0 if is_exhaustive else _SHARE_OF_LEAVES
         return {"nprobe": math.ceil(share * self.num_leaves), "reorder_k": max(_CANDIDATES, 2 * k)}
 
-    def compared(self, queries: np.ndarray, k: int, condition: str, by_sku: bool = False) -> list[list[tuple]]:
-        """What `search` gives, by reading all rows that meet the condition and comparing with each here.
+    def compared(self, queries: np.ndarray, k: int, condition: str, by_sku: bool = False) -> list[list[Hit]]:
+        """What `search` gives, with attributes, by reading all rows that meet the condition and comparing with each.
 
         With `by_sku`, the best photo of each of the `k` nearest products.
         """
-        found: list[list[tuple[str, str, float]]] = [[] for _ in queries]
+        found: list[list[Hit]] = [[] for _ in queries]
         for records in self.scan(queries.shape[1], condition):
             scores = queries @ records.embeddings.T
             few = len(records.photos) if by_sku else min(k, len(records.photos))
             for place, row in enumerate(scores):
                 best = np.argsort(-row, kind="stable")[:few]
-                hits = [(records.photos[one], records.skus[one], float(row[one])) for one in best]
-                hits = sorted(found[place] + hits, key=lambda hit: -hit[2])
+                hits = [Hit(*records.row(one)[:2], float(row[one]), records.row(one).attributes) for one in best]
+                hits = sorted(found[place] + hits, key=lambda hit: -hit.score)
                 found[place] = (list(_best({}, hits).values()) if by_sku else hits)[:k]
         return found
 
@@ -386,14 +387,7 @@ def _shorter(found: list[list], width: int) -> list[int]:
 def _size(row: Mapping) -> int:
     """Of a row in an answer, in bytes."""
     vector = 4 * len(row.get("embedding", ()))
-    return vector + sum(_num_bytes(value) for name, value in row.items() if name != "embedding")
-
-
-def _num_bytes(value) -> int:
-    """About, of a string, several strings, a number or a truth."""
-    if isinstance(value, str):
-        return len(value.encode())
-    return 8 if isinstance(value, float | int | None) else 8 + sum(8 + len(one.encode()) for one in value)
+    return vector + sum(num_bytes(value) for name, value in row.items() if name != "embedding")
 
 
 def _both(*conditions: str) -> str:
@@ -401,51 +395,9 @@ def _both(*conditions: str) -> str:
     return " and ".join(f"({condition})" for condition in given) if len(given) > 1 else "".join(given)
 
 
-def checked_records(
-    photos, skus, columns: dict[str, Column], kept: dict[str, np.ndarray], vectors: np.ndarray
-) -> Records:
-    """Rows that have been checked, as Milvus takes them; refuses what it does not take."""
-    if len(columns) > MOST_ATTRIBUTES:
-        raise CatalogIndexError(
-            f"`attributes` must be at most {MOST_ATTRIBUTES} with Milvus. Received: {len(columns)}. Leave out those "
-            "that nobody searches by, or use ScannIndex."
-        )
-    attributes = {name: to_json(column, kept[name]) for name, column in columns.items()}
-    names, skus = photos.tolist(), skus.tolist()
-    _check_lengths("photos", names)
-    _check_lengths("skus", skus)
-    for name, column in columns.items():
-        if column.kind == "string":
-            _check_lengths(f"attributes['{name}']", attributes[name])
-        if column.kind == "strings":
-            _check_several(f"attributes['{name}']", attributes[name])
-    return Records(names, skus, attributes, vectors)
-
-
-def _check_lengths(argument: str, texts: list[str], row: int | None = None) -> None:
-    for place, text in enumerate(texts):
-        try:
-            is_fine = len(text.encode()) <= LONGEST_STRING
-        except UnicodeEncodeError:
-            is_fine = False
-        if not is_fine:
-            raise CatalogIndexError(
-                f"`{argument}` must be at most {LONGEST_STRING} bytes of UTF-8 each. Received: {text[:40]!r}... "
-                f"in row {place if row is None else row}. Milvus takes no others."
-            )
-
-
-def _check_several(argument: str, values: list[list[str]]) -> None:
-    for row, texts in enumerate(values):
-        _check_lengths(argument, texts, row)
-        if len(texts) > MOST_STRINGS:
-            raise CatalogIndexError(
-                f"`{argument}` must be at most {MOST_STRINGS} strings for each photo with Milvus. Received: "
-                f"{len(texts)} in row {row}. Leave out those that nobody searches by, or use ScannIndex."
-            )
-
-
-def products_nearest(collection: Collection, queries: np.ndarray, k: int, condition: str) -> list[list]:
+def products_nearest(
+    collection: Collection, queries: np.ndarray, k: int, condition: str, with_attributes: bool = False
+) -> list[list[Hit]]:
     """The best photo of each of the `k` nearest products, for each query.
 
     Milvus's own grouping looks at a few photos more than `k` only. So after the first round each next one leaves out
@@ -453,7 +405,7 @@ def products_nearest(collection: Collection, queries: np.ndarray, k: int, condit
     """
     fetch = min(_FETCHED_PER_PRODUCT * k, MOST_NEIGHBORS)
     found = []
-    for query, hits in zip(queries, collection.search(queries, fetch, condition)):
+    for query, hits in zip(queries, collection.search(queries, fetch, condition, with_attributes)):
         products, asked = _best({}, hits), fetch
         while len(products) < k and len(hits) == asked:
             names = list(products)
@@ -462,47 +414,13 @@ def products_nearest(collection: Collection, queries: np.ndarray, k: int, condit
                 break
             asked = min(_FETCHED_PER_PRODUCT * asked, MOST_NEIGHBORS)
             others = _both(condition, f"not ({is_one_of('sku', names)})")
-            hits = collection.search(query[np.newaxis], asked, others)[0]
+            hits = collection.search(query[np.newaxis], asked, others, with_attributes)[0]
             products = _best(products, hits)
-        found.append(sorted(products.values(), key=lambda hit: -hit[2])[:k])
+        found.append(sorted(products.values(), key=lambda hit: -hit.score)[:k])
     return found
 
 
-def _best(products: dict[str, tuple], hits: Iterable[tuple]) -> dict[str, tuple]:
+def _best(products: dict[str, Hit], hits: Iterable[Hit]) -> dict[str, Hit]:
     for hit in hits:
-        products.setdefault(hit[1], hit)
+        products.setdefault(hit.sku, hit)
     return products
-
-
-def _schema(columns: Mapping[str, str], dim: int):
-    pymilvus, _ = imported()
-    kind = pymilvus.DataType
-    schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("photo", kind.VARCHAR, is_primary=True, max_length=LONGEST_STRING)
-    schema.add_field("sku", kind.VARCHAR, max_length=LONGEST_STRING)
-    for place, of in enumerate(columns.values()):
-        options = {
-            "string": {"datatype": kind.VARCHAR, "max_length": LONGEST_STRING},
-            "number": {"datatype": kind.DOUBLE},
-            "bool": {"datatype": kind.BOOL},
-            "strings": {
-                "datatype": kind.ARRAY,
-                "element_type": kind.VARCHAR,
-                "max_length": LONGEST_STRING,
-                "max_capacity": MOST_STRINGS,
-            },
-        }[of]
-        schema.add_field(f"attribute_{place}", **options)
-    schema.add_field("embedding", kind.FLOAT_VECTOR, dim=dim)
-    return schema
-
-
-def _index_parameters(num_leaves: int):
-    pymilvus, _ = imported()
-    parameters = pymilvus.MilvusClient.prepare_index_params()
-    # SCANN's `with_raw_data` is left at its default, true: as "True", which is how the client writes it, servers before
-    # 2.5.12 take it for nothing and never build the index
-    kind, options = ("SCANN", {"nlist": num_leaves}) if num_leaves else ("FLAT", {})
-    # the product of unit vectors, as all our indexes have it: COSINE would divide by lengths once more
-    parameters.add_index(field_name="embedding", index_type=kind, metric_type="IP", params=options)
-    return parameters

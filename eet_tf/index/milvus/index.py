@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from eet_tf.index.base import CatalogIndex
 from eet_tf.index.checks import (
     UNIT_LENGTH_TOLERANCE,
     CatalogIndexError,
+    Facts,
+    KeptPhotos,
     Neighbors,
+    check_asked,
     check_k,
     check_queries,
     check_same_embedder,
     checked_deletion,
     refuse_unknown,
 )
-from eet_tf.index.columns import Column, checked_update
+from eet_tf.index.columns import Column, checked_facts, checked_update
 from eet_tf.index.conditions import read_conditions
-from eet_tf.index.folder import check_replaceable, is_same, locked, read_manifest
+from eet_tf.index.folder import Manifest, is_same, locked, read_manifest
 from eet_tf.index.local import checked_snapshot
-from eet_tf.index.milvus.collection import MOST_NEIGHBORS, Records, checked_records, products_nearest
+from eet_tf.index.milvus.collection import MOST_NEIGHBORS, products_nearest
 from eet_tf.index.milvus.local import check_packages
 from eet_tf.index.milvus.place import (
     KIND,
@@ -39,14 +39,16 @@ from eet_tf.index.milvus.place import (
     read,
     try_cluster,
 )
+from eet_tf.index.milvus.records import Hit, Records, Row, checked_records
 from eet_tf.index.milvus.server import wait
+from eet_tf.index.stored import StoredIndex
 
-_NOBODY = ("", "", -np.inf)
+_MISSING: dict[str, Any] = {"string": "", "strings": [], "number": None, "bool": False}
 _K, _NUM_QUERIES = 10, 200  # of `check_rows`
 _BUILDING_STANDSTILL = 60.0  # seconds that `check_rows` waits for an index that does not grow
 
 
-class MilvusIndex(CatalogIndex):
+class MilvusIndex(StoredIndex):
     """Searches with Milvus: a cluster for more photos than one machine holds, or milvus-lite to try the same at home.
 
     Without `uri`, milvus-lite in this process, which compares with all rows:
@@ -99,10 +101,8 @@ class MilvusIndex(CatalogIndex):
     kind = KIND
 
     def __init__(self, state: State):
+        super().__init__()
         self._state = state
-        self._folder: Path | None = None
-        self._read_only = False
-        self._lock = threading.RLock()
 
     @staticmethod
     def check_place(
@@ -161,7 +161,9 @@ class MilvusIndex(CatalogIndex):
 
     # --- searching
 
-    def search(self, queries, k=10, where=None, group_by_sku=False, fingerprint=None) -> Neighbors:  # noqa: D102
+    def search(  # noqa: D102
+        self, queries, k=10, where=None, group_by_sku=False, fingerprint=None, with_attributes=False
+    ) -> Neighbors:
         state, k = self._state, check_k(k)
         check_same_embedder(fingerprint, state.fingerprint)
         queries = check_queries(queries, state.dim)
@@ -175,17 +177,27 @@ class MilvusIndex(CatalogIndex):
             k = MOST_NEIGHBORS
         condition = state.collection.condition(conditions)
         if not len(queries):
-            return _neighbors([], min(k, state.collection.count()))
-        if group_by_sku:
-            found = products_nearest(state.collection, queries, k, condition)
+            found: list[list[Hit]] = []
+        elif group_by_sku:
+            found = products_nearest(state.collection, queries, k, condition, with_attributes)
         else:
-            found = state.collection.search(queries, k, condition)
-        return _neighbors(found, max(map(len, found)))
+            found = state.collection.search(queries, k, condition, with_attributes)
+        width = max(map(len, found), default=min(k, state.collection.count(condition)))
+        return _neighbors(found, width, state.collection.kinds if with_attributes else None)
 
     def count(self, where=None) -> int:  # noqa: D102
         collection = self._state.collection
         conditions = None if where is None else read_conditions(where, collection.kinds)
         return collection.count(collection.condition(conditions))
+
+    def lookup(self, photos) -> KeptPhotos:  # noqa: D102
+        photos, state = check_asked(photos), self._state
+        rows = _rows(state, photos)
+        skus = np.asarray([row.sku for row in rows], np.str_)
+        return KeptPhotos(skus, _embeddings(rows, state.dim), _columns(rows, state.collection.kinds))
+
+    def facts(self) -> Iterator[Facts]:  # noqa: D102
+        return self._state.collection.facts()
 
     # --- updating
 
@@ -193,47 +205,36 @@ class MilvusIndex(CatalogIndex):
         check_same_embedder(fingerprint, self.fingerprint)
         columns, kinds = self._state.columns, self.attributes
         vectors, skus, photos, attributes = checked_update(embeddings, skus, photos, attributes, columns, self.dim)
-        encoders = {name: Column(name, column.kind) for name, column in columns.items()}
-        kept = {name: column.encode(attributes[name]) for name, column in encoders.items()}
-        records = checked_records(photos, skus, encoders, kept, vectors)
-        with self._latest() as state:
-            if (state.dim, self.attributes) != (vectors.shape[1], kinds):
-                raise CatalogIndexError(
-                    f"the index in '{self._folder}' was replaced by one of another embedder or of other attributes. "
-                    "Embed the photos with that one, and give its attributes."
-                )
-            check_same_embedder(fingerprint, state.fingerprint)
-            if len(records.photos):
-                facts = {"photos": records.photos, "skus": records.skus, "attributes": records.attributes}
-                self._state = state.updated(json.dumps(facts).encode() + b"\n" + vectors.astype("<f4").tobytes())
+        records = _records(skus, photos, attributes, columns, vectors)
+        with self._finished() as state:
+            self._refuse_replaced(vectors.shape[1], kinds, fingerprint)
+            self._state = state.upserted(records)
+
+    def rewrite(self, skus, photos, attributes=None) -> None:  # noqa: D102
+        dim, kinds, fingerprint, columns = self.dim, self.attributes, self.fingerprint, self._state.columns
+        skus, photos, attributes = checked_facts(skus, photos, attributes, columns)
+        with self._finished() as state:
+            self._refuse_replaced(dim, kinds, fingerprint)
+            vectors = _embeddings(_rows(state, photos.tolist()), state.dim)
+            self._state = state.upserted(_records(skus, photos, attributes, columns, vectors))
 
     def delete(self, photos=None, skus=None) -> int:  # noqa: D102
         photos, skus = checked_deletion(photos, skus)
         argument, field, names = ("photos", "photo", photos or []) if skus is None else ("skus", "sku", skus)
-        with self._latest() as state:
+        with self._finished() as state:
             found = state.collection.photos_where(field, names)
             known = {row[0 if skus is None else 1] for row in found}
             refuse_unknown(argument, [name for name in names if name not in known])
-            if found:
-                self._state = state.updated(json.dumps({"deleted": [photo for photo, _ in found]}).encode() + b"\n")
+            self._state = state.deleted([photo for photo, _ in found])
         return len(found)
 
     @contextlib.contextmanager
-    def _latest(self) -> Iterator[State]:
-        """The state that an update starts from: in a folder, after what others have written, who now wait."""
-        with self._lock:
-            if self._read_only:
-                raise CatalogIndexError(
-                    f"the index in '{self._folder}' must not be changed: it was loaded with read_only=True. "
-                    "Load it without."
-                )
-            if self._folder is None:
-                yield self._state
-                return
-            with locked(self._folder):
-                self.refresh()
+    def _finished(self) -> Iterator[State]:
+        """Begins an update; in a folder, after one that a killed writer began was ended."""
+        with self._writing():
+            if self._folder is not None:
                 self._state.finish()
-                yield self._state
+            yield self._state
 
     def compact(self) -> None:
         """Builds milvus-lite's database anew from its photos, which empties the log. A cluster does that by itself.
@@ -241,7 +242,7 @@ class MilvusIndex(CatalogIndex):
         Raises:
             CatalogIndexError: if no photo is left, or the rows are in a cluster.
         """
-        with self._latest() as state:
+        with self._finished() as state:
             if not state.is_local:
                 raise CatalogIndexError(
                     f"`compact` must find a database in its folder. Received: the cluster {state.settings['uri']}, "
@@ -257,60 +258,47 @@ class MilvusIndex(CatalogIndex):
     def save(self, folder) -> None:  # noqa: D102
         folder = Path(folder)
         with self._lock:
-            is_own = self._folder is None or is_same(folder, self._folder)
-            if is_own and self._read_only:
-                raise CatalogIndexError(
-                    f"`folder` must not be the index's own. Received: folder='{folder}', and the index was loaded with "
-                    "read_only=True."
-                )
-            check_replaceable(folder)
-            if not is_own and not self._read_only and self._state.is_pending:
-                with self._latest():  # what is copied is no half of an update
+            is_other = self._folder is not None and not is_same(folder, self._folder)
+            if is_other and not self._read_only and self._state.is_pending:
+                with self._finished():  # what is copied is no half of an update
                     pass
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder):
+            with self._saving(folder) as is_own:
                 if is_own:
-                    self.refresh()  # what others have added to it is not lost
                     self._state.finish()
-                    try:
-                        self._state = self._state.saved(folder).settled(self._state)
-                    except OSError as error:
-                        if self._folder is not None or self._state.is_local:
-                            raise
-                        raise CatalogIndexError(
-                            f"the index could not be written to '{folder}': {error.strerror}. Its photos are in the "
-                            f"collection '{self.collection}' at {self.uri}: save it to another folder, or drop that "
-                            "with Milvus's own tools."
-                        ) from error
-                    self._folder = folder.absolute()
-                    return
-                copy = copied(self._state)
-                try:
-                    copy.saved(folder)
-                except BaseException as error:
-                    if copy is not self._state:
-                        copy.collection.dropped_after(error)
-                    raise
+                    self._save_as_own(folder)
+                else:
+                    self._save_copy(folder)
+
+    def _save_as_own(self, folder: Path) -> None:
+        try:
+            self._state = self._state.saved(folder).settled(self._state)
+        except OSError as error:
+            if self._folder is not None or self._state.is_local:
+                raise
+            raise CatalogIndexError(
+                f"the index could not be written to '{folder}': {error.strerror}. Its photos are in the collection "
+                f"'{self.collection}' at {self.uri}: save it to another folder, or drop that with Milvus's own tools."
+            ) from error
+        self._folder = folder.absolute()
+
+    def _save_copy(self, folder: Path) -> None:
+        copy = copied(self._state)
+        try:
+            copy.saved(folder)
+        except BaseException as error:
+            if copy is not self._state:
+                copy.collection.dropped_after(error)
+            raise
 
     @classmethod
-    def load(cls, folder: str | os.PathLike, read_only: bool = False) -> MilvusIndex:
-        """Loads an index of this kind; see `load_index`."""
-        manifest = read_manifest(folder)
-        while True:
-            try:
-                index = cls(read(Path(folder).absolute(), manifest))
-                break
-            except CatalogIndexError:
-                current = read_manifest(folder)
-                if current == manifest:
-                    raise
-                manifest = current  # somebody saved between our two reads
-        index._folder, index._read_only = Path(folder).absolute(), read_only
-        index._state = index._state.replayed()
-        if not read_only and index._state.is_pending:
+    def _read(cls, folder: Path, manifest: Manifest) -> MilvusIndex:
+        return cls(read(folder, manifest))
+
+    def _took_up(self, folder: Path) -> None:
+        self._state = self._state.replayed()
+        if not self._read_only and self._state.is_pending:
             with locked(folder):
-                index._state.finish()
-        return index
+                self._state.finish()
 
     def refresh(self) -> bool:
         """Takes up what other processes have written to the index's folder since; an index without one is as it is.
@@ -325,7 +313,8 @@ class MilvusIndex(CatalogIndex):
             if self._folder is None:
                 return False
             if read_manifest(self._folder).contents != self._state.manifest.contents:
-                self._state = type(self).load(self._folder, read_only=True)._state
+                fresh = type(self).load(self._folder, read_only=True)
+                self._state = fresh._state  # type: ignore[attr-defined]  # of our own kind
                 return True
             before, self._state = self._state.log_end, self._state.replayed()
             return self._state.log_end > before
@@ -448,13 +437,43 @@ def _sampled(
     return names, np.concatenate([vectors[kept], records.embeddings[added]])
 
 
-def _neighbors(found: list[list[tuple]], width: int) -> Neighbors:
-    """`[Q, width]`; a query for which photos were deleted while others searched is filled up, as `Neighbors` says."""
-    filled = [hits + [_NOBODY] * (width - len(hits)) for hits in found]
-    photos, skus, scores = ([[hit[place] for hit in hits] for hits in filled] for place in range(3))
+def _neighbors(found: list[list[Hit]], width: int, kinds: Mapping[str, str] | None = None) -> Neighbors:
+    """`[Q, width]`; a query for which photos were deleted while others searched is filled up, as `Neighbors` says.
+
+    With the attributes of these kinds, if they were asked for.
+    """
+    nobody = Hit("", "", -np.inf, tuple(_MISSING[kind] for kind in (kinds or {}).values()))
+    hits = [hit for some in found for hit in some + [nobody] * (width - len(some))]
     shape = (len(found), width)
-    return Neighbors(
-        np.asarray(skus, np.str_).reshape(shape),
-        np.asarray(scores, np.float32).reshape(shape),
-        np.asarray(photos, np.str_).reshape(shape),
-    )
+    names = (np.asarray([hit[place] for hit in hits], np.str_).reshape(shape) for place in (1, 0))
+    scores = np.asarray([hit.score for hit in hits], np.float32).reshape(shape)
+    attributes = None if kinds is None else _columns(hits, kinds)
+    if attributes is not None:
+        attributes = {name: values.reshape(shape) for name, values in attributes.items()}
+    skus, photos = names
+    return Neighbors(skus, scores, photos, attributes)
+
+
+def _columns(rows: Sequence[Hit | Row], kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """`{name: [N] values}` of rows, as `KeptPhotos` has them."""
+    columns = {name: Column(name, kind) for name, kind in kinds.items()}
+    values = zip(*(row.attributes for row in rows)) if rows else [[] for _ in kinds]
+    return {name: column.decode(column.encode(list(some))) for (name, column), some in zip(columns.items(), values)}
+
+
+def _rows(state: State, photos: list[str]) -> list[Row]:
+    """Those of these photos, in their order; refuses one that is not there."""
+    found = state.collection.rows_of(photos, state.dim)
+    refuse_unknown("photos", [photo for photo in photos if photo not in found])
+    return [found[photo] for photo in photos]
+
+
+def _embeddings(rows: list[Row], dim: int) -> np.ndarray:
+    return np.asarray([row.embedding for row in rows], np.float32).reshape(len(rows), dim)
+
+
+def _records(skus, photos, attributes: dict, columns: Mapping[str, Column], vectors: np.ndarray) -> Records:
+    """Rows that have been checked, as Milvus takes them."""
+    encoders = {name: Column(name, column.kind) for name, column in columns.items()}
+    kept = {name: column.encode(attributes[name]) for name, column in encoders.items()}
+    return checked_records(photos, skus, encoders, kept, vectors)

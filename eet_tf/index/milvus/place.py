@@ -22,8 +22,9 @@ from eet_tf.index.columns import Column, described
 from eet_tf.index.conditions import read_conditions
 from eet_tf.index.folder import Manifest, check_files, refusal, save_contents
 from eet_tf.index.log import DamagedLogError, Record, append_record, read_records
-from eet_tf.index.milvus.collection import COMPARED, CONSISTENCIES, Collection, Records
+from eet_tf.index.milvus.collection import COMPARED, CONSISTENCIES, Collection
 from eet_tf.index.milvus.local import LOCAL_COLLECTION, LocalServer
+from eet_tf.index.milvus.records import Records
 from eet_tf.index.milvus.server import TIMEOUT, connect
 
 KIND = "milvus"
@@ -82,6 +83,17 @@ class State:
         if self.contents is not None:
             os.truncate(self.contents / LOG, 0)
         return self
+
+    def upserted(self, records: Records) -> State:
+        """Adds photos, or replaces them."""
+        if not records.photos:
+            return self
+        facts = {"photos": records.photos, "skus": records.skus, "attributes": records.attributes}
+        return self.updated(json.dumps(facts).encode() + b"\n" + records.embeddings.astype("<f4").tobytes())
+
+    def deleted(self, photos: list[str]) -> State:
+        """Deletes photos."""
+        return self.updated(json.dumps({"deleted": photos}).encode() + b"\n") if photos else self
 
     def replayed(self) -> State:
         """milvus-lite: with all that the log holds by now."""

@@ -23,6 +23,7 @@ from eet_tf.index.milvus import index as milvus_index
 from eet_tf.index.milvus import place as milvus_place
 from eet_tf.index.milvus import server as milvus_server
 from eet_tf.index.milvus.filters import blocks_of_names, expression, is_one_of, kept_number, literal, read_number
+from eet_tf.index.milvus.records import Hit, Records
 from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, rows_in_milvus, unit_vectors
 
 pytest.importorskip("pymilvus", reason="the Milvus client does not go with TensorFlow 2.15")
@@ -445,7 +446,7 @@ def test_requests_fit_in_a_message(monkeypatch):
     monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 10_000)
     texts = ["ü" * 4000, *["a"] * 300, "😀" * 2000]
     photos = [str(number) for number in range(302)]
-    records = milvus_collection.Records(photos, photos, {"text": texts}, unit_vectors(302, dim=4))
+    records = Records(photos, photos, {"text": texts}, unit_vectors(302, dim=4))
     milvus_collection.Collection(Cluster(), "shop", {"text": "string"}).insert(records)
     assert [row["photo"] for rows in requests for row in rows] == photos and len(requests) == 3
     assert all(len(json.dumps(rows, default=lambda _: "", ensure_ascii=False).encode()) < 40_000 for rows in requests)
@@ -721,11 +722,18 @@ def test_a_collection_that_cannot_be_made_is_dropped():
 
 
 def test_a_query_with_fewer_neighbors_costs_the_others_none():
-    found = [[("a", "x", 0.9), ("b", "y", 0.5)], [("c", "z", 0.7)], []]
-    neighbors = milvus_index._neighbors(found, 2)
+    found = [
+        [Hit("a", "x", 0.9, ("red", 1.0)), Hit("b", "y", 0.5, ("", None))],
+        [Hit("c", "z", 0.7, ("blue", 2.0))],
+        [],
+    ]
+    neighbors = milvus_index._neighbors(found, 2, {"colour": "string", "price": "number"})
     assert neighbors.photos.tolist() == [["a", "b"], ["c", ""], ["", ""]]
+    assert neighbors.skus.tolist() == [["x", "y"], ["z", ""], ["", ""]]
     assert neighbors.scores[0].tolist() == np.float32([0.9, 0.5]).tolist()
     assert neighbors.scores[1, 1] == neighbors.scores[2, 0] == -np.inf
+    assert neighbors.attributes["colour"].tolist() == [["red", ""], ["blue", ""], ["", ""]]
+    np.testing.assert_array_equal(neighbors.attributes["price"], [[1, np.nan], [2, np.nan], [np.nan, np.nan]])
 
 
 def test_more_attributes_than_milvus_has_fields_for_are_refused():
@@ -775,4 +783,4 @@ def test_the_manifest_keeps_how_the_cluster_searches(server, tmp_path):
 def test_what_is_only_for_indexes_in_this_process_says_so():
     index = MilvusIndex.build(unit_vectors(3), ["a", "b", "c"])
     with pytest.raises(CatalogIndexError, match="`index` must be an ExactIndex or a ScannIndex.*kind 'milvus'"):
-        eet_tf.index.lookup_photos(index, ["0"])
+        eet_tf.index.attribute_values(index, "colour")

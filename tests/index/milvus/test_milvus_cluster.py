@@ -124,7 +124,7 @@ def test_an_index_that_the_server_never_builds_is_found_out(uri, client, monkeyp
         made.add_index(field_name="embedding", index_type="SCANN", metric_type="IP", params=options)
         return made
 
-    monkeypatch.setattr(milvus_collection, "_index_parameters", parameters)
+    monkeypatch.setattr(milvus_collection, "index_parameters", parameters)
     monkeypatch.setattr(milvus_collection, "_BUILDING_STANDSTILL", 1.0)
     monkeypatch.setattr(milvus_collection, "COMPARED", 1000)
     before = set(client.list_collections())

@@ -1,0 +1,146 @@
+"""Rows as Milvus takes and gives them: which it takes, and the fields and the index of a collection of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.columns import Column, to_json
+from eet_tf.index.milvus.server import imported
+
+LONGEST_STRING = 65_535  # bytes; Milvus's limit on a VARCHAR
+MOST_STRINGS = 4096  # of one photo; Milvus's limit on an ARRAY
+MOST_ATTRIBUTES = 61  # Milvus takes 64 fields; `photo`, `sku` and `embedding` are ours
+
+
+class Hit(NamedTuple):
+    """A photo that was found, its product, its score, and its attributes in their order, if they were asked for."""
+
+    photo: str
+    sku: str
+    score: float
+    attributes: tuple = ()
+
+
+class Row(NamedTuple):
+    """One photo of `Records`."""
+
+    photo: str
+    sku: str
+    attributes: tuple
+    embedding: np.ndarray
+
+
+class Records(NamedTuple):
+    """Photos as Milvus takes and gives them.
+
+    Args:
+        photos: `[N]` unique strings.
+        skus: `[N]` strings.
+        attributes: `{name: [N] values}`; a missing number is None, several strings are a list.
+        embeddings: `[N, D]` float32.
+    """
+
+    photos: list[str]
+    skus: list[str]
+    attributes: dict[str, list]
+    embeddings: np.ndarray
+
+    def row(self, number: int) -> Row:
+        """One of them."""
+        values = tuple(column[number] for column in self.attributes.values())
+        return Row(self.photos[number], self.skus[number], values, self.embeddings[number])
+
+    def rows(self) -> list[Row]:
+        """All of them."""
+        return [self.row(number) for number in range(len(self.photos))]
+
+
+def checked_records(
+    photos, skus, columns: dict[str, Column], kept: dict[str, np.ndarray], vectors: np.ndarray
+) -> Records:
+    """Rows that have been checked, as Milvus takes them; refuses what it does not take."""
+    if len(columns) > MOST_ATTRIBUTES:
+        raise CatalogIndexError(
+            f"`attributes` must be at most {MOST_ATTRIBUTES} with Milvus. Received: {len(columns)}. Leave out those "
+            "that nobody searches by, or use ScannIndex."
+        )
+    attributes = {name: to_json(column, kept[name]) for name, column in columns.items()}
+    names, skus = photos.tolist(), skus.tolist()
+    _check_lengths("photos", names)
+    _check_lengths("skus", skus)
+    for name, column in columns.items():
+        if column.kind == "string":
+            _check_lengths(f"attributes['{name}']", attributes[name])
+        if column.kind == "strings":
+            _check_several(f"attributes['{name}']", attributes[name])
+    return Records(names, skus, attributes, vectors)
+
+
+def _check_lengths(argument: str, texts: list[str], row: int | None = None) -> None:
+    for place, text in enumerate(texts):
+        try:
+            is_fine = len(text.encode()) <= LONGEST_STRING
+        except UnicodeEncodeError:
+            is_fine = False
+        if not is_fine:
+            raise CatalogIndexError(
+                f"`{argument}` must be at most {LONGEST_STRING} bytes of UTF-8 each. Received: {text[:40]!r}... "
+                f"in row {place if row is None else row}. Milvus takes no others."
+            )
+
+
+def _check_several(argument: str, values: list[list[str]]) -> None:
+    for row, texts in enumerate(values):
+        _check_lengths(argument, texts, row)
+        if len(texts) > MOST_STRINGS:
+            raise CatalogIndexError(
+                f"`{argument}` must be at most {MOST_STRINGS} strings for each photo with Milvus. Received: "
+                f"{len(texts)} in row {row}. Leave out those that nobody searches by, or use ScannIndex."
+            )
+
+
+def num_bytes(value) -> int:
+    """About, of a string, several strings, a number or a truth."""
+    if isinstance(value, str):
+        return len(value.encode())
+    return 8 if isinstance(value, float | int | None) else 8 + sum(8 + len(one.encode()) for one in value)
+
+
+def schema_of(columns: Mapping[str, str], dim: int):
+    """The fields of a collection, as its client describes them."""
+    pymilvus, _ = imported()
+    kind = pymilvus.DataType
+    schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("photo", kind.VARCHAR, is_primary=True, max_length=LONGEST_STRING)
+    schema.add_field("sku", kind.VARCHAR, max_length=LONGEST_STRING)
+    for place, of in enumerate(columns.values()):
+        options = {
+            "string": {"datatype": kind.VARCHAR, "max_length": LONGEST_STRING},
+            "number": {"datatype": kind.DOUBLE},
+            "bool": {"datatype": kind.BOOL},
+            "strings": {
+                "datatype": kind.ARRAY,
+                "element_type": kind.VARCHAR,
+                "max_length": LONGEST_STRING,
+                "max_capacity": MOST_STRINGS,
+            },
+        }[of]
+        schema.add_field(f"attribute_{place}", **options)
+    schema.add_field("embedding", kind.FLOAT_VECTOR, dim=dim)
+    return schema
+
+
+def index_parameters(num_leaves: int):
+    """The index of a collection, as its client describes it: SCANN, or FLAT of no leaves."""
+    pymilvus, _ = imported()
+    parameters = pymilvus.MilvusClient.prepare_index_params()
+    # SCANN's `with_raw_data` is left at its default, true: as "True", which is how the client writes it, servers before
+    # 2.5.12 take it for nothing and never build the index
+    kind, options = ("SCANN", {"nlist": num_leaves}) if num_leaves else ("FLAT", {})
+    # the product of unit vectors, as all our indexes have it: COSINE would divide by lengths once more
+    parameters.add_index(field_name="embedding", index_type=kind, metric_type="IP", params=options)
+    return parameters
