@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eet_tf.index.local import LocalIndex, checked_snapshot
+from eet_tf.index.local import LocalIndex
+from eet_tf.index.snapshot import checked_snapshot
 
 
 class ExactIndex(LocalIndex):

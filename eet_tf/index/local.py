@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,18 +15,13 @@ from eet_tf.index.checks import (
     KeptPhotos,
     Neighbors,
     check_asked,
-    check_fingerprint,
     check_k,
-    check_metadata,
-    check_photos,
     check_queries,
     check_same_embedder,
-    check_strings,
-    check_unit_vectors,
     checked_deletion,
     refuse_unknown,
 )
-from eet_tf.index.columns import Column, allowed_rows, check_attributes, checked_facts, checked_update, to_json
+from eet_tf.index.columns import allowed_rows, checked_facts, checked_update, to_json
 from eet_tf.index.conditions import Conditions, read_conditions
 from eet_tf.index.folder import (
     Manifest,
@@ -39,23 +33,11 @@ from eet_tf.index.folder import (
 from eet_tf.index.log import DamagedLogError, append_record, read_records
 from eet_tf.index.rows import Part, Rows
 from eet_tf.index.search import Engine, nearest
-from eet_tf.index.storage import STORAGES, Vectors
+from eet_tf.index.snapshot import Snapshot, checked_snapshot, parsed, payload_of
+from eet_tf.index.storage import Vectors
 from eet_tf.index.stored import StoredIndex
 
 LOG = "updates.log"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Snapshot:
-    """All that a search needs, at one moment."""
-
-    rows: Rows
-    engine: Engine | None
-    settings: dict  # what the kind was built with, as JSON
-    fingerprint: str | None
-    metadata: dict
-    manifest: Manifest | None = None  # of the folder, as it was read or written
-    log_end: int = 0  # how much of the folder's log is in `rows`
 
 
 class LocalIndex(StoredIndex):
@@ -176,7 +158,7 @@ class LocalIndex(StoredIndex):
         kept = {name: column.encode(attributes[name]) for name, column in rows.columns.items()}
         added = Part(Vectors(vectors), rows.sku_column.encode(skus), photos, kept)
         if self._folder is not None:
-            payload = _payload(rows, dead, added)
+            payload = payload_of(rows, dead, added)
             try:
                 end = append_record(self._folder / self._snapshot.manifest.contents / LOG, payload, end)
             except OSError as error:
@@ -252,7 +234,7 @@ class LocalIndex(StoredIndex):
         path = self._folder / self._snapshot.manifest.contents / LOG
         try:
             for record in read_records(path, start):
-                self._take(*_parsed(self._snapshot.rows, record.payload), record.end)
+                self._take(*parsed(self._snapshot.rows, record.payload), record.end)
         except DamagedLogError as error:
             mend = "Copy the folder again; to give up that update and all after it, cut the file there."
             raise refusal(self._folder, f"{error}", name=self._snapshot.manifest.contents, mend=mend) from error
@@ -335,28 +317,6 @@ class LocalIndex(StoredIndex):
         return self._snapshot.rows.photos(self._snapshot.rows.alive)
 
 
-def checked_snapshot(embeddings, skus, photos, attributes, fingerprint, metadata, storage, settings=None) -> Snapshot:
-    """Checks everything that `build` was given and copies it, so that a caller's later edits cannot reach the index."""
-    if storage not in STORAGES:
-        raise CatalogIndexError(f"`storage` must be one of {', '.join(STORAGES)}. Received: storage={storage!r}.")
-    vectors = check_unit_vectors("embeddings", embeddings)
-    if len(vectors) == 0:
-        raise CatalogIndexError(
-            f"`embeddings` must be at least one row. Received: shape {vectors.shape}. "
-            "Embed a catalogue of at least one photo first."
-        )
-    skus = check_strings("skus", skus, len(vectors))
-    photos = check_photos(np.arange(len(vectors)) if photos is None else photos, len(vectors))
-    attributes = check_attributes(attributes, None, len(vectors))
-    columns = {name: Column.like(name, values) for name, values in attributes.items()}
-    kept = {name: column.encode(attributes[name]) for name, column in columns.items()}
-    fingerprint, metadata = check_fingerprint(fingerprint), check_metadata(metadata)
-    vectors = Vectors.of(np.array(vectors, order="C") if storage == "float32" else vectors, storage)
-    sku_column = Column("sku", "string")
-    rows = Rows.of(sku_column, columns, Part(vectors, sku_column.encode(skus), photos, kept))
-    return Snapshot(rows, None, settings or {}, fingerprint, metadata)
-
-
 def _allowed(rows: Rows, conditions: Conditions) -> np.ndarray:
     """The numbers of the rows that are alive and meet the conditions, ascending."""
     parts = [part for part in (rows.base, rows.recent) if len(part)]
@@ -372,32 +332,6 @@ def _rows_of_skus(rows: Rows, skus: list[str]) -> np.ndarray:
     return rows.alive[np.isin(of_alive, numbers)]
 
 
-def _payload(rows: Rows, dead: np.ndarray, added: Part) -> bytes:
-    """One update as the log keeps it: a line of JSON, then the float32 vectors."""
-    facts = {
-        "dead_rows": dead.tolist(),
-        "photos": added.photos.tolist(),
-        "skus": rows.sku_column.decode(added.skus).tolist(),
-        "attributes": {name: to_json(rows.columns[name], kept) for name, kept in added.attributes.items()},
-    }
-    vectors = np.ascontiguousarray(added.vectors.values, "<f4")
-    return json.dumps(facts).encode() + b"\n" + vectors.tobytes()
-
-
-def _parsed(rows: Rows, payload: bytes) -> tuple[np.ndarray, Part]:
-    line, _, vectors = payload.partition(b"\n")
-    facts = json.loads(line)
-    dim = rows.base.vectors.dim
-    kept = {name: column.encode(facts["attributes"][name]) for name, column in rows.columns.items()}
-    added = Part(
-        Vectors(np.frombuffer(vectors, "<f4").reshape(-1, dim).astype(np.float32)),
-        rows.sku_column.encode(facts["skus"]),
-        np.asarray(facts["photos"], np.str_),
-        kept,
-    )
-    return np.asarray(facts["dead_rows"], np.intp), added
-
-
 def _write(index: LocalIndex, snapshot: Snapshot, folder: Path) -> tuple[Manifest, int]:
     """Writes a snapshot as `folder`; what was added or deleted since the build becomes the one record of its log."""
     rows, log_end = snapshot.rows, 0
@@ -408,7 +342,7 @@ def _write(index: LocalIndex, snapshot: Snapshot, folder: Path) -> tuple[Manifes
         index._write_engine(snapshot.engine, contents)
         if rows.is_dead is not None or len(rows.recent):
             dead = np.zeros(0, np.intp) if rows.is_dead is None else np.flatnonzero(rows.is_dead)
-            log_end = append_record(contents / LOG, _payload(rows, dead, rows.recent), 0)
+            log_end = append_record(contents / LOG, payload_of(rows, dead, rows.recent), 0)
 
     description = {
         "kind": index.kind,

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError, check_queries, shown
-from eet_tf.index.local import LocalIndex, checked_snapshot
+from eet_tf.index.local import LocalIndex
 from eet_tf.index.rows import Rows
 from eet_tf.index.search import exact_top_k
+from eet_tf.index.snapshot import checked_snapshot
 from eet_tf.index.storage import Vectors
 from eet_tf.index.tuning import check_target, tuned
 

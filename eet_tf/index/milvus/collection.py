@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -19,16 +19,15 @@ from eet_tf.index.milvus.filters import (
     read_number,
 )
 from eet_tf.index.milvus.local import LOCAL_MESSAGE
-from eet_tf.index.milvus.records import Hit, Records, Row, index_parameters, num_bytes, schema_of
+from eet_tf.index.milvus.records import Hit, Records, Row, best_of_products, index_parameters, num_bytes, schema_of
 from eet_tf.index.milvus.server import MessageTooLargeError, NotLoadedError, RefusedError, Server, wait
 
 MOST_NEIGHBORS = 16_384  # Milvus's limit on one answer
 COMPARED = 20_000  # rows up to which all are compared; an index is of no use below, as for ScannIndex
 CONSISTENCIES = ("session", "strong")
-_BYTES_PER_REQUEST = 2**24  # a cluster takes 64 MB
+BYTES_PER_REQUEST = 2**24  # a cluster takes 64 MB
 _BYTES_PER_FILTER = 2**20
 _FIRST_PAGE = 256  # rows, of which nobody knows how long they are
-_FETCHED_PER_PRODUCT = 4
 _SHARE_OF_LEAVES = 0.1  # searched of SCANN's; as ScannConfiguration does
 _CANDIDATES = 200
 _BUILDING_STANDSTILL = 600.0  # seconds; a server builds the index of one segment after the other
@@ -108,7 +107,7 @@ class Collection:
         size = 0
         for row in zip(*columns, records.embeddings):
             own = 4 * len(row[-1]) + sum(map(num_bytes, row[:-1]))
-            if batch and size + own > _BYTES_PER_REQUEST:
+            if batch and size + own > BYTES_PER_REQUEST:
                 yield batch
                 batch, size = [], 0
             batch.append(dict(zip(names, row)))
@@ -170,7 +169,7 @@ class Collection:
         return found
 
     def _pages(self, condition: str, fields: list[str]) -> Iterator[list[dict]]:
-        """Rows by their photos' ids, in pages of about `_BYTES_PER_REQUEST`.
+        """Rows by their photos' ids, in pages of about `BYTES_PER_REQUEST`.
 
         The next page begins behind the last id, which is quoted like any other name. (pymilvus's own iterator writes it
         into its expression as it is.) Milvus gives the rows of least id first where it is asked for a few. It may give
@@ -178,7 +177,7 @@ class Collection:
         """
         if self._server.is_lite:  # it gives no order, and looks at all rows for each question
             rows = self._query(condition, ["photo"], limit=LOCAL_MESSAGE)
-            size = max(1, _BYTES_PER_REQUEST // 4096)
+            size = max(1, BYTES_PER_REQUEST // 4096)
             for start in range(0, len(rows), size):
                 some = is_one_of("photo", [row["photo"] for row in rows[start : start + size]])
                 yield self._query(some, fields)
@@ -187,7 +186,7 @@ class Collection:
         while True:
             behind = "" if last is None else f"photo > {literal(last)}"
             try:
-                page = self._query(_both(behind, condition), fields, limit=size)
+                page = self._query(both(behind, condition), fields, limit=size)
             except MessageTooLargeError:
                 if size == 1:
                     raise
@@ -197,7 +196,7 @@ class Collection:
                 return
             yield page
             last = max(row["photo"] for row in page)
-            fits = len(page) * _BYTES_PER_REQUEST // max(1, sum(map(_size, page)))
+            fits = len(page) * BYTES_PER_REQUEST // max(1, sum(map(_size, page)))
             size = max(1, min(fits, 4 * size, MOST_NEIGHBORS))
 
     def _query(
@@ -279,7 +278,7 @@ class Collection:
                 best = np.argsort(-row, kind="stable")[:few]
                 hits = [Hit(*records.row(one)[:2], float(row[one]), records.row(one).attributes) for one in best]
                 hits = sorted(found[place] + hits, key=lambda hit: -hit.score)
-                found[place] = (list(_best({}, hits).values()) if by_sku else hits)[:k]
+                found[place] = (list(best_of_products({}, hits).values()) if by_sku else hits)[:k]
         return found
 
     def condition(self, conditions: Conditions | None) -> str:
@@ -302,7 +301,7 @@ class Collection:
         field, found = self.fields[name], set()
         for page in self._pages("", ["photo", field]):
             found |= {row[field] for row in page if all(part in row[field] for part in comparison.values)}
-        if sum(len(literal(text).encode()) + 2 for text in found) > _BYTES_PER_REQUEST:
+        if sum(len(literal(text).encode()) + 2 for text in found) > BYTES_PER_REQUEST:
             raise CatalogIndexError(
                 f"`where['{name}']` must be met by fewer texts with Milvus. Received: {shown(comparison.values)}, "
                 f"which {len(found)} different ones contain, more than one question holds. Look for a longer text."
@@ -390,37 +389,7 @@ def _size(row: Mapping) -> int:
     return vector + sum(num_bytes(value) for name, value in row.items() if name != "embedding")
 
 
-def _both(*conditions: str) -> str:
+def both(*conditions: str) -> str:
+    """An expression that is met where all of these are; an empty one is met by all."""
     given = [condition for condition in conditions if condition]
     return " and ".join(f"({condition})" for condition in given) if len(given) > 1 else "".join(given)
-
-
-def products_nearest(
-    collection: Collection, queries: np.ndarray, k: int, condition: str, with_attributes: bool = False
-) -> list[list[Hit]]:
-    """The best photo of each of the `k` nearest products, for each query.
-
-    Milvus's own grouping looks at a few photos more than `k` only. So after the first round each next one leaves out
-    the products found, and looks at more, until there are enough or no other is left.
-    """
-    fetch = min(_FETCHED_PER_PRODUCT * k, MOST_NEIGHBORS)
-    found = []
-    for query, hits in zip(queries, collection.search(queries, fetch, condition, with_attributes)):
-        products, asked = _best({}, hits), fetch
-        while len(products) < k and len(hits) == asked:
-            names = list(products)
-            if len(next(blocks_of_names(names, _BYTES_PER_REQUEST))) < len(names):  # too long for one expression
-                products = _best({}, collection.compared(query[np.newaxis], k, condition, by_sku=True)[0])
-                break
-            asked = min(_FETCHED_PER_PRODUCT * asked, MOST_NEIGHBORS)
-            others = _both(condition, f"not ({is_one_of('sku', names)})")
-            hits = collection.search(query[np.newaxis], asked, others, with_attributes)[0]
-            products = _best(products, hits)
-        found.append(sorted(products.values(), key=lambda hit: -hit.score)[:k])
-    return found
-
-
-def _best(products: dict[str, Hit], hits: Iterable[Hit]) -> dict[str, Hit]:
-    for hit in hits:
-        products.setdefault(hit.sku, hit)
-    return products

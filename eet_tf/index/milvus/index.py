@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eet_tf.index.checks import (
-    UNIT_LENGTH_TOLERANCE,
     CatalogIndexError,
     Facts,
     KeptPhotos,
@@ -26,8 +24,8 @@ from eet_tf.index.checks import (
 from eet_tf.index.columns import Column, checked_facts, checked_update
 from eet_tf.index.conditions import read_conditions
 from eet_tf.index.folder import Manifest, is_same, locked, read_manifest
-from eet_tf.index.local import checked_snapshot
-from eet_tf.index.milvus.collection import MOST_NEIGHBORS, products_nearest
+from eet_tf.index.milvus.collection import MOST_NEIGHBORS
+from eet_tf.index.milvus.grouping import products_nearest
 from eet_tf.index.milvus.local import check_packages
 from eet_tf.index.milvus.place import (
     KIND,
@@ -39,13 +37,10 @@ from eet_tf.index.milvus.place import (
     read,
     try_cluster,
 )
-from eet_tf.index.milvus.records import Hit, Records, Row, checked_records
-from eet_tf.index.milvus.server import wait
+from eet_tf.index.milvus.records import Hit, Records, Row, checked_records, columns_of, neighbors_of
+from eet_tf.index.milvus.verification import check_rows
+from eet_tf.index.snapshot import checked_snapshot
 from eet_tf.index.stored import StoredIndex
-
-_MISSING: dict[str, Any] = {"string": "", "strings": [], "number": None, "bool": False}
-_K, _NUM_QUERIES = 10, 200  # of `check_rows`
-_BUILDING_STANDSTILL = 60.0  # seconds that `check_rows` waits for an index that does not grow
 
 
 class MilvusIndex(StoredIndex):
@@ -183,7 +178,7 @@ class MilvusIndex(StoredIndex):
         else:
             found = state.collection.search(queries, k, condition, with_attributes)
         width = max(map(len, found), default=min(k, state.collection.count(condition)))
-        return _neighbors(found, width, state.collection.kinds if with_attributes else None)
+        return neighbors_of(found, width, state.collection.kinds if with_attributes else None)
 
     def count(self, where=None) -> int:  # noqa: D102
         collection = self._state.collection
@@ -194,7 +189,7 @@ class MilvusIndex(StoredIndex):
         photos, state = check_asked(photos), self._state
         rows = _rows(state, photos)
         skus = np.asarray([row.sku for row in rows], np.str_)
-        return KeptPhotos(skus, _embeddings(rows, state.dim), _columns(rows, state.collection.kinds))
+        return KeptPhotos(skus, _embeddings(rows, state.dim), columns_of(rows, state.collection.kinds))
 
     def facts(self) -> Iterator[Facts]:  # noqa: D102
         return self._state.collection.facts()
@@ -330,54 +325,7 @@ class MilvusIndex(StoredIndex):
             CatalogIndexError: if a vector is not of length 1, fewer rows are read than the cluster counts, or its index
                 is not built.
         """
-        state, skus, num_photos = self._state, set(), 0
-        names: list[str] = []
-        vectors, rng = np.zeros([0, state.dim], np.float32), np.random.default_rng(0)
-        before = state.collection.count()
-        for records in state.collection.scan(state.dim):
-            wrong = ~(np.abs(np.linalg.norm(records.embeddings, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE)  # NaN too
-            if wrong.any():
-                photo = records.photos[int(np.flatnonzero(wrong)[0])]
-                raise CatalogIndexError(
-                    f"the collection '{state.collection.name}' must hold vectors of length 1. Received: another for "
-                    f"'{photo}'. Add that photo again."
-                )
-            skus.update(records.skus)
-            num_photos += len(records.photos)
-            names, vectors = _sampled(names, vectors, records, num_photos, rng)
-        after = state.collection.count()
-        if not min(before, after) <= num_photos <= max(before, after):
-            raise CatalogIndexError(
-                f"the collection '{state.collection.name}' must give all the photos it counts. Received: {num_photos} "
-                f"of {after}. Is somebody writing to it? Then try again; else build the index again."
-            )
-        self._check_indexed()
-        recall = None if self.is_exact or num_photos <= _K else self._recall(names, vectors)
-        return {"photos": num_photos, "skus": len(skus), "torn_bytes": state.torn_bytes(), "recall": recall}
-
-    def _recall(self, photos: list[str], queries: np.ndarray) -> float:
-        """Of the `_K` nearest of rows, each among the others."""
-        collection = self._state.collection
-        found, true = collection.search(queries, _K + 1, ""), collection.compared(queries, _K + 1, "")
-        hits = []
-        for photo, ours, theirs in zip(photos, found, true):
-            others = [hit[0] for hit in theirs if hit[0] != photo][:_K]
-            hits.append(len({hit[0] for hit in ours} & set(others)))
-        return float(np.mean(hits) / _K)
-
-    def _check_indexed(self) -> None:
-        collection = self._state.collection
-        if not collection.num_leaves:
-            return
-        try:
-            wait(collection.indexed, lambda counts: counts[0] == counts[1], "build the index", _BUILDING_STANDSTILL)
-        except CatalogIndexError as error:
-            indexed, total = collection.indexed()
-            raise CatalogIndexError(
-                f"the index of the collection '{collection.name}' must be built. Received: {indexed} of {total} rows, "
-                "and it does not grow, so searches are slow and find less. Servers before 2.5.12 never built those "
-                "of eet-tf 0.1: run build_index again. Else look into the server's log."
-            ) from error
+        return check_rows(self._state)
 
     # --- facts
 
@@ -424,41 +372,6 @@ class MilvusIndex(StoredIndex):
         """
         collection = self._state.collection
         return collection.indexed() if collection.num_leaves else None
-
-
-def _sampled(
-    photos: list[str], vectors: np.ndarray, records: Records, num_seen: int, rng: np.random.Generator
-) -> tuple[list[str], np.ndarray]:
-    """About `_NUM_QUERIES` of the rows seen so far, of which there are `num_seen` with these, all equally likely."""
-    number = len(records.photos)
-    kept = np.flatnonzero(rng.random(len(photos)) < 1 - number / num_seen)
-    added = np.flatnonzero(rng.random(number) < min(1.0, _NUM_QUERIES / num_seen))
-    names = [photos[row] for row in kept] + [records.photos[row] for row in added]
-    return names, np.concatenate([vectors[kept], records.embeddings[added]])
-
-
-def _neighbors(found: list[list[Hit]], width: int, kinds: Mapping[str, str] | None = None) -> Neighbors:
-    """`[Q, width]`; a query for which photos were deleted while others searched is filled up, as `Neighbors` says.
-
-    With the attributes of these kinds, if they were asked for.
-    """
-    nobody = Hit("", "", -np.inf, tuple(_MISSING[kind] for kind in (kinds or {}).values()))
-    hits = [hit for some in found for hit in some + [nobody] * (width - len(some))]
-    shape = (len(found), width)
-    names = (np.asarray([hit[place] for hit in hits], np.str_).reshape(shape) for place in (1, 0))
-    scores = np.asarray([hit.score for hit in hits], np.float32).reshape(shape)
-    attributes = None if kinds is None else _columns(hits, kinds)
-    if attributes is not None:
-        attributes = {name: values.reshape(shape) for name, values in attributes.items()}
-    skus, photos = names
-    return Neighbors(skus, scores, photos, attributes)
-
-
-def _columns(rows: Sequence[Hit | Row], kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """`{name: [N] values}` of rows, as `KeptPhotos` has them."""
-    columns = {name: Column(name, kind) for name, kind in kinds.items()}
-    values = zip(*(row.attributes for row in rows)) if rows else [[] for _ in kinds]
-    return {name: column.decode(column.encode(list(some))) for (name, column), some in zip(columns.items(), values)}
 
 
 def _rows(state: State, photos: list[str]) -> list[Row]:

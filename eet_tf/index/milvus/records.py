@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.checks import CatalogIndexError, Neighbors
 from eet_tf.index.columns import Column, to_json
 from eet_tf.index.milvus.server import imported
 
 LONGEST_STRING = 65_535  # bytes; Milvus's limit on a VARCHAR
+_MISSING: dict[str, Any] = {"string": "", "strings": [], "number": None, "bool": False}
 MOST_STRINGS = 4096  # of one photo; Milvus's limit on an ARRAY
 MOST_ATTRIBUTES = 61  # Milvus takes 64 fields; `photo`, `sku` and `embedding` are ours
 
@@ -57,6 +58,37 @@ class Records(NamedTuple):
     def rows(self) -> list[Row]:
         """All of them."""
         return [self.row(number) for number in range(len(self.photos))]
+
+
+def best_of_products(products: dict[str, Hit], hits: Iterable[Hit]) -> dict[str, Hit]:
+    """Adds the first hit of each product that is not there yet."""
+    for hit in hits:
+        products.setdefault(hit.sku, hit)
+    return products
+
+
+def neighbors_of(found: list[list[Hit]], width: int, kinds: Mapping[str, str] | None = None) -> Neighbors:
+    """`[Q, width]`; a query for which photos were deleted while others searched is filled up, as `Neighbors` says.
+
+    With the attributes of these kinds, if they were asked for.
+    """
+    nobody = Hit("", "", -np.inf, tuple(_MISSING[kind] for kind in (kinds or {}).values()))
+    hits = [hit for some in found for hit in some + [nobody] * (width - len(some))]
+    shape = (len(found), width)
+    names = (np.asarray([hit[place] for hit in hits], np.str_).reshape(shape) for place in (1, 0))
+    scores = np.asarray([hit.score for hit in hits], np.float32).reshape(shape)
+    attributes = None if kinds is None else columns_of(hits, kinds)
+    if attributes is not None:
+        attributes = {name: values.reshape(shape) for name, values in attributes.items()}
+    skus, photos = names
+    return Neighbors(skus, scores, photos, attributes)
+
+
+def columns_of(rows: Sequence[Hit | Row], kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """`{name: [N] values}` of rows, as `KeptPhotos` has them."""
+    columns = {name: Column(name, kind) for name, kind in kinds.items()}
+    values = zip(*(row.attributes for row in rows)) if rows else [[] for _ in kinds]
+    return {name: column.decode(column.encode(list(some))) for (name, column), some in zip(columns.items(), values)}
 
 
 def checked_records(

@@ -23,7 +23,7 @@ from eet_tf.index.milvus import index as milvus_index
 from eet_tf.index.milvus import place as milvus_place
 from eet_tf.index.milvus import server as milvus_server
 from eet_tf.index.milvus.filters import blocks_of_names, expression, is_one_of, kept_number, literal, read_number
-from eet_tf.index.milvus.records import Hit, Records
+from eet_tf.index.milvus.records import Hit, Records, neighbors_of
 from tests.reference_index import Oracle, assert_agrees, assert_same_rows, make_rows, rows_in_milvus, unit_vectors
 
 pytest.importorskip("pymilvus", reason="the Milvus client does not go with TensorFlow 2.15")
@@ -426,7 +426,7 @@ def test_pages_fit_in_a_message(monkeypatch):
             sizes.append(sum(len(row["photo"]) for row in page))
             return page
 
-    monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 20_000)
+    monkeypatch.setattr(milvus_collection, "BYTES_PER_REQUEST", 20_000)
     collection = milvus_collection.Collection(Cluster(), "shop", {})
     pages = list(collection._pages("", ["photo", "sku"]))
     assert [(row["photo"], row["sku"]) for page in pages for row in page] == rows
@@ -443,7 +443,7 @@ def test_requests_fit_in_a_message(monkeypatch):
         def call(self, method, name, rows):
             requests.append(rows)
 
-    monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 10_000)
+    monkeypatch.setattr(milvus_collection, "BYTES_PER_REQUEST", 10_000)
     texts = ["ü" * 4000, *["a"] * 300, "😀" * 2000]
     photos = [str(number) for number in range(302)]
     records = Records(photos, photos, {"text": texts}, unit_vectors(302, dim=4))
@@ -477,7 +477,7 @@ def test_an_update_that_was_cut_short_is_finished_by_the_next(server, tmp_path, 
     MilvusIndex.build(**make_rows(20), uri=server).save(tmp_path)
     oracle = Oracle(make_rows(20))
     more = [make_rows(9, seed=seed, prefix=f"more-{seed}") for seed in (1, 2)]
-    monkeypatch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 400)  # a few rows each
+    monkeypatch.setattr(milvus_collection, "BYTES_PER_REQUEST", 400)  # a few rows each
 
     def killed_after(number):
         import pymilvus
@@ -727,7 +727,7 @@ def test_a_query_with_fewer_neighbors_costs_the_others_none():
         [Hit("c", "z", 0.7, ("blue", 2.0))],
         [],
     ]
-    neighbors = milvus_index._neighbors(found, 2, {"colour": "string", "price": "number"})
+    neighbors = neighbors_of(found, 2, {"colour": "string", "price": "number"})
     assert neighbors.photos.tolist() == [["a", "b"], ["c", ""], ["", ""]]
     assert neighbors.skus.tolist() == [["x", "y"], ["z", ""], ["", ""]]
     assert neighbors.scores[0].tolist() == np.float32([0.9, 0.5]).tolist()

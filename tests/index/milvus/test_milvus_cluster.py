@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eet_tf.index import CatalogIndexError, MilvusIndex, load_index
 from eet_tf.index.milvus import collection as milvus_collection
-from eet_tf.index.milvus import index as milvus_index
+from eet_tf.index.milvus import verification
 from eet_tf.index.milvus.server import Server, connect
 from tests.index.milvus.test_milvus import strings
 from tests.index.milvus.test_milvus_away import REPOSITORY, start_writer
@@ -81,7 +81,7 @@ def test_rows_of_any_ids_are_read_in_pages_of_any_size(emptied, names, size):
     emptied.upsert(**rows, attributes={"text": names})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(milvus_collection, "_FIRST_PAGE", size)
-        patch.setattr(milvus_collection, "_BYTES_PER_REQUEST", 110 * size)
+        patch.setattr(milvus_collection, "BYTES_PER_REQUEST", 110 * size)
         assert_same_rows(emptied, oracle)
         assert emptied.delete(skus=names[:2]) == oracle.delete(skus=names[:2]) == 2
         assert_same_rows(emptied, oracle)
@@ -135,7 +135,7 @@ def test_an_index_that_the_server_never_builds_is_found_out(uri, client, monkeyp
         patch.setattr(milvus_collection.Collection, "flush", lambda self, num_rows: None)
         index = MilvusIndex.build(unit_vectors(1500), range(1500), uri=uri)
     client.flush(index.collection)
-    monkeypatch.setattr(milvus_index, "_BUILDING_STANDSTILL", 1.0)
+    monkeypatch.setattr(verification, "_BUILDING_STANDSTILL", 1.0)
     with pytest.raises(CatalogIndexError, match="must be built. Received: 0 of 1500 rows.*run build_index again"):
         index.check_rows()
 
@@ -157,8 +157,8 @@ def test_queries_that_the_server_answers_short_are_compared_here(many, monkeypat
     index, vectors, number = many
     original = milvus_collection.Collection._search
 
-    def short(self, queries, k, condition, is_exhaustive):
-        found = original(self, queries, k, condition, is_exhaustive)
+    def short(self, queries, k, *how):
+        found = original(self, queries, k, *how)
         return [hits[: (0 if row % 3 == 0 else 5 if row % 4 == 0 else k)] for row, hits in enumerate(found)]
 
     monkeypatch.setattr(milvus_collection.Collection, "_search", short)
