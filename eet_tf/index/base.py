@@ -85,6 +85,29 @@ class CatalogIndex(abc.ABC):
             CatalogIndexError: if `where` does not fit the attributes.
         """
 
+    def why_none(self, where: dict) -> str | None:
+        """Says why a search with these conditions finds nothing, for whoever gave them.
+
+        Returns:
+            How many photos there are, and how many meet each condition alone; None if some photo meets all of them.
+
+        Raises:
+            CatalogIndexError: as `count`.
+
+        Example:
+
+        >>> from eet_tf.index import ExactIndex
+        >>> attributes = {"colour": ["red", "blue"], "price": [5, 90]}
+        >>> index = ExactIndex.build(np.eye(2), ["mug", "cup"], attributes=attributes)
+        >>> print(index.why_none({"colour": "red", "price": {">": 50}}))
+        No photo meets all conditions. Of the 2 photos in the index, 1 meets that on 'colour', 1 meets that on 'price'.
+        """
+        if self.count(where):
+            return None
+        counts = {name: self.count({name: condition}) for name, condition in where.items()}
+        alone = ", ".join(f"{count:,} meet{'s' * (count == 1)} that on '{name}'" for name, count in counts.items())
+        return f"No photo meets all conditions. Of the {self.size:,} photos in the index, {alone}."
+
     @abc.abstractmethod
     def lookup(self, photos) -> KeptPhotos:
         """Reads what the index keeps of photos; `lookup_photos` documents it."""

@@ -7,6 +7,7 @@ from eet_tf.index import (
     CatalogIndexError,
     ExactIndex,
     MilvusIndex,
+    ScannIndex,
     attribute_values,
     count_values,
     load_index,
@@ -139,3 +140,37 @@ def test_it_follows_what_others_write(index, tmp_path):
     index.compact()
     reader.refresh()
     assert lookup_photos(reader, ["late.jpg", "9.jpg"]).skus.tolist() == ["late", "sku 4"]
+
+
+def test_a_condition_that_nothing_meets_says_which(any_kind):
+    """Twelve photos were there, one of them deleted; `price` is missing of one."""
+    assert any_kind.why_none({"colour": "colour 1"}) is None
+    assert any_kind.count() == 11 and any_kind.count({"price": {"!=": 5000}}) == 11
+    where = {"colour": "colour 1", "new": True, "price": {">=": 11, "<": 12}, "tags": "none"}
+    assert any_kind.why_none(where) == (
+        "No photo meets all conditions. Of the 11 photos in the index, 4 meet that on 'colour', 6 meet that on 'new', "
+        "1 meets that on 'price', 0 meet that on 'tags'."
+    )
+    with pytest.raises(CatalogIndexError, match="`where` must name attributes of the index. Received: 'size'"):
+        any_kind.count({"size": "XL"})
+
+
+@pytest.mark.parametrize("kind", where_installed([ExactIndex, ScannIndex, MilvusIndex]))
+def test_values_are_kept_as_what_they_are(kind, tmp_path):
+    """Strings that look like numbers or truths are strings: only the readers of files take texts for anything else."""
+    attributes = {
+        "price": [1.5, 2.0, None],
+        "count": np.array([1, 2, 3]),
+        "in_stock": [True, False, True],
+        "code": ["007", "7", "true"],
+        "tags": [["1", "2"], (), None],
+    }
+    kind.build(unit_vectors(0, 3), list("abc"), list("xyz"), attributes).save(tmp_path)
+    index = load_index(tmp_path)
+    assert list(index.attributes.values()) == ["number", "number", "bool", "string", "strings"]
+    found = {name: values.tolist() for name, values in lookup_photos(index, list("xyz")).attributes.items()}
+    assert found["count"] == [1.0, 2.0, 3.0] and found["in_stock"] == [True, False, True]
+    assert found["code"] == ["007", "7", "true"] and found["tags"] == [("1", "2"), (), ()]
+    np.testing.assert_array_equal(found["price"], [1.5, 2.0, np.nan])
+    for where in ({"code": "7"}, {"in_stock": False}, {"price": 2}, {"count": {">": 1, "<": 3}}):
+        assert index.search(unit_vectors(1, 1), where=where).photos.tolist() == [["y"]]
