@@ -91,7 +91,7 @@ def is_one_of(field: str, values: Iterable) -> str:
 
 
 def expression(conditions: Conditions, fields: Mapping[str, str], kinds: Mapping[str, str]) -> str:
-    """All conditions, in which no text is looked for in another (`Collection.conditions` looks itself).
+    """All conditions, in which no text is looked for in another (`Collection.condition` looks itself).
 
     A missing number meets `"not in"` alone. It is kept as `MISSING`; indexes of earlier versions keep null, which meets
     nothing.

@@ -37,7 +37,7 @@ from eet_tf.index.milvus.place import (
     read,
     try_cluster,
 )
-from eet_tf.index.milvus.records import Hit, Records, Row, checked_records, columns_of, neighbors_of
+from eet_tf.index.milvus.records import Records, Row, checked_records, columns_of, neighbors_of
 from eet_tf.index.milvus.verification import check_rows
 from eet_tf.index.snapshot import checked_snapshot
 from eet_tf.index.stored import StoredIndex
@@ -69,11 +69,12 @@ class MilvusIndex(StoredIndex):
     * Nothing of the cluster is ever dropped, since other processes may be searching it: drop a collection that was
       replaced with Milvus's own tools.
 
-    Order is by cosine, in any order on ties. `k` is at most 16,384, Milvus's own limit.
+    Order is by cosine, in any order on ties. `k` is at most 16,384, Milvus's own limit. Where `where` asks for
+    strings that contain a text, that attribute of all rows is read first, since not every Milvus finds parts of texts.
 
     Args (of `MilvusIndex.build`):
         embeddings, skus, photos, attributes, fingerprint, metadata: as for `ExactIndex`; strings of at most 65,535
-            bytes of UTF-8.
+            bytes of UTF-8, and of several strings at most 4,096 per photo.
         uri: optional address of a cluster, `http://...` or `https://...`. Defaults to milvus-lite.
         collection: optional name that the cluster's collections begin with; defaults to "eet_tf".
         consistency: of the cluster's searches, "session" or "strong"; defaults to "session".
@@ -171,14 +172,14 @@ class MilvusIndex(StoredIndex):
                 )
             k = MOST_NEIGHBORS
         condition = state.collection.condition(conditions)
+        kinds = state.collection.kinds if with_attributes else None
         if not len(queries):
-            found: list[list[Hit]] = []
-        elif group_by_sku:
+            return neighbors_of([], min(k, state.collection.count(condition)), kinds)
+        if group_by_sku:
             found = products_nearest(state.collection, queries, k, condition, with_attributes)
         else:
             found = state.collection.search(queries, k, condition, with_attributes)
-        width = max(map(len, found), default=min(k, state.collection.count(condition)))
-        return neighbors_of(found, width, state.collection.kinds if with_attributes else None)
+        return neighbors_of(found, max(map(len, found)), kinds)
 
     def count(self, where=None) -> int:  # noqa: D102
         collection = self._state.collection
