@@ -23,6 +23,7 @@ from eet_tf.index import (
     MilvusIndex,
     ScannConfiguration,
     ScannIndex,
+    attribute_values,
     folder,
     load_index,
     lookup_photos,
@@ -190,6 +191,14 @@ def test_an_index_of_format_version_2_is_read_and_replaced_like_a_new_one(tmp_pa
     make_index(seed=2).save(tmp_path)
     assert_same(load_index(tmp_path), make_index(seed=2))
     assert json.loads((tmp_path / "manifest.json").read_text())["format_version"] == 3
+
+
+def test_only_several_strings_need_a_newer_version(tmp_path):
+    """Earlier versions of this code read all others, and refuse that one by its number."""
+    for values, version in [(["a", "b"], 3), ([("a", "b"), ()], 4)]:
+        ExactIndex.build(np.eye(2), ["x", "y"], attributes={"tags": values}).save(tmp_path)
+        assert json.loads((tmp_path / "manifest.json").read_text())["format_version"] == version
+        assert attribute_values(load_index(tmp_path), "tags").tolist() == values
 
 
 def test_one_long_text_takes_no_room_in_the_other_rows(tmp_path):
