@@ -7,9 +7,11 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "AttributeLoss": "eet_tf.losses.attributes",
+    "Batch": "eet_tf.losses.base",
     "BinomialDevianceLoss": "eet_tf.losses.binomial",
     "EETLoss": "eet_tf.losses.eet",
     "MetricLearner": "eet_tf.training.learner",
+    "MetricLoss": "eet_tf.losses.base",
     "RetrievalEvaluation": "eet_tf.evaluation.callback",
     "SoftBinomialDevianceLoss": "eet_tf.losses.sgml",
     "TripletLoss": "eet_tf.losses.triplet",
@@ -20,6 +22,7 @@ _NAMES = {
     "evaluate_retrieval": "eet_tf.evaluation.metrics",
     "export_embedder": "eet_tf.serving.saved_model",
     "load_embedder": "eet_tf.training.loading",
+    "make_batch": "eet_tf.losses.base",
     "make_strategy": "eet_tf.replicas",
     "soft_binomial_deviance": "eet_tf.losses.sgml",
     "triplet_loss": "eet_tf.losses.triplet",

@@ -4,6 +4,7 @@ from eet_tf.embedder.build import build_embedder
 from eet_tf.evaluation.callback import RetrievalEvaluation
 from eet_tf.evaluation.metrics import evaluate_retrieval
 from eet_tf.losses.attributes import AttributeLoss, attribute_loss
+from eet_tf.losses.base import Batch, MetricLoss, make_batch
 from eet_tf.losses.binomial import BinomialDevianceLoss, binomial_deviance
 from eet_tf.losses.eet import EETLoss, eet_loss
 from eet_tf.losses.sgml import SoftBinomialDevianceLoss, soft_binomial_deviance
@@ -16,9 +17,11 @@ from eet_tf.training.loading import load_embedder
 __version__: str
 __all__ = [
     "AttributeLoss",
+    "Batch",
     "BinomialDevianceLoss",
     "EETLoss",
     "MetricLearner",
+    "MetricLoss",
     "RetrievalEvaluation",
     "SoftBinomialDevianceLoss",
     "TripletLoss",
@@ -29,6 +32,7 @@ __all__ = [
     "evaluate_retrieval",
     "export_embedder",
     "load_embedder",
+    "make_batch",
     "make_strategy",
     "soft_binomial_deviance",
     "triplet_loss",

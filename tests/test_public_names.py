@@ -13,9 +13,11 @@ import eet_tf.index
 PUBLIC = {
     eet_tf: [
         "AttributeLoss",
+        "Batch",
         "BinomialDevianceLoss",
         "EETLoss",
         "MetricLearner",
+        "MetricLoss",
         "RetrievalEvaluation",
         "SoftBinomialDevianceLoss",
         "TripletLoss",
@@ -26,6 +28,7 @@ PUBLIC = {
         "evaluate_retrieval",
         "export_embedder",
         "load_embedder",
+        "make_batch",
         "make_strategy",
         "soft_binomial_deviance",
         "triplet_loss",

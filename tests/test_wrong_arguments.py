@@ -30,7 +30,7 @@ FOREIGN = re.compile(
     r"dtype=|NoneType|not supported between|unsupported operand|cannot be interpreted|invalid literal|could not convert"
 )
 # Only hold what others have checked, or only raised.
-CHECK_NOTHING = {"AuditResult", "Finding", "AttributeTable", "KeptPhotos", "Neighbors", "Parts", "UpdatePlan"}
+CHECK_NOTHING = {"AuditResult", "Batch", "Finding", "AttributeTable", "KeptPhotos", "Neighbors", "Parts", "UpdatePlan"}
 CHECK_NOTHING |= {"CatalogError", "CatalogIndexError", "SavedModelError", "ServingError"}
 
 LABELS = np.arange(8) // 2
@@ -159,6 +159,8 @@ def calls(given):
                 "scann_in_graph": [True],
             },
         ),
+        "MetricLoss": (eet_tf.MetricLoss, {}, {"reduction": ["total"]}),
+        "make_batch": (eet_tf.make_batch, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
         "attribute_loss": (
             eet_tf.attribute_loss,
             {"attributes": np.zeros([2, 3]), "predictions": np.zeros([2, 3], np.float32)},

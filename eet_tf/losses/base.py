@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,9 +10,10 @@ import tensorflow as tf
 
 from eet_tf import compat, plans, replicas
 from eet_tf.losses.labels import class_numbers
-from eet_tf.pairs import pairwise
+from eet_tf.pairs import mining, pairwise
 
 _MEANS = ("sum_over_batch_size", "mean", "auto")  # "auto" is Keras 2's name for the first
+_FEW = 4  # photos; fewer may be what is left at the end of an epoch
 
 
 class Remembered(NamedTuple):
@@ -31,12 +33,37 @@ class Remembered(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One replica's rows as anchors, all replicas' rows as references. Float32; labels flat, int64.
+    """Holds what a loss compares: this replica's photos as anchors, the photos of all replicas as references.
 
-    `num_anchors` is the number of anchors of all replicas; what is remembered stands behind as many references.
-    `is_present` `[references]` is false for a reference that stands for no photo; None if all do. `num_own` is the
-    number of this replica's photos: without any it has one anchor that counts for nothing, see `of_photos`; None if it
-    is known to have some. `flaw` is 0, or NaN if some embedding or label of the batch is no number.
+    `make_batch` makes it. Its methods are all that a loss of one's own needs: they know which reference an anchor is
+    itself, which stand for no photo, and that no shape may depend on what the labels are.
+
+    Attributes:
+        anchors: `[A, D]` float32 unit vectors, with a gradient.
+        anchor_labels: `[A]` int64.
+        anchor_rows: `[A]` int32, the reference that each anchor is itself.
+        references: `[N, D]` float32 unit vectors, with a gradient; those that are remembered, without one, come last.
+        reference_labels: `[N]` int64.
+        num_anchors: the number of anchors of all replicas.
+        flaw: 0, or NaN if an embedding or a label of the batch is no finite number.
+        num_own: the number of this replica's photos, or None where it is known to be A. Without a photo a replica has
+            one anchor that counts for nothing.
+        is_present: `[N]` bool, false for a reference that stands for no photo; None if all do.
+
+    Example:
+
+    >>> batch = make_batch(labels=[7, 7, 8], embeddings=[[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
+    >>> np.round(batch.distances("cosine"), 2)
+    array([[0. , 0.2, 0.4],
+           [0.2, 0. , 1. ],
+           [0.4, 1. , 0. ]], dtype=float32)
+    >>> is_positive, is_negative = batch.pair_masks()
+    >>> is_positive.numpy().astype(int)
+    array([[0, 1, 0],
+           [1, 0, 0],
+           [0, 0, 0]])
+    >>> batch.triplets(negatives="hard").negatives[:2].numpy()  # the third photo has no positive, so no triplet
+    array([2, 2], dtype=int32)
     """
 
     anchors: tf.Tensor
@@ -50,16 +77,91 @@ class Batch(NamedTuple):
     is_present: tf.Tensor | None = None
 
     def of_photos(self, values: tf.Tensor) -> tf.Tensor:
-        """What belongs to a photo, of values `[A]` or `[A, C]` of the anchors."""
+        """Returns what belongs to a photo, of values `[A]` or `[A, C]` of the anchors."""
         return values if self.num_own is None else values[: self.num_own]
 
+    def loss_of_photos(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns `[B]`, the term of each photo, from values `[A]` of the anchors; NaN where the batch holds a NaN."""
+        return self.of_photos(values) + self.flaw
 
-def make_batch(labels, embeddings, from_normalized: bool) -> Batch:
-    """Checks shapes, brings embeddings to unit length and float32, and gathers across replicas.
+    def distances(self, kind: str = "euclidean") -> tf.Tensor:
+        """Returns the distances of all anchors to all references, differentiable.
+
+        On a CPU a batch of 4,096 photos takes 64 MB for each matrix of this size; the losses of this package never
+        hold one.
+
+        Args:
+            kind: `"euclidean"`, `"squared"` (its square) or `"cosine"` (1 - cosine). Euclidean distances below 0.001
+                come out as 0 with gradient 0.
+
+        Returns:
+            `[A, N]` float32.
+
+        Raises:
+            ValueError: if `kind` is none of these.
+        """
+        check_choice("kind", kind, pairwise.DISTANCES)
+        return pairwise.distance_matrix(self.anchors, self.references, kind)
+
+    def pair_masks(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns which references are positives and which are negatives of each anchor: `[A, N]` bool each.
+
+        An anchor is never its own positive.
+        """
+        return mining.pair_masks(self.anchor_labels, self.anchor_rows, self.reference_labels, self.is_present)
+
+    def triplets(self, positives: str = "hard", negatives: str = "hard") -> mining.Triplets:
+        """Returns one positive and one negative for each anchor, as rows of `references`, without a gradient.
+
+        Args:
+            positives: `"hard"`, the farthest one, or `"partner"`, the next row of an anchor at an even row.
+            negatives: `"hard"`, the nearest one, or `"semi_hard"`, the nearest that is farther than the positive.
+
+        Returns:
+            `Triplets(positives, negatives, is_valid)`, `[A]` each; an anchor that lacks one of them is not valid.
+
+        Raises:
+            ValueError: if `positives` or `negatives` is none of these.
+        """
+        check_choice("positives", positives, ("hard", "partner"))
+        check_choice("negatives", negatives, ("hard", "semi_hard"))
+        classes = mining.find_classes(self.reference_labels, self.is_present)
+        return mining.mine_triplets(
+            self.anchors, self.anchor_rows, self.references, classes, positives, negatives, self.num_anchors
+        )
+
+
+def make_batch(labels, embeddings, from_normalized: bool = False, memory: Remembered | None = None) -> Batch:
+    """Makes the batch that a loss compares: unit vectors in float32, exact labels, the photos of all replicas.
+
+    It is the first line of a loss of one's own, see `MetricLoss`. Outside a graph, and in a graph on a CPU that XLA
+    does not compile, it warns where no photo of the batch has another one of its class and nothing is remembered.
+
+    Args:
+        labels: `[B]` or `[B, 1]` whole numbers.
+        embeddings: `[B, D]` of any length.
+        from_normalized: whether the embeddings already have unit length.
+        memory: photos of past batches, which anchors meet as further references; what `MetricLearner` hands to
+            `MetricLoss.terms`.
+
+    Returns:
+        A `Batch`.
 
     Raises:
         ValueError: if `embeddings` is not `[B, D]` or `labels` not whole numbers `[B]` or `[B, 1]`.
+
+    Example:
+
+    >>> batch = make_batch(labels=[4006381333931, 4006381333948], embeddings=[[3.0, 4.0], [0.0, 2.0]])
+    >>> batch.anchors.numpy()
+    array([[0.6, 0.8],
+           [0. , 1. ]], dtype=float32)
     """
+    return with_memory(batch_of_step(labels, embeddings, from_normalized), memory)
+
+
+def batch_of_step(labels, embeddings, from_normalized: bool) -> Batch:
+    """As `make_batch`, of this step's photos alone; it does not warn."""
     embeddings = tf.convert_to_tensor(embeddings)
     labels, is_sound = class_numbers(labels)
     _check_shapes(labels.shape, embeddings.shape)
@@ -120,9 +222,44 @@ def flaw_of(rows: tf.Tensor, is_present: tf.Tensor | None = None) -> tf.Tensor:
     return tf.where(tf.reduce_all(is_finite), 0.0, float("nan"))
 
 
+def can_look() -> bool:
+    """Whether a loss may look at its labels, which XLA does not let it, and for which a graph would wait for a GPU."""
+    return tf.executing_eagerly() or not plans.uses_masks()
+
+
+def has_partner(labels: tf.Tensor) -> tf.Tensor:
+    """Whether a label is there twice among `[B]`, or they are too few to tell: scalar bool."""
+    in_order = tf.sort(labels)
+    return tf.reduce_any(tf.equal(in_order[1:], in_order[:-1])) | (tf.size(labels) < _FEW)
+
+
+def warn_of_no_partner() -> None:
+    """Warns that all labels of a batch are different; Python shows it once."""
+    warnings.warn(
+        "No photo of this batch has a partner: its labels are all different, so that a metric loss finds no positive "
+        "pair. Draw several photos of each product into a batch, e.g. with eet_tf.data.array_dataset or "
+        "eet_tf.data.training_dataset.",
+        stacklevel=2,
+    )
+
+
+def _look_for_partners(labels: tf.Tensor) -> None:
+    if not can_look():
+        return
+
+    def warn():
+        tf.numpy_function(warn_of_no_partner, [], [])
+
+    tf.cond(has_partner(labels), lambda: None, warn)
+
+
 def with_memory(batch: Batch, memory: Remembered | None) -> Batch:
-    """The batch with what is remembered behind its references; the batch itself if that is None."""
+    """The batch with what is remembered behind its references; the batch itself if that is None.
+
+    Without a memory it warns where no photo has another one of its class.
+    """
     if memory is None:
+        _look_for_partners(batch.reference_labels)
         return batch
     remembered = tf.stop_gradient(tf.cast(memory.embeddings, tf.float32))
     labels, _ = class_numbers(memory.labels, "memory.labels")
@@ -198,14 +335,49 @@ class BatchLoss(compat.Loss):
 
 
 class MetricLoss(BatchLoss):
-    """A loss over pairs within a batch, the sum of named terms.
+    """Base of every loss over pairs within a batch: the sum of named terms, each a vector with a value for each photo.
 
-    A subclass has `terms(labels, embeddings, memory)`, the weighted terms by name, each of shape `[B]`. `MetricLearner`
-    logs them one by one; in any other Keras model only their sum is seen.
+    For a loss of one's own, define `terms`: make a `Batch` of what it is given, and return the weighted terms by name.
+    Then it works in any Keras model and under any strategy, and `MetricLearner` logs its terms one by one and hands it
+    what is remembered of past batches. A loss with arguments stores them in `__init__` and lists them in `get_config`;
+    one that is to be saved with a model is registered with `keras.saving.register_keras_serializable`.
+
+    - `terms` returns vectors `[B]`, of which Keras takes the mean: a scalar would be counted once for each replica.
+    - No shape in it may depend on the labels (`tf.unique`, `tf.where` of one argument, boolean masks): XLA refuses it.
+    - Another loss of this package is extended in the same way: `{**super().terms(...), "length": ...}`.
+
+    Args:
+        reduction: as in every Keras loss.
+        name: name of the loss.
+        dtype: as in every Keras loss.
 
     Attributes:
         uses_attributes: whether `terms` takes, in place of labels and embeddings, the dicts `{"label": [B],
             "attributes": [B, A]}` and `{"embedding": [B, D], "attributes": [B, A]}`.
+
+    Example:
+
+    >>> import keras
+    >>> class ContrastiveLoss(MetricLoss):
+    ...     def terms(self, labels, embeddings, memory=None):
+    ...         batch = make_batch(labels, embeddings, memory=memory)
+    ...         is_positive, is_negative = batch.pair_masks()
+    ...         distances = batch.distances("euclidean")
+    ...         pull = tf.where(is_positive, tf.square(distances), 0.0)
+    ...         push = tf.where(is_negative, tf.square(tf.nn.relu(0.5 - distances)), 0.0)
+    ...         means = {"pull": tf.reduce_mean(pull, axis=1), "push": tf.reduce_mean(push, axis=1)}
+    ...         return {name: batch.loss_of_photos(values) for name, values in means.items()}
+    >>> learner = MetricLearner(keras.Sequential([keras.Input([8]), keras.layers.Dense(4)]))
+    >>> learner.compile("sgd", loss=ContrastiveLoss())
+    >>> history = learner.fit(np.eye(8, dtype="float32"), np.array([0, 0, 1, 1, 2, 2, 3, 3]), verbose=0).history
+    >>> sorted(history)
+    ['loss', 'pull', 'push']
+
+    In a model of one's own it is a Keras loss like any other:
+
+    >>> model = keras.Sequential([keras.Input([8]), keras.layers.Dense(4)])
+    >>> model.compile("sgd", loss=ContrastiveLoss())
+    >>> history = model.fit(np.eye(8, dtype="float32"), np.array([0, 0, 1, 1, 2, 2, 3, 3]), verbose=0)
     """
 
     uses_attributes = False
@@ -216,11 +388,17 @@ class MetricLoss(BatchLoss):
         return self.names_of_terms(embedding_dim=2, num_attributes=1)
 
     def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
-        """The weighted terms by name, each `[B]`; the loss is their sum."""
+        """Returns the weighted terms by name, each `[B]`; the loss is their sum.
+
+        Args:
+            labels: `[B]` or `[B, 1]`.
+            embeddings: `[B, D]` of any length.
+            memory: what `MetricLearner` remembers of past batches, for `make_batch`; None without a memory.
+        """
         raise TypeError(f"{type(self).__name__} must define `terms`.")
 
     def names_of_terms(self, embedding_dim: int, num_attributes: int = 0) -> tuple[str, ...]:
-        """The names that `terms` returns, found by calling it with two photos.
+        """The names that `terms` returns, found by calling it with two photos of a class.
 
         Example:
 
@@ -228,7 +406,7 @@ class MetricLoss(BatchLoss):
         >>> TripletLoss().names_of_terms(embedding_dim=2)
         ('margin',)
         """
-        labels, embeddings = tf.constant([0, 1]), tf.zeros([2, embedding_dim])
+        labels, embeddings = tf.constant([0, 0]), tf.zeros([2, embedding_dim])
         if not self.uses_attributes:
             return tuple(self.terms(labels, embeddings))
         attributes = tf.zeros([2, num_attributes])

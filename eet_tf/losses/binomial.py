@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans, replicas
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch
 from eet_tf.pairs import mining, pairwise, precision
 
 TERM_NAMES = ("positive_pairs", "negative_pairs")
@@ -77,7 +77,7 @@ def binomial_deviance_terms(
     memory: Remembered | None = None,
 ) -> dict[str, tf.Tensor]:
     """The terms of `BinomialDevianceLoss` by name, each `[B]`."""
-    batch = with_memory(make_batch(labels, embeddings, from_normalized), memory)
+    batch = make_batch(labels, embeddings, from_normalized, memory)
     return deviance_terms(batch, lambda: (1.0, 1.0), alpha=alpha, beta=beta, negative_cost=negative_cost)
 
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch, with_memory
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, batch_of_step, with_memory
 from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
 from eet_tf.pairs import class_distances, mining
 from eet_tf.pairs.class_distances import Separation
@@ -25,7 +25,7 @@ def eet_terms(
     memory: Remembered | None = None,
 ) -> dict[str, tf.Tensor]:
     """The weighted terms of EET by name, each `[B]`; see `EETLoss`. A term with weight 0 is left out."""
-    batch = make_batch(labels, embeddings, from_normalized)
+    batch = batch_of_step(labels, embeddings, from_normalized)
     classes = plans.part(mining.find_classes)(batch.reference_labels)
     if equidistributed_weight:
         triplets, separation = class_distances.separate(batch.anchors, batch.anchor_rows, batch.references, classes)

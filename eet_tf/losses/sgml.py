@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf.losses.attributes import values_and_known
-from eet_tf.losses.base import Remembered, check_choice, entry_of, flaw_of, gathered, make_batch, with_memory
+from eet_tf.losses.base import Remembered, check_choice, entry_of, flaw_of, gathered, make_batch
 from eet_tf.losses.binomial import DevianceLoss, deviance_terms
 from eet_tf.pairs import precision
 
@@ -62,7 +62,7 @@ def soft_binomial_deviance_terms(
     """The terms of `SoftBinomialDevianceLoss` by name, each `[B]`; `attributes` as in `soft_binomial_deviance`."""
     _check_weights(weighting, preserved_share)
     embeddings, attributes = tf.convert_to_tensor(embeddings), tf.convert_to_tensor(attributes)
-    batch = with_memory(make_batch(labels, embeddings, from_normalized), memory)
+    batch = make_batch(labels, embeddings, from_normalized, memory)
     if attributes.shape.rank != 2 or not attributes.shape[:1].is_compatible_with(embeddings.shape[:1]):
         raise ValueError(
             "Attributes must have the shape [batch, num_attributes], a row for each embedding. "

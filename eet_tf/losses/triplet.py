@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans, replicas
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, make_batch, with_memory
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, make_batch
 from eet_tf.pairs import mining, pairwise
 from eet_tf.pairs.mining import Classes
 
@@ -50,7 +50,7 @@ def triplet_loss(
     memory: Remembered | None = None,
 ) -> tf.Tensor:
     """Triplet loss of each anchor, `[B]` float32, whose mean is the paper's value; everything as in `TripletLoss`."""
-    batch = with_memory(make_batch(labels, embeddings, from_normalized), memory)
+    batch = make_batch(labels, embeddings, from_normalized, memory)
 
     def violation(difference):
         """What a triplet loses, and the slope of that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import numbers
 import types
 import warnings
@@ -13,7 +14,8 @@ import keras
 import tensorflow as tf
 
 from eet_tf import compat, plans, replicas
-from eet_tf.losses.base import MetricLoss, Remembered, entry_of
+from eet_tf.losses.base import MetricLoss, Remembered, can_look, entry_of, has_partner, warn_of_no_partner
+from eet_tf.losses.labels import class_numbers
 from eet_tf.training import compilation, pieces
 from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory
 from eet_tf.training.memory import CrossBatchMemory
@@ -153,6 +155,7 @@ class MetricLearner(keras.Model):
         with self.distribute_strategy.scope():  # that of the learner, whoever compiles it
             has_strategy = tf.distribute.has_strategy()
             means = {name: keras.metrics.Mean(name=name) for name in names}
+            self._logged.partners = keras.metrics.Mean(name="partners")
             measurements = as_measurements("metrics", metrics, ["loss", *names])
             taken = ["loss", *names, *[each.metric.name for each in measurements]]
             measurements += as_measurements("weighted_metrics", weighted_metrics, taken)
@@ -294,7 +297,7 @@ class MetricLearner(keras.Model):
         """
         if self.train_function is None or force:
             super().make_train_function(force)
-            self.train_function = self._with_memory_named(self.train_function)
+            self.train_function = self._with_partners_looked_for(self._with_memory_named(self.train_function))
         return self.train_function
 
     def _with_memory_named(self, function):
@@ -303,6 +306,22 @@ class MetricLearner(keras.Model):
                 return function(*args)
             except tf.errors.ResourceExhaustedError as error:
                 raise MemoryError(out_of_memory(error, self._logged.images)) from None
+
+        return step
+
+    def _with_partners_looked_for(self, function):
+        """Warns after the first step if no label was there twice, where the loss itself could not look."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            return function
+
+        places = itertools.count()
+
+        def step(*args):
+            result = function(*args)
+            partners = self._logged.partners
+            if next(places) == 0 and float(partners.count) > 0 and float(partners.result()) == 0:
+                warn_of_no_partner()
+            return result
 
         return step
 
@@ -376,6 +395,8 @@ class MetricLearner(keras.Model):
         """This replica's mean loss; adds the terms to the running means."""
         targets, outputs = as_mappings(targets, outputs)
         per_anchor, terms = self._metric_terms(targets, outputs, memory)
+        if isinstance(self._metric_loss, MetricLoss) and memory is None:
+            self._look_for_partners(targets["label"])
         if self._attribute_loss is not None:
             attributes, logits = entry_of("y_true", targets, "attributes"), entry_of("y_pred", outputs, "attributes")
             values = self._attribute_weight * self._attribute_loss.call(attributes, logits)
@@ -388,6 +409,12 @@ class MetricLearner(keras.Model):
             each.update(targets["label"], outputs["embedding"])
         mean = tf.math.divide_no_nan(tf.reduce_sum(per_anchor), tf.cast(tf.size(per_anchor), tf.float32))
         return mean * replicas.share_of(tf.size(per_anchor))  # of the whole batch, however replicas share it
+
+    def _look_for_partners(self, labels) -> None:
+        """Keeps whether a label was there twice, on the device, where the loss cannot look."""
+        if not can_look() and replicas.num_replicas() == 1:
+            numbers, _ = class_numbers(labels)
+            self._logged.partners.update_state(tf.cast(has_partner(tf.reshape(numbers, [-1])), tf.float32))
 
     def _metric_terms(
         self, targets: Mapping, outputs: Mapping, memory: Remembered | None

@@ -121,6 +121,7 @@ def test_order_of_the_batch_and_names_of_classes_do_not_matter():
     np.testing.assert_allclose(shuffled, np.asarray(binomial_deviance(labels, embeddings))[order], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:No photo of this batch has a partner")
 @pytest.mark.parametrize(
     "labels, empty", [(np.arange(11), "positive_pairs"), (np.full(11, 7), "negative_pairs")], ids=["no_pos", "no_neg"]
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from eet_tf import binomial_deviance, eet_loss, soft_binomial_deviance, triplet_loss
 
+pytestmark = pytest.mark.filterwarnings("ignore:No photo of this batch has a partner")  # as drawn
 LOSSES = {
     "eet": eet_loss,
     "eet_symmetric": lambda *batch: eet_loss(*batch, symmetric_margin=True, equidistributed_weight=0.2),

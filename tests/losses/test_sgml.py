@@ -160,6 +160,7 @@ def test_preserving_all_leaves_negatives_of_the_same_attributes_alone():
     np.testing.assert_array_equal(gradient, np.zeros_like(embeddings))
 
 
+@pytest.mark.filterwarnings("ignore:No photo of this batch has a partner")
 @pytest.mark.parametrize(
     "labels, empty", [(np.arange(11), "positive_pairs"), (np.full(11, 7), "negative_pairs")], ids=["no_pos", "no_neg"]
 )

@@ -97,6 +97,7 @@ def test_every_setting_compiles_with_xla(positives, negatives):
     np.testing.assert_allclose(gradient_by_xla, gradient, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:No photo of this batch has a partner")
 @pytest.mark.parametrize("positives, negatives", SETTINGS)
 @pytest.mark.parametrize("labels", [[3, 3, 3, 3], [0, 1, 2, 3]], ids=["one class", "no positives"])
 def test_without_triplets_loss_and_gradient_are_zero(labels, positives, negatives):
