@@ -40,6 +40,7 @@ PUBLIC = {
         "CatalogError",
         "PKSampler",
         "Parts",
+        "array_dataset",
         "augmentation",
         "catalog_from_frame",
         "check_photos",

@@ -216,6 +216,17 @@ def calls(given):
                 "categories": [["a"]],
             },
         ),
+        "array_dataset": (
+            eet_tf.data.array_dataset,
+            {"images": EMBEDDINGS, "labels": LABELS, "sampler": eet_tf.data.PKSampler(LABELS, 2, 2)},
+            {
+                "images": [[[1], [1, 2]], LABELS, [["a"]] * 8, None, EMBEDDINGS.astype(complex)],
+                "labels": [LABELS[:3], [None] * 8, [1.5] * 8],
+                "sampler": [None, eet_tf.data.PKSampler(LABELS[:6], 2, 2)],
+                "attributes": [np.zeros(8), np.zeros([3, 2])],
+                "part": [(0, 3), (2, 2), (-1, 2)],
+            },
+        ),
         "augmentation": (
             eet_tf.data.augmentation,
             {"image_size": 32},

@@ -8,6 +8,7 @@ _NAMES = {
     "CatalogError": "eet_tf.data.catalog",
     "Parts": "eet_tf.data.splits",
     "PKSampler": "eet_tf.data.sampling",
+    "array_dataset": "eet_tf.data.arrays",
     "augmentation": "eet_tf.data.augment",
     "catalog_from_frame": "eet_tf.data.listings",
     "check_photos": "eet_tf.data.pipeline",

@@ -1,5 +1,6 @@
 """What type checkers and editors see of the names that are imported lazily; a test compares the two."""
 
+from eet_tf.data.arrays import array_dataset
 from eet_tf.data.attributes import AttributeTable, encode_attributes
 from eet_tf.data.augment import augmentation
 from eet_tf.data.benchmarks import load_dataset, load_folder, load_sop
@@ -21,6 +22,7 @@ __all__ = [
     "CatalogError",
     "PKSampler",
     "Parts",
+    "array_dataset",
     "augmentation",
     "catalog_from_frame",
     "check_photos",

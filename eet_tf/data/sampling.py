@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -106,6 +107,41 @@ class PKSampler:
         while True:
             chosen = self._next_classes(all_classes, categories, rng)
             yield np.concatenate([self._photos(number, queues, rng) for number in chosen])
+
+    @property
+    def num_rows(self) -> int:
+        """The photos it draws from, N."""
+        return self._num_rows
+
+    def endless(
+        self, first_epoch: int = 0, steps_per_epoch: int | None = None, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[np.ndarray]:
+        """Returns the batches of one epoch after another, without end.
+
+        Args:
+            first_epoch: the epoch it begins with.
+            steps_per_epoch: batches of each epoch, default `steps_per_epoch` of the sampler.
+            part: `(k, n)`: only the k-th of n equal parts of each batch, k counted from 0.
+
+        Raises:
+            ValueError: at once, if a batch does not fall into `n` parts.
+
+        Example:
+
+        >>> sampler = PKSampler([7, 7, 7, 8, 8, 9], classes_per_batch=2, examples_per_class=2, seed=0)
+        >>> [[7, 7, 7, 8, 8, 9][row] for row in next(sampler.endless(part=(1, 2)))]
+        [7, 7]
+        """
+        share, remainder = divmod(self.batch_size, part[1])
+        if remainder or not 0 <= part[0] < part[1]:
+            raise ValueError(
+                f"`part` must be (k, n), k below n, and n must divide the {self.batch_size} photos of a batch. "
+                f"Received: part={part}."
+            )
+        rows = slice(part[0] * share, (part[0] + 1) * share)
+        steps = steps_per_epoch or self.steps_per_epoch
+        epochs = itertools.count(first_epoch)
+        return (batch[rows] for epoch in epochs for batch in itertools.islice(self.batches(epoch), steps))
 
     def _next_classes(self, all_classes: _Passes, categories: list[_Passes], rng) -> list[int]:
         chosen: list[int] = []

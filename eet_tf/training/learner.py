@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import itertools
 import numbers
 import types
@@ -20,6 +21,26 @@ from eet_tf.training import compilation, pieces
 from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory
 from eet_tf.training.memory import CrossBatchMemory
 from eet_tf.training.objectives import as_loss, as_measurements
+
+
+def _of_datasets(method: Callable) -> Callable:
+    """A method `fit` that takes batches as a dataset gives them, without a warning that it does not shuffle them."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def _in_order(self, *args, **kwargs):
+        given = signature.bind(self, *args, **kwargs).arguments
+        if isinstance(given.get("x"), tf.data.Dataset):
+            is_endless = given["x"].cardinality() == tf.data.INFINITE_CARDINALITY
+            if is_endless and given.get("steps_per_epoch") is None:
+                raise ValueError(
+                    "`steps_per_epoch` must be given for a dataset without end, e.g. sampler.steps_per_epoch. "
+                    "Received: steps_per_epoch=None."
+                )
+            kwargs |= {} if "shuffle" in given else {"shuffle": False}
+        return method(self, *args, **kwargs)
+
+    return _in_order
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
@@ -64,7 +85,7 @@ class MetricLearner(keras.Model):
     """
 
     train_function: Callable | None  # of keras.Model
-    fit = checked(keras.Model.fit)
+    fit = checked(_of_datasets(keras.Model.fit))
     evaluate = checked(keras.Model.evaluate)
     train_on_batch = checked(keras.Model.train_on_batch)
     test_on_batch = checked(keras.Model.test_on_batch)
