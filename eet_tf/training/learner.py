@@ -43,15 +43,52 @@ def _of_datasets(method: Callable) -> Callable:
     return _in_order
 
 
+def _to_a_keras_file(method: Callable) -> Callable:
+    """A method `save` that refuses formats which do not hold a learner, before anything is written."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def _checked(self, *args, **kwargs):
+        path = str(signature.bind(self, *args, **kwargs).arguments["filepath"])
+        if not path.endswith(".keras") and not path.startswith("hf://"):
+            raise ValueError(
+                f"`filepath` must end in .keras. Received: filepath={path!r}. Only this format holds a learner with "
+                "its losses and its memory. Save the embedder alone with learner.embedder.save(path), or write what a "
+                "server runs with eet_tf.export_embedder(learner, folder)."
+            )
+        return method(self, *args, **kwargs)
+
+    return _checked
+
+
+def _of_the_embedder(method: Callable) -> Callable:
+    """A method that is the embedder's."""
+
+    @functools.wraps(method)
+    def _asked_of_it(self, *args, **kwargs):
+        return getattr(self.embedder, method.__name__)(*args, **kwargs)
+
+    return _asked_of_it
+
+
 @keras.saving.register_keras_serializable(package="eet_tf")
 class MetricLearner(keras.Model):
     """Trains an embedder with a metric loss, and its attribute head with another, and logs each of their terms.
 
-    It wraps the embedder and owns nothing else: after training, save or export `learner.embedder`. Saved as a whole, as
-    `keras.callbacks.ModelCheckpoint` does, it comes back with its memory, its losses and its optimizer, and
-    `load_embedder` takes the embedder out of it. Any Keras loss of labels and embeddings works; one of this package is
+    It wraps the embedder and owns nothing else. Any Keras loss of labels and embeddings works; one of this package is
     also logged term by term. A batch is `(images, labels)`, or `(images, {"label": labels, "attributes":
     attributes})`, of which each loss gets what it takes.
+
+    What to keep of it:
+
+    - `learner.embedder.save("embedder.keras")` saves what photos are embedded with; `load_embedder` opens it.
+    - `learner.save("learner.keras")`, as `keras.callbacks.ModelCheckpoint` does it, saves all that training goes on
+      with: the embedder, the memory, the losses and the optimizer. `keras.models.load_model` opens it, and
+      `load_embedder` takes the embedder out of it. A loss of one's own must be registered with
+      `keras.saving.register_keras_serializable`; without it `keras.models.load_model(path, compile=False)` still opens
+      the file, and so does `load_embedder`.
+    - `export_embedder(learner, folder)` writes what a server runs on the bytes of photos; `learner.export(folder)` is
+      Keras's own, of the embedder.
 
     Args:
         embedder: a model from images to embeddings `[B, D]`, or to a dict `{"embedding": [B, D], "attributes":
@@ -89,6 +126,8 @@ class MetricLearner(keras.Model):
     evaluate = checked(keras.Model.evaluate)
     train_on_batch = checked(keras.Model.train_on_batch)
     test_on_batch = checked(keras.Model.test_on_batch)
+    save = _to_a_keras_file(keras.Model.save)
+    export = _of_the_embedder(keras.Model.export)
 
     def __init__(
         self, embedder: keras.Model, memory_size: int = 0, memory_start: int = 1000, name: str = "metric_learner"

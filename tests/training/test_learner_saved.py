@@ -5,6 +5,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from eet_tf import EETLoss, MetricLearner, SoftBinomialDevianceLoss, build_embedder, load_embedder
 from eet_tf.losses.attributes import AttributeLoss
@@ -173,6 +174,36 @@ def test_a_learner_that_was_not_compiled_is_saved_too(tmp_path):
     learner.save(tmp_path / "learner.keras")
     loaded = keras.models.load_model(tmp_path / "learner.keras")
     np.testing.assert_array_equal(loaded(IMAGES), learner(IMAGES))
+
+
+@pytest.mark.parametrize("name", ["learner.h5", "learner", "learner.keras.zip"])
+def test_only_the_format_that_holds_a_learner_is_written(name, tmp_path):
+    with pytest.raises(ValueError, match=r"`filepath` must end in .keras. Received: filepath='.*learner.embedder.save"):
+        make_learner("memory").save(tmp_path / name)
+    assert not os.listdir(tmp_path)
+
+
+def test_keras_exports_the_embedder_of_a_learner_that_was_never_called(tmp_path):
+    learner = make_learner("memory")
+    learner.export(os.fspath(tmp_path / "exported"))
+    exported = tf.saved_model.load(os.fspath(tmp_path / "exported"))
+    np.testing.assert_allclose(exported.serve(IMAGES), learner.embedder(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_not_registered_is_no_reason_to_lose_the_model(tmp_path):
+    class Mine(EETLoss):
+        pass
+
+    learner = MetricLearner(make_embedder())
+    learner.compile("sgd", Mine())
+    learner.save(tmp_path / "learner.keras")
+    with pytest.raises(TypeError, match="Could not locate class 'Mine'.*register_keras_serializable"):
+        keras.models.load_model(tmp_path / "learner.keras")
+    for model in (
+        keras.models.load_model(tmp_path / "learner.keras", compile=False),
+        load_embedder(os.fspath(tmp_path / "learner.keras")),
+    ):
+        np.testing.assert_allclose(model(IMAGES), learner(IMAGES), rtol=1e-5, atol=1e-6)
 
 
 def test_a_file_that_cannot_be_loaded_is_named(tmp_path):
