@@ -21,6 +21,7 @@ PUBLIC = {
         "RetrievalEvaluation",
         "SoftBinomialDevianceLoss",
         "TripletLoss",
+        "attribute_accuracy",
         "attribute_loss",
         "binomial_deviance",
         "build_embedder",

@@ -161,6 +161,14 @@ def calls(given):
         ),
         "MetricLoss": (eet_tf.MetricLoss, {}, {"reduction": ["total"]}),
         "make_batch": (eet_tf.make_batch, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
+        "attribute_accuracy": (
+            eet_tf.attribute_accuracy,
+            {"predictions": np.zeros([2, 1]), "attributes": np.ones([2, 1]), "names": ["red"]},
+            {
+                "predictions": [np.zeros([2, 2]), [0.5, 0.5], [["a"], ["b"]], [[np.nan], [0.0]], None],
+                "attributes": [np.ones([1, 1]), [[2], [0]], [["yes"], ["no"]], [[np.nan], [1]], None],
+            },
+        ),
         "attribute_loss": (
             eet_tf.attribute_loss,
             {"attributes": np.zeros([2, 3]), "predictions": np.zeros([2, 3], np.float32)},
