@@ -116,9 +116,8 @@ def _as_int64(labels: np.ndarray) -> np.ndarray:
 
 def _check_rows(num_images: int, sampler: PKSampler, attributes) -> None:
     if not isinstance(sampler, PKSampler):
-        raise ValueError(
-            f"`sampler` must be an eet_tf.data.PKSampler of the labels. Received: a {type(sampler).__name__}."
-        )
+        received = "sampler=None" if sampler is None else f"a {type(sampler).__name__}"
+        raise ValueError(f"`sampler` must be an eet_tf.data.PKSampler of the labels. Received: {received}.")
     if sampler.num_rows != num_images:
         raise ValueError(
             "`sampler` must have been made of the labels of these images. "
