@@ -36,8 +36,10 @@ CHECK_NOTHING |= {"CatalogError", "CatalogIndexError", "SavedModelError", "Servi
 LABELS = np.arange(8) // 2
 EMBEDDINGS = (np.random.default_rng(0).normal(size=[8, 4]) / 2).astype(np.float32)
 UNIT = EMBEDDINGS / np.linalg.norm(EMBEDDINGS, axis=1, keepdims=True)
-LOSSES = {"margin": [-0.1], "reduction": ["total"]}
-DEVIANCE = {"alpha": [-1.0, 0.0], "negative_cost": [-1.0]}
+WEIGHTS = [-0.1, np.nan, "x", None]
+LOSSES = {"margin": WEIGHTS, "reduction": ["total"]}
+TRIPLETS = {"margin": WEIGHTS, "positives": ["none", 1], "negatives": ["easy"], "distance": ["manhattan"]}
+DEVIANCE = {"alpha": [0.0, *WEIGHTS], "negative_cost": [0.0, *WEIGHTS]}
 # how a message names what was given: by what it becomes, or by the place in the catalogue
 NAMED = {"conditions": "`where", "texts": r"`attributes\[", "catalog_index": "`folder`"}
 NAMED |= dict.fromkeys(["paths", "skus", "roles", "catalog", "columns"], "the catalogue|catalog.csv|`skus`")
@@ -103,12 +105,12 @@ def calls(given):
         "EETLoss": (
             eet_tf.EETLoss,
             {},
-            {**LOSSES, "equidistant_weight": [-1.0, np.nan], "equidistributed_weight": [-1.0, np.nan]},
+            {**LOSSES, "equidistant_weight": WEIGHTS, "equidistributed_weight": WEIGHTS},
         ),
         "TripletLoss": (
             eet_tf.TripletLoss,
             {},
-            {**LOSSES, "positives": ["none", 1], "negatives": ["easy"], "distance": ["manhattan"]},
+            {**LOSSES, **TRIPLETS},
         ),
         "BinomialDevianceLoss": (eet_tf.BinomialDevianceLoss, {}, DEVIANCE),
         "SoftBinomialDevianceLoss": (
@@ -174,13 +176,21 @@ def calls(given):
             {"attributes": np.zeros([2, 3]), "predictions": np.zeros([2, 3], np.float32)},
             {},
         ),
-        "eet_loss": (eet_tf.eet_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
-        "triplet_loss": (eet_tf.triplet_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
-        "binomial_deviance": (eet_tf.binomial_deviance, {"labels": LABELS, "embeddings": EMBEDDINGS}, {}),
+        "eet_loss": (
+            eet_tf.eet_loss,
+            {"labels": LABELS, "embeddings": EMBEDDINGS},
+            {name: WEIGHTS for name in ("margin", "equidistant_weight", "equidistributed_weight")},
+        ),
+        "triplet_loss": (eet_tf.triplet_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, TRIPLETS),
+        "binomial_deviance": (
+            eet_tf.binomial_deviance,
+            {"labels": LABELS, "embeddings": EMBEDDINGS},
+            {"alpha": [0.0, *WEIGHTS], "negative_cost": [0.0, *WEIGHTS]},
+        ),
         "soft_binomial_deviance": (
             eet_tf.soft_binomial_deviance,
             {"labels": LABELS, "embeddings": EMBEDDINGS, "attributes": np.zeros([8, 2], np.float32)},
-            {"weighting": ["x"]},
+            {"weighting": ["x"], "preserved_share": [-0.1, 1.1], "alpha": [0.0, *WEIGHTS]},
         ),
         "audit_catalog": (
             eet_tf.audit.audit_catalog,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -313,6 +314,25 @@ def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises `ValueError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"`{argument}` must be one of {', '.join(choices)}. Received: {argument}={value!r}.")
+
+
+def check_numbers(arguments: Mapping[str, float], above_zero: bool = False) -> None:
+    """Raises `ValueError` unless each of some arguments is 0 or more, or above 0; tensors are taken as they are.
+
+    Example:
+
+    >>> check_numbers({"margin": float("nan")})
+    Traceback (most recent call last):
+        ...
+    ValueError: `margin` must be 0 or more. Received: margin=nan.
+    """
+    for argument, value in arguments.items():
+        if tf.is_tensor(value) or isinstance(value, tf.Variable):
+            continue
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number or not (value > 0 if above_zero else value >= 0):  # NaN neither
+            expected = "above 0" if above_zero else "0 or more"
+            raise ValueError(f"`{argument}` must be {expected}. Received: {argument}={value}.")
 
 
 class BatchLoss(compat.Loss):

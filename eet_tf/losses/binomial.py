@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans, replicas
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, make_batch
 from eet_tf.pairs import mining, pairwise, precision
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_numbers, make_batch
 
 TERM_NAMES = ("positive_pairs", "negative_pairs")
 
@@ -38,6 +38,8 @@ def deviance_terms(
     Returns:
         The two terms by name; exactly 0 with gradient 0 where no pair has a weight.
     """
+
+    check_numbers({"alpha": alpha, "negative_cost": negative_cost}, above_zero=True)
 
     def sums_of_block(anchors, references, labels, rows, *others_of_block):
         positive_weights, negative_weights = weigh(*others_of_block)
@@ -136,9 +138,7 @@ class DevianceLoss(MetricLoss):
         dtype,
     ):
         super().__init__(reduction, name, dtype)
-        for argument, value in {"alpha": alpha, "negative_cost": negative_cost}.items():
-            if not value > 0:  # NaN neither
-                raise ValueError(f"`{argument}` must be above 0. Received: {argument}={value}.")
+        check_numbers({"alpha": alpha, "negative_cost": negative_cost}, above_zero=True)
         self.alpha = alpha
         self.beta = beta
         self.negative_cost = negative_cost

@@ -6,7 +6,9 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, batch_of_step, with_memory
+from eet_tf.pairs import class_distances, mining
+from eet_tf.pairs.class_distances import Separation
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, batch_of_step, check_numbers, with_memory
 from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
 from eet_tf.pairs import class_distances, mining
 from eet_tf.pairs.class_distances import Separation
@@ -25,6 +27,7 @@ def eet_terms(
     memory: Remembered | None = None,
 ) -> dict[str, tf.Tensor]:
     """The weighted terms of EET by name, each `[B]`; see `EETLoss`. A term with weight 0 is left out."""
+    _check_weights(margin, equidistant_weight, equidistributed_weight)
     batch = batch_of_step(labels, embeddings, from_normalized)
     classes = plans.part(mining.find_classes)(batch.reference_labels)
     if equidistributed_weight:
@@ -67,7 +70,29 @@ def eet_loss(
     from_normalized: bool = False,
     memory: Remembered | None = None,
 ) -> tf.Tensor:
-    """EET of each anchor, `[B]` float32, whose mean is the paper's value; arguments and maths as in `EETLoss`."""
+    """Computes EET of each anchor, whose mean is the paper's value; arguments and maths are those of `EETLoss`.
+
+    Args:
+        labels: `[B]` or `[B, 1]` class numbers.
+        embeddings: `[B, D]`.
+        margin: as in `EETLoss`, and so are the next four.
+        equidistant_weight: 0 leaves the term out.
+        equidistributed_weight: 0 leaves both terms out.
+        symmetric_margin: whether the fifth term is added.
+        from_normalized: whether the embeddings already have unit length.
+        memory: photos of past batches, among which positives and negatives are looked for too.
+
+    Returns:
+        `[B]` float32.
+
+    Raises:
+        ValueError: as `EETLoss`.
+
+    Example:
+
+    >>> eet_loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]).shape
+    TensorShape([3])
+    """
     terms = eet_terms(
         labels,
         embeddings,
@@ -79,6 +104,11 @@ def eet_loss(
         memory=memory,
     )
     return tf.add_n(list(terms.values()))
+
+
+def _check_weights(margin, equidistant_weight, equidistributed_weight) -> None:
+    weights = {"equidistant_weight": equidistant_weight, "equidistributed_weight": equidistributed_weight}
+    check_numbers({"margin": margin, **weights})
 
 
 def _equidistant(sides: TripletSides) -> tf.Tensor:
@@ -167,14 +197,7 @@ class EETLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction, name, dtype)
-        weights = {
-            "margin": margin,
-            "equidistant_weight": equidistant_weight,
-            "equidistributed_weight": equidistributed_weight,
-        }
-        for argument, value in weights.items():
-            if not value >= 0:  # NaN neither
-                raise ValueError(f"`{argument}` must be 0 or more. Received: {argument}={value}.")
+        _check_weights(margin, equidistant_weight, equidistributed_weight)
         self.margin = margin
         self.equidistant_weight = equidistant_weight
         self.equidistributed_weight = equidistributed_weight

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans, replicas
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, make_batch
 from eet_tf.pairs import mining, pairwise
+from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, check_numbers, make_batch
 from eet_tf.pairs.mining import Classes
 
 _POSITIVES = ("hard", "partner", "all")
@@ -49,7 +49,31 @@ def triplet_loss(
     from_normalized: bool = False,
     memory: Remembered | None = None,
 ) -> tf.Tensor:
-    """Triplet loss of each anchor, `[B]` float32, whose mean is the paper's value; everything as in `TripletLoss`."""
+    """Computes the triplet loss of each anchor, whose mean is the paper's value; all is as in `TripletLoss`.
+
+    Args:
+        labels: `[B]` or `[B, 1]` class numbers.
+        embeddings: `[B, D]`.
+        margin: as in `TripletLoss`, and so are the next five.
+        positives: `"hard"`, `"partner"` or `"all"`.
+        negatives: `"hard"`, `"semi_hard"` or `"all"`.
+        distance: `"euclidean"`, `"squared"` or `"cosine"`.
+        soft_margin: whether the hinge is replaced by a softplus.
+        from_normalized: whether the embeddings already have unit length.
+        memory: photos of past batches, among which positives and negatives are looked for too.
+
+    Returns:
+        `[B]` float32.
+
+    Raises:
+        ValueError: as `TripletLoss`.
+
+    Example:
+
+    >>> triplet_loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], distance="cosine", margin=0.5).numpy()
+    array([0. , 0.5, 0. ], dtype=float32)
+    """
+    _check_settings(margin, positives, negatives, distance)
     batch = make_batch(labels, embeddings, from_normalized, memory)
 
     def violation(difference):
@@ -65,6 +89,13 @@ def triplet_loss(
         of_one = plans.part(lambda batch: _over_one_triplet(batch, violation, positives, negatives, distance))
         losses = batch.of_photos(of_one(batch))
     return losses + batch.flaw
+
+
+def _check_settings(margin, positives: str, negatives: str, distance: str) -> None:
+    check_numbers({"margin": margin})
+    check_choice("positives", positives, _POSITIVES)
+    check_choice("negatives", negatives, _NEGATIVES)
+    check_choice("distance", distance, pairwise.DISTANCES)
 
 
 def _over_one_triplet(batch: Batch, violation, positives: str, negatives: str, distance: str) -> tf.Tensor:
@@ -230,11 +261,7 @@ class TripletLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction, name, dtype)
-        if not margin >= 0:  # NaN neither
-            raise ValueError(f"`margin` must be 0 or more. Received: margin={margin}.")
-        check_choice("positives", positives, _POSITIVES)
-        check_choice("negatives", negatives, _NEGATIVES)
-        check_choice("distance", distance, pairwise.DISTANCES)
+        _check_settings(margin, positives, negatives, distance)
         self.margin = margin
         self.positives = positives
         self.negatives = negatives
