@@ -15,7 +15,7 @@ _NAMES = {
     "RetrievalEvaluation": "eet_tf.evaluation.callback",
     "SoftBinomialDevianceLoss": "eet_tf.losses.sgml",
     "TripletLoss": "eet_tf.losses.triplet",
-    "attribute_accuracy": "eet_tf.attribute_metrics",
+    "attribute_accuracy": "eet_tf.evaluation.attribute_metrics",
     "attribute_loss": "eet_tf.losses.attributes",
     "binomial_deviance": "eet_tf.losses.binomial",
     "build_embedder": "eet_tf.embedder.build",

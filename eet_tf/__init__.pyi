@@ -1,10 +1,8 @@
 """What type checkers and editors see of the names that are imported lazily; a test compares the two."""
 
-from eet_tf.attribute_metrics import attribute_accuracy
 from eet_tf.embedder.build import build_embedder
+from eet_tf.evaluation.attribute_metrics import attribute_accuracy
 from eet_tf.evaluation.callback import RetrievalEvaluation
-from eet_tf.training.learner import MetricLearner
-from eet_tf.training.loading import load_embedder
 from eet_tf.losses.attributes import AttributeLoss, attribute_loss
 from eet_tf.losses.base import Batch, MetricLoss, make_batch
 from eet_tf.losses.binomial import BinomialDevianceLoss, binomial_deviance

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans, replicas
-from eet_tf.pairs import mining, pairwise
 from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, check_numbers, make_batch
+from eet_tf.pairs import mining, pairwise
 from eet_tf.pairs.mining import Classes
 
 _POSITIVES = ("hard", "partner", "all")

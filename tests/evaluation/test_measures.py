@@ -8,7 +8,7 @@ import pytest
 
 import eet_tf
 from eet_tf import evaluate_retrieval
-from eet_tf.measures import meanings
+from eet_tf.evaluation.measures import meanings
 
 ROOT = pathlib.Path(eet_tf.__file__).parent
 
