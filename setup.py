@@ -59,15 +59,16 @@ setup(
         # lists as Excel and Parquet files
         "xlsx": ["openpyxl>=3.1"],
         "parquet": ["pyarrow>=15"],
-        # photos at https:// and in the clouds; s3:// also needs s3fs, gs:// gcsfs, abfs:// adlfs
-        "remote": ["fsspec>=2024.2", "aiohttp>=3.9"],
         # eet convert reads HEIC with it; AVIF and TIFF are Pillow's own
         "convert": ["pillow-heif>=1"],
+        # photos at s3://, gs:// and other URLs; the client library of a cloud (s3fs, gcsfs, adlfs) comes beside it.
+        # https:// needs none of this
+        "remote": ["fsspec>=2023.1"],
         # the official annotations of Cars196 are MATLAB files
         "cars196": ["scipy>=1.11"],
         "test": [
             *("pytest", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "scipy>=1.11", "flask>=3,<4", "pillow-heif>=1"),
-            *("openpyxl>=3.1", "polars"),
+            *("fsspec>=2023.1", "openpyxl>=3.1", "polars"),
             # make typecheck, make coverage, and tests/test_package.py, which builds the wheel without a network
             *("mypy>=2.4", "coverage>=7.10", "pytest-cov>=7", "setuptools>=61", "wheel"),
         ],

@@ -3,6 +3,7 @@
 from eet_tf.embedder.build import build_embedder
 from eet_tf.evaluation.attribute_metrics import attribute_accuracy
 from eet_tf.evaluation.callback import RetrievalEvaluation
+from eet_tf.evaluation.metrics import evaluate_retrieval
 from eet_tf.losses.attributes import AttributeLoss, attribute_loss
 from eet_tf.losses.base import Batch, MetricLoss, make_batch
 from eet_tf.losses.binomial import BinomialDevianceLoss, binomial_deviance

@@ -110,7 +110,19 @@ def test_the_source_archive_has_what_it_takes_and_no_more(place):
 def test_the_metadata_say_what_setup_py_says(metadata):
     assert (metadata["Name"], metadata["Version"]) == ("eet-tf", eet_tf.__version__)
     assert set(metadata["Requires-Python"].split(",")) == {">=3.10", "<3.14"}
-    extras = {"addons", "beam", "milvus", "milvus-server", "serving", "demo", "convert", "cars196", "test", "docs"}
+    extras = {
+        "addons",
+        "beam",
+        "milvus",
+        "milvus-server",
+        "serving",
+        "demo",
+        "convert",
+        "cars196",
+        "remote",
+        "test",
+        "docs",
+    }
     assert set(metadata.get_all("Provides-Extra")) == extras
     assert "# eet-tf" in (metadata["Description"] or metadata.get_payload())
 

@@ -31,7 +31,8 @@ FOREIGN = re.compile(
 )
 # Only hold what others have checked, or only raised.
 CHECK_NOTHING = {"AuditResult", "Batch", "Finding", "AttributeTable", "KeptPhotos", "Neighbors", "Parts", "UpdatePlan"}
-CHECK_NOTHING |= {"CatalogError", "CatalogIndexError", "SavedModelError", "ServingError"}
+CHECK_NOTHING |= {"CatalogError", "CatalogIndexError", "MissingPhotosError", "SavedModelError", "ServingError"}
+CHECK_NOTHING |= {"SkippedPhoto", "naming_unreadable"}
 
 LABELS = np.arange(8) // 2
 EMBEDDINGS = (np.random.default_rng(0).normal(size=[8, 4]) / 2).astype(np.float32)
@@ -256,6 +257,12 @@ def calls(given):
             {"catalog": catalog, "image_size": 32},
             {"catalog": [missing_photo(given)]},
         ),
+        "readable": (eet_tf.data.readable, {}, {"catalog": [missing_photo(given)]}),
+        "write_skipped": (
+            eet_tf.data.write_skipped,
+            {"path": given.gone, "skipped": []},
+            {"path": ["", given.strange]},
+        ),
         "encode_attributes": (
             eet_tf.data.encode_attributes,
             {"catalog": catalog, "columns": "all"},
@@ -264,7 +271,12 @@ def calls(given):
         "load_dataset": (
             eet_tf.data.load_dataset,
             {"name": "csv", "data_dir": str(given.folder / "photos")},
-            {"name": ["nonsense", "", None], "data_dir": [None, "", given.gone, given.strange], **table},
+            {
+                "name": ["nonsense", "", None],
+                "data_dir": [None, "", given.gone, given.strange],
+                "photo_cache": [given.file],
+                **table,
+            },
         ),
         "detect_layout": (eet_tf.data.detect_layout, {}, {"path": given.places}),
         **{

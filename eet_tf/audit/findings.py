@@ -131,7 +131,7 @@ def audit_catalog(
     """
     check_integer("examples_per_class", examples_per_class, 2)
     check_number("tolerance", tolerance, 0)
-    prints = read_prints(catalog.files.tolist(), num_threads, progress)
+    prints = read_prints(catalog.files.tolist(), num_threads, progress, catalog.photo_cache)
     is_training = splits.is_learned(catalog)
     findings = [
         _unreadable(catalog, prints),

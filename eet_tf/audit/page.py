@@ -10,6 +10,7 @@ from eet_tf.arguments import check_file
 from eet_tf.audit.findings import AuditResult, Finding
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog
+from eet_tf.data.remote import joined
 from eet_tf.pages import parts, thumbnails
 from eet_tf.pages.parts import text
 
@@ -49,7 +50,8 @@ def write_page(
     True
     """
     check_file("path", path)
-    thumbnail = functools.cache(_thumbnail)  # a photo may stand in several findings
+    cache = result.catalog.photo_cache
+    thumbnail = functools.cache(lambda file: _thumbnail(file, cache))  # a photo may stand in several findings
     verdict = "Something must be mended before training." if result.blocks else "Training may start."
     sections = (
         f'<p class="verdict {"blocks" if result.blocks else "free"}">{verdict}</p>',
@@ -94,19 +96,20 @@ def _group(catalog: Catalog, rows: tuple[int, ...], note: str, thumbnail) -> str
 def _picture(catalog: Catalog, row: int, thumbnail) -> str:
     path, sku = str(catalog.paths[row]), str(catalog.skus[row])
     split = "" if catalog.splits is None else f" ({catalog.splits[row]})"
-    content = thumbnail(os.path.join(catalog.root, path))
+    file = joined(catalog.root, path)
+    content = thumbnail(file)
     if content is None:
         label = text(f"no picture: photo of {sku}")
-        title = text(f"{path}: {reasons.of_file(os.path.join(catalog.root, path))}")
+        title = text(f"{path}: {reasons.of_file(file, photo_cache=catalog.photo_cache)}")
         picture = f'<div class="picture" role="img" aria-label="{label}" title="{title}">no picture</div>'
     else:
         picture = f'<img class="picture" src="{content}" alt="photo of {text(sku)}" title="{text(path)}">'
     return f'<div>{picture}<span class="sku">{text(sku)}{text(split)}</span></div>'
 
 
-def _thumbnail(path: str) -> str | None:
+def _thumbnail(path: str, photo_cache: str) -> str | None:
     """A small picture of a photo as a data URI, or None if it cannot be read."""
-    content = thumbnails.thumbnail(path, _SIDE)
+    content = thumbnails.thumbnail(path, _SIDE, photo_cache=photo_cache)
     return None if content is None else thumbnails.data_uri("jpeg", content)
 
 

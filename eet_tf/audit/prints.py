@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-
-from eet_tf.data import reasons
 
 GREY_SIDE = 32
 COLOR_SIDE = 8
@@ -44,7 +39,10 @@ class PhotoPrints:
 
 
 def read_prints(
-    files: Sequence[str], num_threads: int | None = None, progress: Callable[[int], None] | None = None
+    files: Sequence[str],
+    num_threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    photo_cache: str = "",
 ) -> PhotoPrints:
     """Decodes every photo once, on threads, holding as many decoded ones as there are threads.
 
@@ -53,9 +51,10 @@ def read_prints(
     other pixels come out, by 2 of 255, and other files are refused.
 
     Args:
-        files: N photo files.
+        files: N photo files, or URLs.
         num_threads: default the number of CPUs.
         progress: called now and then with the number of photos done.
+        photo_cache: folder in which photos at URLs are kept.
 
     Example:
 
@@ -73,26 +72,13 @@ def read_prints(
     grey = np.zeros([number, GREY_SIDE, GREY_SIDE], np.uint8)
     color = np.zeros([number, COLOR_SIDE, COLOR_SIDE, 3], np.uint8)
     sizes = np.zeros([number, 2], np.int64)
+    digests = np.zeros(number, "S32")
 
     def keep(row, decoded):
-        pixels, sizes[row] = decoded
+        pixels, sizes[row], digests[row] = decoded
         grey[row] = pixels @ LUMA + 0.5
         side = GREY_SIDE // COLOR_SIDE
         color[row] = pixels.reshape(COLOR_SIDE, side, COLOR_SIDE, side, 3).mean((1, 3)) + 0.5
 
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        waiting = beside.submit(_digests, files)
-        unreadable = survey_files(files, GREY_SIDE, keep, progress, num_threads)
-        digests = waiting.result()
-    digests[list(unreadable)] = b""
+    unreadable = survey_files(files, GREY_SIDE, keep, progress, num_threads, photo_cache)
     return PhotoPrints(grey, color, sizes, digests, unreadable)
-
-
-def _digests(files: Sequence[str]) -> np.ndarray:
-    """`[N]` digests of files, `""` of those that are not to be read."""
-    digests = np.zeros(len(files), "S32")
-    for row, file in enumerate(files):
-        if not reasons.of_missing(file):
-            with contextlib.suppress(OSError), open(file, "rb") as opened:
-                digests[row] = hashlib.blake2b(opened.read(), digest_size=16).hexdigest().encode()
-    return digests

@@ -7,16 +7,19 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import io
 import os
 import shutil
+import urllib.parse
 import warnings
 from collections.abc import Callable
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from eet_tf import files
-from eet_tf.data import reasons
+from eet_tf.data import reasons, remote
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.folders import scan_folder
 from eet_tf.data.limits import MAX_PIXELS
@@ -91,17 +94,18 @@ def convert_catalog(
 
     _check_output(catalog, output_dir)
     _check_columns(catalog)
-    unread = survey_files(catalog.files.tolist(), 1, lambda row, decoded: None, progress)
+    sources = catalog.files.tolist()
+    unread = survey_files(sources, 1, lambda row, decoded: None, progress, None, catalog.photo_cache)
     targets = [os.path.join(output_dir, name) for name in _names(catalog)]
     made: dict[int, str] = {}
     failed: dict[int, str] = {}
 
     def make(row: int) -> None:
-        source = str(catalog.files[row])
+        source = _Source(sources[row], catalog.photo_cache)
         try:
             made[row] = _converted(source, targets[row], unread[row]) if row in unread else _kept(source, targets[row])
         except _CannotConvertError as error:
-            failed[row] = f"{catalog.where(row)}: {source!r}: {error}"
+            failed[row] = f"{catalog.where(row)}: {source.file!r}: {error}"
 
     _open_heif()
     with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -117,12 +121,42 @@ class _CannotConvertError(Exception):
     """Why a photo cannot be converted."""
 
 
+class _Source(NamedTuple):
+    """A photo to convert.
+
+    Args:
+        file: of the photo, or a URL.
+        photo_cache: folder in which photos at URLs are kept.
+    """
+
+    file: str
+    photo_cache: str
+
+    def open(self) -> BinaryIO:
+        """Its bytes, to be read; raises `_CannotConvertError` if its server does not give them."""
+        if not remote.is_url(self.file):
+            return open(self.file, "rb")
+        try:
+            return io.BytesIO(remote.RemotePhotos(self.photo_cache).read(self.file))
+        except remote.UnreadError as error:
+            raise _CannotConvertError(str(error)) from error
+
+    def is_older(self, target: str) -> bool:
+        """Whether a file was made of it as it is now; what a URL names counts as the same for ever."""
+        try:
+            made = os.stat(target).st_mtime_ns
+            return remote.is_url(self.file) or made >= os.stat(self.file).st_mtime_ns
+        except OSError:
+            return False
+
+
 def _check_output(catalog: Catalog, output_dir: str | os.PathLike) -> None:
-    root, output = os.path.realpath(catalog.root), os.path.realpath(output_dir)
+    output = os.path.realpath(output_dir)
     why = files.why_no_folder(output)
     if why:
         raise ValueError(f"`output_dir` must be a folder. Received: output_dir={os.fspath(output_dir)!r}, {why}.")
-    if os.path.commonpath([root, output]) == root:
+    root = os.path.realpath(catalog.root)
+    if not remote.is_url(catalog.root) and os.path.commonpath([root, output]) == root:
         raise ValueError(
             "`output_dir` must lie outside of the catalogue's folder, whose photos stay as they are. Received: "
             f"output_dir={os.fspath(output_dir)!r}, which is in {root!r}."
@@ -149,9 +183,9 @@ def _names(catalog: Catalog) -> list[str]:
     taken: set[str] = set()
     for path in catalog.paths.tolist():
         name = os.path.normpath(os.path.relpath(path, catalog.root or os.curdir) if os.path.isabs(path) else path)
-        if name.split(os.sep)[0] == os.pardir:
+        if name.split(os.sep)[0] == os.pardir or "://" in path:
             digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-            name = os.path.join("elsewhere", digest, os.path.basename(path))
+            name = os.path.join("elsewhere", digest, _last_part(path))
         if name in taken:  # `a.jpg` and `./a.jpg`, which are two photos to a catalogue
             name = os.path.join("again", str(len(names)), name)
         taken.add(name)
@@ -159,13 +193,24 @@ def _names(catalog: Catalog) -> list[str]:
     return [f"{name}.converted" if taken & {f"{name}.jpg", f"{name}.png"} else name for name in names]
 
 
-def _kept(source: str, target: str) -> str:
-    if not _is_newer(target, source):
-        with _naming_the_disk(), files.replaced(target) as aside:
-            try:
-                os.link(os.path.realpath(source), aside)
-            except OSError:  # another disk, or one without links
-                shutil.copy2(source, aside)
+def _last_part(path: str) -> str:
+    """The name of a photo's file; of a URL's without what no file name may be."""
+    name = os.path.basename(urllib.parse.urlsplit(path).path if "://" in path else path)
+    return name[-100:] if name not in ("", os.curdir, os.pardir) else "photo"
+
+
+def _kept(source: _Source, target: str) -> str:
+    if source.is_older(target):
+        return target
+    with _naming_the_disk(), files.replaced(target) as aside:
+        if remote.is_url(source.file):
+            with source.open() as opened, open(aside, "wb") as copy:
+                shutil.copyfileobj(opened, copy)
+            return target
+        try:
+            os.link(os.path.realpath(source.file), aside)
+        except OSError:  # another disk, or one without links
+            shutil.copy2(source.file, aside)
     return target
 
 
@@ -178,19 +223,12 @@ def _naming_the_disk():
         raise _CannotConvertError(f"it cannot be written: {error.strerror}") from error
 
 
-def _is_newer(target: str, source: str) -> bool:
-    try:
-        return os.stat(target).st_mtime_ns >= os.stat(source).st_mtime_ns
-    except OSError:
-        return False
-
-
-def _converted(source: str, target: str, why: str) -> str:
+def _converted(source: _Source, target: str, why: str) -> str:
     """Writes a photo, which was refused for that reason, as a JPEG or PNG; returns its file."""
     if reasons.CONVERT not in why:
         raise _CannotConvertError(why)
     for done in (f"{target}.jpg", f"{target}.png"):
-        if _is_newer(done, source):
+        if source.is_older(done):
             return done
     image = _opened(source, why.partition(",")[0].partition(";")[0])
     is_opaque = image.mode == "RGB"
@@ -201,10 +239,10 @@ def _converted(source: str, target: str, why: str) -> str:
     return target
 
 
-def _opened(source: str, what: str) -> Image.Image:
+def _opened(source: _Source, what: str) -> Image.Image:
     """A photo upright, in RGB or RGBA of 8 bits."""
     try:
-        with Image.open(source) as opened:
+        with source.open() as content, Image.open(content) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise _CannotConvertError(f"{what} of more than {MAX_PIXELS // 10**6} million pixels; make it smaller")
             opened.load()

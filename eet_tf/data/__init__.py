@@ -6,9 +6,11 @@ _NAMES = {
     "AttributeTable": "eet_tf.data.attributes",
     "Catalog": "eet_tf.data.catalog",
     "CatalogError": "eet_tf.data.catalog",
+    "MissingPhotosError": "eet_tf.data.catalog",
     "Parts": "eet_tf.data.splits",
     "PKSampler": "eet_tf.data.sampling",
     "array_dataset": "eet_tf.data.arrays",
+    "SkippedPhoto": "eet_tf.data.pipeline",
     "augmentation": "eet_tf.data.augment",
     "catalog_from_frame": "eet_tf.data.listings",
     "check_photos": "eet_tf.data.pipeline",
@@ -28,9 +30,12 @@ _NAMES = {
     "load_sop": "eet_tf.data.benchmarks",
     "load_xlsx": "eet_tf.data.listings",
     "make_synthetic_catalog": "eet_tf.data.synthetic",
+    "naming_unreadable": "eet_tf.data.pipeline",
     "parts_of": "eet_tf.data.splits",
     "read_columns": "eet_tf.data.roles",
+    "readable": "eet_tf.data.pipeline",
     "training_dataset": "eet_tf.data.pipeline",
+    "write_skipped": "eet_tf.data.pipeline",
 }
 __all__ = sorted(_NAMES)
 __getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.catalog import Catalog, CatalogError, MissingPhotosError
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.delimited import read_delimited
 from eet_tf.data.fine_grained import load_cars196, load_cub
@@ -18,6 +19,7 @@ from eet_tf.data.roles import check_header
 from eet_tf.data.synthetic import make_synthetic_catalog
 from eet_tf.data.tables import Table
 from eet_tf.data.wording import normal_path, shown_path
+from eet_tf.files import why_no_folder
 
 _SOP_HEADER = ["image_id", "class_id", "super_class_id", "path"]
 
@@ -143,6 +145,8 @@ def load_dataset(
     data_dir: str | os.PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     separator: str | None = None,
+    check_files: bool = True,
+    photo_cache: str = "",
 ) -> Catalog:
     """Reads a catalogue by the name of its layout.
 
@@ -155,9 +159,13 @@ def load_dataset(
             otherwise.
         columns: `{role: column}`, which columns of a table to use; see `load_csv`. For tables alone.
         separator: what stands between several values in a cell of a table; see `load_csv`. For tables alone.
+        check_files: whether photos that are missing or empty are refused. If not, `eet_tf.data.readable` leaves them
+            out, with those that cannot be decoded.
+        photo_cache: folder in which photos at URLs are kept once they have been fetched; `""` for none.
 
     Raises:
-        ValueError: if there is no such layout, `data_dir` is missing, or the layout is no table and has no columns.
+        ValueError: if there is no such layout, `data_dir` is missing, the layout is no table and has no columns, or
+            `photo_cache` cannot be written to.
         CatalogError: if the data are not as they should be.
     """
     known = ["auto", *sorted(LOADERS)]
@@ -165,7 +173,18 @@ def load_dataset(
         raise ValueError(f"`name` must be one of {', '.join(known)}. Received: name={name!r}.")
     if not data_dir:
         data_dir = _default_dir(name, data_dir)
-    data_dir = os.fspath(data_dir)
+    if photo_cache and (why := why_no_folder(photo_cache)):
+        raise ValueError(f"`photo_cache` must be a folder. Received: photo_cache={photo_cache!r}, {why}.")
+    try:
+        catalog = _read(name, os.fspath(data_dir), columns, separator)
+    except MissingPhotosError as error:
+        if check_files:
+            raise
+        catalog = error.catalog
+    return dataclasses.replace(catalog, photo_cache=photo_cache) if photo_cache else catalog
+
+
+def _read(name: str, data_dir: str, columns, separator) -> Catalog:
     layout = detect_layout(data_dir) if name == "auto" else name
     if layout in _TABLES:
         return _TABLES[layout](data_dir, columns, separator)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eet_tf.data import values
+from eet_tf.data import remote, values
 from eet_tf.data.kinds import as_column, as_texts, of_kind, typed_texts, typed_values
 from eet_tf.data.overview import overview
 from eet_tf.data.wording import counted
@@ -25,6 +25,18 @@ _MOST_COMPLAINTS = 1000  # lines of one message
 
 class CatalogError(ValueError):
     """A catalogue that cannot be used; the message names the file, the line and the mend of all that is wrong."""
+
+
+class MissingPhotosError(CatalogError):
+    """Nothing is wrong with a catalogue but that photos are missing or empty.
+
+    Attributes:
+        catalog: the catalogue as it is listed, which `eet_tf.data.readable` leaves those photos out of.
+    """
+
+    def __init__(self, message: str, catalog: Catalog):
+        super().__init__(message)
+        self.catalog = catalog
 
 
 def one_after_another(complaints: Sequence[str]) -> str:
@@ -41,7 +53,8 @@ class Catalog:
     """Photos with the product (sku) each one shows, checked once when it is made.
 
     Args:
-        paths: `[N]` photo files, relative to `root` or absolute. A path is also the photo's id.
+        paths: `[N]` photo files, relative to `root` or absolute, or URLs such as `https://...` and `s3://...`. A path
+            is also the photo's id.
         skus: `[N]` product identifiers, strings or whole numbers, which become strings. Photos of one product share
             one. A value that is missing (None, NaN, NA, a blank, or their names as text) is refused, and so is a float.
         categories: optional `[N]` strings or whole numbers, one category per photo; `""` where it has none.
@@ -54,7 +67,7 @@ class Catalog:
             all are `""`, there are no splits.
         roles: optional `[N]` strings, what evaluation uses a photo for: `"query"`, `"gallery"`, or `""` for both
             (each photo is searched among all the others). Without roles every photo serves as both.
-        root: folder that relative paths start from.
+        root: folder, or a URL, that relative paths start from.
         source: where the rows come from (a list file), for error messages.
         lines: optional `[N]` line numbers in `source`, or strings `"file:line"` where there are several files, for
             error messages.
@@ -62,6 +75,8 @@ class Catalog:
             a list was taken for Windows-1252. Commands print them.
         spellings: optional `{attribute: {value: text}}`, how a list writes numbers and bools where Python writes them
             otherwise, e.g. `{"price": {19.9: "19.90"}}`. Readers of lists give it; `column_texts` uses it.
+        photo_cache: folder in which photos at URLs are kept once they have been fetched; `""` for none: then they are
+            fetched whenever they are read.
 
     Strings are kept as `[N]` arrays of Python strings, so that one long text takes no room in the other rows.
 
@@ -97,6 +112,7 @@ class Catalog:
     lines: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     spellings: Mapping[str, Mapping[float | bool, str]] = dataclasses.field(default_factory=dict)
+    photo_cache: str = ""
     labels: np.ndarray = dataclasses.field(init=False)
     label_skus: np.ndarray = dataclasses.field(init=False)
 
@@ -115,6 +131,7 @@ class Catalog:
             lines: ArrayLike | None = None,
             notes: Sequence[str] = (),
             spellings: Mapping[str, Mapping[float | bool, str]] = ...,
+            photo_cache: str = "",
         ): ...
 
     def __post_init__(self):
@@ -243,8 +260,8 @@ class Catalog:
 
     @property
     def files(self) -> np.ndarray:
-        """`[N]` photo files, joined to `root`."""
-        return values.as_objects([os.path.join(self.root, path) for path in self.paths.tolist()])
+        """`[N]` photo files, joined to `root`, and URLs."""
+        return values.as_objects([remote.joined(self.root, path) for path in self.paths.tolist()])
 
     def columns(self, kinds: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
         """What photos can be filtered by, `{name: [N] values}`: the category, if there is one, and all attributes.
@@ -324,6 +341,7 @@ class Catalog:
             lines=pick(self.lines),
             notes=self.notes,
             spellings=self.spellings,
+            photo_cache=self.photo_cache,
         )
 
     def split(self, name: str) -> Catalog:
@@ -369,9 +387,13 @@ class Catalog:
         return self.take(~mask), self.take(mask)
 
     def check_files(self) -> Catalog:
-        """Raises `CatalogError` for the listed photos that are missing or empty, all of them; returns itself."""
+        """Raises `MissingPhotosError` for the listed photos that are missing or empty, all of them; returns itself.
+
+        Of photos at URLs it refuses those whose protocol nothing here reads. Which are there, only reading them tells.
+        """
         places = map(self.where, range(len(self)))
-        self._refuse(missing_photos(self.root, self.paths.tolist(), places))
+        if missing := missing_photos(self.root, self.paths.tolist(), places):
+            raise MissingPhotosError(one_after_another(missing), self)
         return self
 
     def check_trainable(self) -> Catalog:
@@ -407,18 +429,23 @@ class Catalog:
 
 
 def missing_photos(root: str, paths: Iterable[str], places: Iterable[str]) -> list[str]:
-    """What is to be said of listed photos that are not there or empty.
+    """What is to be said of listed photos that are not there or empty, and of URLs that nothing here reads.
 
     Args:
-        root: folder that relative paths start from.
+        root: folder, or a URL, that relative paths start from.
         paths: of the photos; `""` is passed over.
         places: where each is listed.
     """
     complaints, names_in = [], functools.lru_cache(64)(_names_in)
+    why_no_reader = functools.lru_cache(64)(remote.why_no_reader)
     for path, place in zip(paths, places):
         if not path:
             continue
-        file = os.path.join(root, path)
+        file = remote.joined(root, path)
+        if remote.is_url(file):
+            if why := why_no_reader(remote.protocol_of(file)):
+                complaints.append(f"{place}: photo {file!r} cannot be read: {why}.")
+            continue
         size = _size(file)
         if size is None:
             hint = _hint(file, names_in)

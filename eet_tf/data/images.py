@@ -145,9 +145,9 @@ def _collected(count: tf.Tensor, read, image_size: int) -> tuple[tf.Tensor, tf.T
 
 
 @_as_written
-def decode(image_bytes: tf.Tensor) -> tf.Tensor:
+def decode(image_bytes: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """Decodes one photo upright, by the rules of `decode_and_resize`: `[height, width, 3]` float32 in [0, 255]."""
-    return _decoded(image_bytes, MAX_PIXELS, lambda image: tf.cast(image, tf.float32))
+    return _decoded(image_bytes, max_pixels, lambda image: tf.cast(image, tf.float32))
 
 
 def _is_plain_jpeg(image_bytes: tf.Tensor, max_pixels: int) -> tf.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from eet_tf.data.catalog import Catalog, CatalogError, missing_photos, one_after_another
+from eet_tf.data.catalog import Catalog, CatalogError, MissingPhotosError, missing_photos, one_after_another
 from eet_tf.data.wording import normal_path
 
 
@@ -59,7 +59,7 @@ def listed(root: str, paths: Sequence[str], places: Iterable[str], make: Callabl
         make: makes the catalogue.
 
     Raises:
-        CatalogError: if something is wrong.
+        CatalogError: if something is wrong; `MissingPhotosError` if it is nothing but files that are missing or empty.
     """
     missing = missing_photos(root, paths, places)
     try:
@@ -67,7 +67,7 @@ def listed(root: str, paths: Sequence[str], places: Iterable[str], make: Callabl
     except CatalogError as error:
         raise CatalogError(one_after_another([str(error), *missing])) from error
     if missing:
-        raise CatalogError(one_after_another(missing))
+        raise MissingPhotosError(one_after_another(missing), catalog)
     return catalog
 
 

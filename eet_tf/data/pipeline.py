@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
+from eet_tf import files
+from eet_tf.arguments import check_file
 from eet_tf.data import images
 from eet_tf.data.catalog import Catalog, CatalogError
-from eet_tf.data.reading import read_files
+from eet_tf.data.limits import MAX_PIXELS
+from eet_tf.data.reading import UNREAD, file_names, read_files, with_contents
 from eet_tf.data.reasons import unreadable_message
+from eet_tf.data.remote import joined
 from eet_tf.data.sampling import PKSampler
 
 _Catalogs = TypeVar("_Catalogs", Catalog, Sequence[Catalog])
@@ -74,7 +80,7 @@ def training_dataset(
             epoch += 1
 
     if decoded is None:
-        dataset = _from_files(batches, _file_names(catalog), image_size, share)
+        dataset = _from_files(batches, catalog, image_size, share)
     else:
         dataset = _from_decoded(batches, _checked(decoded, catalog, image_size), share)
     dataset = dataset.map(lambda batch, rows: (batch, targets(rows)), os.cpu_count())
@@ -86,11 +92,18 @@ def training_dataset(
     return _ending_at_once(dataset.prefetch(2))
 
 
-def _from_files(batches, files: tf.Tensor, image_size: int, batch_size: int) -> tf.data.Dataset:
+def _from_files(batches, catalog: Catalog, image_size: int, batch_size: int) -> tf.data.Dataset:
     """(images, rows) of each batch, decoded photo by photo."""
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec([batch_size], tf.int64))
-    dataset = dataset.unbatch().map(lambda row: (_read(files[row], image_size), row), os.cpu_count())
-    return dataset.batch(batch_size, drop_remainder=True)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec([batch_size], tf.int64)).unbatch()
+    return _decoded(dataset, catalog, image_size, os.cpu_count()).batch(batch_size, drop_remainder=True)
+
+
+def _decoded(rows: tf.data.Dataset, catalog: Catalog, image_size: int, num_threads) -> tf.data.Dataset:
+    """(image, row) of each row of a catalogue."""
+    listed = catalog.files.tolist()
+    names = file_names(listed)
+    dataset = with_contents(rows.map(lambda row: (row, names[row])), listed, catalog.photo_cache)
+    return dataset.map(lambda row, content: (images.decode_and_resize(content, image_size), row), num_threads)
 
 
 def _from_decoded(batches, decoded: np.ndarray, batch_size: int) -> tf.data.Dataset:
@@ -136,7 +149,8 @@ def decode_photos(catalog: Catalog, image_size: int, progress: Callable[[int], N
     def keep(row, image):
         decoded[row] = image
 
-    _refuse([catalog], read_files(catalog.files.tolist(), decode, keep, progress))
+    read = read_files(catalog.files.tolist(), decode, keep, progress, photo_cache=catalog.photo_cache)
+    _refuse([catalog], read)
     return decoded
 
 
@@ -163,36 +177,158 @@ def _targets(catalog: Catalog, attributes: np.ndarray | None) -> Callable:
 
 def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64) -> tf.data.Dataset:
     """The photos of a catalogue in its order: batches of images `[B, S, S, 3]` float32 in [0, 255]."""
-    dataset = tf.data.Dataset.from_tensor_slices(_file_names(catalog))
-    dataset = dataset.map(lambda file: _read(file, image_size), tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(2)
+    dataset = _decoded(tf.data.Dataset.range(len(catalog)), catalog, image_size, tf.data.AUTOTUNE)
+    return dataset.map(lambda image, row: image).batch(batch_size).prefetch(2)
 
 
-def _file_names(catalog: Catalog) -> tf.Tensor:
-    """`[N]` strings, as the system has them: a name need not be UTF-8."""
-    return tf.constant([os.fsencode(file) for file in catalog.files.tolist()])
-
-
-def _read(file: tf.Tensor, image_size: int) -> tf.Tensor:
-    return images.decode_and_resize(tf.io.read_file(file), image_size)
-
-
-def check_photos(catalog: _Catalogs, progress: Callable[[int], None] | None = None) -> _Catalogs:
+def check_photos(
+    catalog: _Catalogs, progress: Callable[[int], None] | None = None, max_pixels: int = MAX_PIXELS
+) -> _Catalogs:
     """Decodes every photo once, before long work starts on them; returns what it was given.
 
     Args:
         catalog: what to check, or several, of which all unreadable photos are named together.
         progress: called with the number of photos checked so far.
+        max_pixels: refuse photos that declare more, as an exported embedder does: `ServedEmbedder.max_pixels`.
 
     Raises:
         CatalogError: names the unreadable photos, with the place that lists them and the reason.
     """
     catalogs = [catalog] if isinstance(catalog, Catalog) else list(catalog)
-    files = [file for each in catalogs for file in each.files.tolist()]
-    # a use of the pixels: what is not used is not decoded
-    unreadable = read_files(files, lambda content: images.decode(content)[0, 0, 0], lambda row, pixel: None, progress)
-    _refuse(catalogs, unreadable)
+    _refuse(catalogs, _unreadable(catalogs, progress, max_pixels))
     return catalog
+
+
+class SkippedPhoto(NamedTuple):
+    """A photo that was left out.
+
+    Args:
+        place: where it is listed, as `file:line`.
+        photo: its path or URL, as it is listed.
+        reason: why it cannot be read.
+    """
+
+    place: str
+    photo: str
+    reason: str
+
+
+def readable(
+    catalog: Catalog, progress: Callable[[int], None] | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[Catalog, tuple[SkippedPhoto, ...]]:
+    """Leaves out the photos that are missing, empty or cannot be decoded, after decoding each of them once.
+
+    Args:
+        catalog: the photos, e.g. `load_dataset(name, data_dir, check_files=False)`.
+        progress: called with the number of photos checked so far.
+        max_pixels: leave out photos that declare more, as an exported embedder does: `ServedEmbedder.max_pixels`.
+
+    Returns:
+        The rest of the catalogue, the same one if nothing is left out; and what was left out.
+
+    Raises:
+        CatalogError: if nothing is left; names the photos, with the place that lists them and the reason.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> tf.io.write_file(os.path.join(folder, "mug.png"), tf.io.encode_png(tf.zeros([40, 30, 3], tf.uint8)))
+    >>> catalog, skipped = readable(Catalog(["mug.png", "cup.png"], ["mug", "cup"], root=folder))
+    >>> catalog.paths.tolist(), [(photo.photo, photo.reason) for photo in skipped]
+    (['mug.png'], [('cup.png', 'the file does not exist')])
+    """
+    unreadable = _unreadable([catalog], progress, max_pixels)
+    if len(unreadable) == len(catalog):
+        _refuse([catalog], unreadable)
+    skipped = [SkippedPhoto(catalog.where(row), str(catalog.paths[row]), why) for row, why in unreadable.items()]
+    rest = catalog.take(np.delete(np.arange(len(catalog)), list(unreadable))) if unreadable else catalog
+    return rest, tuple(skipped)
+
+
+def write_skipped(path: str | os.PathLike, skipped: Sequence[SkippedPhoto]) -> None:
+    """Writes the photos that were left out to a CSV file with the columns `place`, `photo` and `reason`.
+
+    Args:
+        path: the file to write; its folder is made if it is missing. If nothing was left out, it holds the header.
+        skipped: what `readable` left out.
+
+    Raises:
+        ValueError: if no file can be written at `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> file = os.path.join(tempfile.mkdtemp(), "skipped.csv")
+    >>> write_skipped(file, [SkippedPhoto("list.csv:2", "mug.jpg", "the file is empty")])
+    >>> with open(file, encoding="utf-8") as written:
+    ...     print(written.read(), end="")
+    place,photo,reason
+    list.csv:2,mug.jpg,the file is empty
+    """
+    check_file("path", path)
+    with (
+        files.replaced(path) as aside,
+        open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as opened,
+    ):
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerows([SkippedPhoto._fields, *skipped])
+
+
+@contextlib.contextmanager
+def naming_unreadable(*catalogs: Catalog) -> Iterator[None]:
+    """In place of TensorFlow's error about a photo that cannot be read, raises one that says which it is, and why.
+
+    For long work on photos that were not checked, or that changed after they were. Other errors go through as they are.
+
+    Args:
+        catalogs: whose photos are read in the block.
+
+    Raises:
+        CatalogError: names the unreadable photos, with the place that lists them and the reason.
+
+    Example:
+
+    >>> with naming_unreadable(catalog):  # doctest: +SKIP
+    ...     learner.fit(dataset, steps_per_epoch=100)
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = str(error)
+        if found := text.split(UNREAD)[1:3]:
+            raise CatalogError(_named(catalogs, *found)) from None
+        if not any(operation in text for operation in _READING):
+            raise
+        check_photos(catalogs)
+        raise CatalogError(
+            "A photo could not be read, though all of them can be read now. Start again; if this comes back, copy the "
+            "photos to a disk of this machine."
+        ) from None
+
+
+# what TensorFlow names in an error about a photo: the operations that read and decode, and the function of the decoder
+_READING = ("ReadFile", "DecodeImage", "_decode_any")
+
+
+def _named(catalogs: Sequence[Catalog], file: str, why: str) -> str:
+    """What is said of one photo at a URL."""
+    for each in catalogs:
+        for row in np.flatnonzero(each.files == file).tolist():
+            return unreadable_message([f"{each.where(row)}: {file!r}: {why}"], sum(map(len, catalogs)))
+    return unreadable_message([f"{file!r}: {why}"], sum(map(len, catalogs)))
+
+
+def _unreadable(catalogs: Sequence[Catalog], progress: Callable[[int], None] | None, max_pixels: int) -> dict[int, str]:
+    """Why photos cannot be read, by their row in all catalogues."""
+    return read_files(
+        [file for each in catalogs for file in each.files.tolist()],
+        lambda content: images.decode(content, max_pixels)[0, 0, 0],  # what is not used is not decoded
+        lambda row, pixel: None,
+        progress,
+        max_pixels=max_pixels,
+        photo_cache=next((each.photo_cache for each in catalogs if each.photo_cache), ""),
+    )
 
 
 def _refuse(catalogs: Sequence[Catalog], unreadable: Mapping[int, str]) -> None:
@@ -203,5 +339,5 @@ def _refuse(catalogs: Sequence[Catalog], unreadable: Mapping[int, str]) -> None:
     lines = []
     for number, why in unreadable.items():
         each, row = places[number]
-        lines.append(f"{each.where(row)}: {os.path.join(each.root, str(each.paths[row]))!r}: {why}")
+        lines.append(f"{each.where(row)}: {joined(each.root, str(each.paths[row]))!r}: {why}")
     raise CatalogError(unreadable_message(lines, len(places)))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from eet_tf.data import images, reasons
+from eet_tf.data import images, reasons, remote
+from eet_tf.data.limits import MAX_PIXELS
 
+UNREAD = "\x1e"  # stands around what is to be said of a photo, in an error that TensorFlow makes longer
 _TOLD_EACH = 500  # photos
 
 
@@ -19,35 +23,109 @@ def read_files(
     keep: Callable,
     progress: Callable[[int], None] | None = None,
     num_threads: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    photo_cache: str = "",
 ) -> dict[int, str]:
     """Reads and decodes photos in parallel, as many at a time as there are threads.
 
     Args:
-        files: N photo files; some may be missing.
+        files: N photo files, or URLs; some may be missing.
         decode: from the bytes of a photo, a scalar string tensor, to a tensor or a tuple of them.
         keep: given each photo's row and what was decoded, as NumPy arrays, in the order of the files.
         progress: called now and then with the number of photos done, and with N at the end.
         num_threads: default the number of CPUs.
+        max_pixels: the limit of `decode`, for the reasons.
+        photo_cache: folder in which photos at URLs are kept.
 
     Returns:
         Why a photo could not be read, by row, in the order of rows.
     """
     unreadable = {row: why for row, file in enumerate(files) if (why := reasons.of_missing(file))}
     rows = np.array([row for row in range(len(files)) if row not in unreadable], np.int64)
-    names = tf.constant([os.fsencode(files[row]) for row in rows], tf.string, [len(rows)])
-    dataset = tf.data.Dataset.from_tensor_slices((rows, names)).map(
-        lambda row, name: (row, decode(tf.io.read_file(name))), num_threads or os.cpu_count()
-    )
+    unread: dict[str, str] = {}
+    dataset = tf.data.Dataset.from_tensor_slices((rows, file_names([files[row] for row in rows])))
+    dataset = with_contents(dataset, files, photo_cache, unread)
+    dataset = dataset.map(lambda row, content: (row, decode(content)), num_threads or os.cpu_count())
     is_read = np.zeros(len(files), bool)
     for row, decoded in dataset.ignore_errors(log_warning=False).as_numpy_iterator():
         is_read[row] = True
         keep(row, decoded)
         if progress is not None and row % _TOLD_EACH == _TOLD_EACH - 1 and row < len(files) - 1:
             progress(int(row) + 1)
-    unreadable.update({row: reasons.of_file(files[row]) for row in rows[~is_read[rows]].tolist()})
+    for row in rows[~is_read[rows]].tolist():
+        file = files[row]
+        unreadable[row] = unread.get(file) or reasons.of_file(file, max_pixels, photo_cache)
+        remote.RemotePhotos(photo_cache).forget(file)  # it may be mended where it comes from
     if progress is not None:
         progress(len(files))
     return dict(sorted(unreadable.items()))
+
+
+def file_names(files: Sequence[str]) -> tf.Tensor:
+    """`[N]` strings, as the system has them: a name need not be UTF-8."""
+    return tf.constant([os.fsencode(file) for file in files], tf.string, [len(files)])
+
+
+def with_contents(
+    dataset: tf.data.Dataset, files: Sequence[str], photo_cache: str = "", unread: dict[str, str] | None = None
+) -> tf.data.Dataset:
+    """A dataset of `(row, name of a file)` with the file's bytes in place of its name.
+
+    TensorFlow reads files itself. If there are URLs among them, Python reads, many photos at once.
+
+    Args:
+        dataset: pairs of scalars.
+        files: all that may come.
+        photo_cache: folder in which photos at URLs are kept.
+        unread: takes the reason, by URL, of photos that could not be fetched, whose bytes are then empty. Without it
+            such a photo is an error, of which `naming_unreadable` makes a message.
+    """
+    if not any(map(remote.is_url, files)):
+        return dataset.map(lambda row, name: (row, tf.io.read_file(name)), os.cpu_count())
+    photos = remote.RemotePhotos(photo_cache)
+
+    def read(name: bytes) -> bytes:
+        file = os.fsdecode(name)
+        try:
+            return photos.read(file) if remote.is_url(file) else reasons.bytes_of(file)
+        except remote.UnreadError as error:
+            if unread is None:
+                raise ValueError(f"{UNREAD}{file}{UNREAD}{error}{UNREAD}") from None
+            unread[file] = str(error)
+            return b""
+
+    def contents(row, name):
+        return row, tf.ensure_shape(tf.numpy_function(read, [name], tf.string), [])
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = remote.AT_ONCE  # by default the number of CPUs, and these wait
+    return dataset.map(contents, remote.AT_ONCE).with_options(options)
+
+
+def read_batches(files: Sequence[str], batch_size: int, photo_cache: str = "") -> Iterator[list[bytes]]:
+    """The bytes of photos, batch by batch; the next batch is read while one is used. None where a file is unreadable.
+
+    Args:
+        files: of the photos, or URLs.
+        batch_size: photos of a batch.
+        photo_cache: folder in which photos at URLs are kept.
+
+    Example:
+
+    >>> list(read_batches(["nowhere.jpg"] * 3, 2))
+    [[b'', b''], [b'']]
+    """
+    num_threads = remote.AT_ONCE if any(map(remote.is_url, files)) else os.cpu_count()
+    starts = range(0, len(files), batch_size)
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+
+        def begun(start):
+            return [pool.submit(reasons.bytes_of, file, photo_cache) for file in files[start : start + batch_size]]
+
+        following = begun(0)
+        for start in starts:
+            waiting, following = following, begun(start + batch_size)
+            yield [photo.result() for photo in waiting]
 
 
 def survey_files(
@@ -56,12 +134,26 @@ def survey_files(
     keep: Callable,
     progress: Callable[[int], None] | None = None,
     num_threads: int | None = None,
+    photo_cache: str = "",
 ) -> dict[int, str]:
-    """`read_files` for those who look at photos: `keep` is given a row and what `images.survey` makes of the photo."""
-    return read_files(files, lambda content: images.survey(content, image_size), keep, progress, num_threads)
+    """`read_files` for those who look at photos.
+
+    `keep` is given a row and three things: what `images.survey` makes of the photo, and a digest of its file, 32
+    hexadecimal digits that are equal for files with the same bytes.
+    """
+
+    def look(content):
+        digest = tf.ensure_shape(tf.numpy_function(_digest, [content], tf.string), [])
+        return *images.survey(content, image_size), digest
+
+    return read_files(files, look, keep, progress, num_threads, photo_cache=photo_cache)
 
 
-def shrunk(file: str | os.PathLike, side: int) -> np.ndarray | None:
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
+
+
+def shrunk(file: str | os.PathLike, side: int, photo_cache: str = "") -> np.ndarray | None:
     """A photo as the page shows it: upright, `[H, W, 3]` uint8, no side longer than `side`; None if it cannot be read.
 
     Example:
@@ -69,10 +161,11 @@ def shrunk(file: str | os.PathLike, side: int) -> np.ndarray | None:
     >>> shrunk("nowhere.jpg", 160) is None
     True
     """
-    if reasons.of_missing(file):
+    content = reasons.bytes_of(file, photo_cache)
+    if not content:
         return None
     try:
-        with open(file, "rb") as opened, tf.device("/CPU:0"):
-            return images.shrunk(opened.read(), side).numpy()
-    except (OSError, tf.errors.OpError):
+        with tf.device("/CPU:0"):
+            return images.shrunk(content, side).numpy()
+    except tf.errors.OpError:
         return None

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 
+from eet_tf.data import remote
 from eet_tf.data.limits import MAX_BYTES, MAX_CHUNKS, MAX_GIF_BLOCKS, MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MAX_TEXTS
 
 CONVERT = "convert it with python -m eet_tf.convert"
@@ -53,12 +54,13 @@ _TEXTS = (
 )
 
 
-def of_file(file: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> str:
+def of_file(file: str | os.PathLike, max_pixels: int = MAX_PIXELS, photo_cache: str = "") -> str:
     """Why a file cannot be read as a photo.
 
     Args:
-        file: one that was refused; it may be missing.
+        file: one that was refused; it may be missing, or a URL.
         max_pixels: the limit of what refused it.
+        photo_cache: folder in which photos at URLs are kept.
 
     Example:
 
@@ -68,16 +70,29 @@ def of_file(file: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> str:
     try:
         if why := of_missing(file):
             return why
-        with open(file, "rb") as opened:
-            why = of_bytes(opened.read(), max_pixels)
+        why = of_bytes(_content(file, photo_cache), max_pixels)
         is_raw = os.fspath(file).lower().endswith(RAW_ENDINGS)  # most begin as a TIFF does
         return _RAW if is_raw and CONVERT in why else why
+    except remote.UnreadError as error:
+        return str(error)
     except OSError as error:
         return f"the file cannot be read: {error.strerror or 'the disk does not give it'}"
 
 
+def _content(file: str | os.PathLike, photo_cache: str) -> bytes:
+    if remote.is_url(os.fspath(file)):
+        return remote.RemotePhotos(photo_cache).read(os.fspath(file))
+    with open(file, "rb") as opened:
+        return opened.read()
+
+
 def of_missing(file: str | os.PathLike) -> str:
-    """Why a file need not be read at all: it does not exist, is empty, or too large. `""` if it must be read."""
+    """Why a file need not be read at all: it does not exist, is empty, or too large. `""` if it must be read.
+
+    So must a URL, if what it takes is installed: only its server knows more.
+    """
+    if remote.is_url(os.fspath(file)):
+        return remote.why_no_reader(remote.protocol_of(os.fspath(file)))
     try:
         size = os.stat(file).st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -99,8 +114,12 @@ def _of_size(size: int) -> str:
     return f"the file has more than {MAX_BYTES // 2**20} MiB" if size > MAX_BYTES else ""
 
 
-def bytes_of(file: str | os.PathLike) -> bytes:
+def bytes_of(file: str | os.PathLike, photo_cache: str = "") -> bytes:
     """A photo's bytes; none, which are no photo, if it cannot be read: it is to harm no other.
+
+    Args:
+        file: of the photo, or a URL.
+        photo_cache: folder in which photos at URLs are kept.
 
     Example:
 
@@ -110,9 +129,8 @@ def bytes_of(file: str | os.PathLike) -> bytes:
     if of_missing(file):
         return b""
     try:
-        with open(file, "rb") as photo:
-            return photo.read()
-    except OSError:
+        return _content(file, photo_cache)
+    except (OSError, remote.UnreadError):
         return b""
 
 
@@ -174,13 +192,15 @@ def unreadable_message(lines: Sequence[str], num_photos: int) -> str:
     Example:
 
     >>> print(unreadable_message(["list.csv:2: 'p.jpg': the file is empty"], 10))
-    1 of 10 photos cannot be read. Replace them or delete their rows:
+    1 of 10 photos cannot be read. Replace it, delete its row, or leave it out with --skip_unreadable:
     list.csv:2: 'p.jpg': the file is empty
     """
     left = len(lines) - _MOST_LINES
     more = [f"... and {left:,} more"] if left > 0 else []
-    first = f"{len(lines)} of {num_photos} photos cannot be read. Replace them or delete their rows:"
-    return "\n".join([first, *lines[:_MOST_LINES], *more])
+    some = f"{len(lines):,} of {num_photos:,} photos" if num_photos > 1 else "The only photo"
+    it, its, rows = ("it", "its", "row") if len(lines) == 1 else ("them", "their", "rows")
+    mend = f"Replace {it}, delete {its} {rows}, or leave {it} out with --skip_unreadable:"
+    return "\n".join([f"{some} cannot be read. {mend}", *lines[:_MOST_LINES], *more])
 
 
 def has_too_many_pixels(content: bytes, max_pixels: int = MAX_PIXELS) -> bool:

@@ -11,13 +11,14 @@ from PIL import Image
 from eet_tf.data import reasons
 
 
-def thumbnail(path: str | os.PathLike, side: int, quality: int = 72) -> bytes | None:
+def thumbnail(path: str | os.PathLike, side: int, quality: int = 72, photo_cache: str = "") -> bytes | None:
     """Makes a small picture of a photo.
 
     Args:
-        path: of the photo.
+        path: of the photo, or a URL.
         side: pixels of the longer side, at most; a smaller photo keeps its size.
         quality: of the JPEG.
+        photo_cache: folder in which photos at URLs are kept; `""` for none.
 
     Returns:
         An encoded JPEG, or None if the photo cannot be read, as training or serving could not.
@@ -29,7 +30,7 @@ def thumbnail(path: str | os.PathLike, side: int, quality: int = 72) -> bytes | 
     """
     from eet_tf.data.reading import shrunk  # the one decoder, which loads TensorFlow
 
-    pixels = shrunk(path, side)
+    pixels = shrunk(path, side, photo_cache)
     if pixels is None:
         return None
     file = io.BytesIO()
@@ -37,15 +38,19 @@ def thumbnail(path: str | os.PathLike, side: int, quality: int = 72) -> bytes | 
     return file.getvalue()
 
 
-def without_picture(path: str | os.PathLike) -> str:
+def without_picture(path: str | os.PathLike, photo_cache: str = "") -> str:
     """What is said of a photo that cannot be shown: its path and the reason.
+
+    Args:
+        path: of the photo, or a URL.
+        photo_cache: folder in which photos at URLs are kept; `""` for none.
 
     Example:
 
     >>> without_picture("nowhere.jpg")
     'nowhere.jpg: the file does not exist'
     """
-    return f"{os.fspath(path)}: {reasons.of_file(path)}"
+    return f"{os.fspath(path)}: {reasons.of_file(path, photo_cache=photo_cache)}"
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -12,6 +12,8 @@ import tensorflow as tf
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.limits import MAX_PIXELS
+from eet_tf.data.pipeline import check_photos
+from eet_tf.data.reading import read_batches
 from eet_tf.files import without_pattern
 from eet_tf.serving.saved_model import MANIFEST, SavedModelError, newest_version
 
@@ -61,6 +63,9 @@ class ServedEmbedder:
     ) -> np.ndarray:
         """Embeds all photos of a catalogue, in its order.
 
+        At the first photo that cannot be read it embeds no more: the rest is looked through, and all such photos are
+        named. `check_photos(catalog, max_pixels=embedder.max_pixels)` names them before anything is embedded.
+
         Args:
             catalog: the photos.
             batch_size: photos embedded at once.
@@ -72,22 +77,25 @@ class ServedEmbedder:
         Raises:
             CatalogError: if some cannot be read; it names them, with file and line and the reason.
         """
-        files, embeddings = catalog.files.tolist(), []
-        unreadable: list[int] = []
-        for start in range(0, len(files), batch_size):
-            photos = [reasons.bytes_of(file) for file in files[start : start + batch_size]]
-            vectors, is_image = self.embed(photos)
-            embeddings.append(vectors)
-            unreadable.extend((start + np.flatnonzero(~is_image)).tolist())
+        files = catalog.files.tolist()
+        embeddings = np.zeros([len(files), self.embedding_dim], np.float32)
+        done = 0
+        for photos in read_batches(files, batch_size, catalog.photo_cache):
+            rows = slice(done, done + len(photos))
+            embeddings[rows], is_image = self.embed(photos)
+            if not is_image.all():
+                self._refuse(catalog, done + int(np.argmin(is_image)))
+            done += len(photos)
             if on_batch is not None:
-                on_batch(start + len(photos))
-        if unreadable:
-            lines = [
-                f"{catalog.where(row)}: {files[row]!r}: {reasons.of_file(files[row], self.max_pixels)}"
-                for row in unreadable
-            ]
-            raise CatalogError(reasons.unreadable_message(lines, len(files)))
-        return np.concatenate(embeddings)
+                on_batch(done)
+        return embeddings
+
+    def _refuse(self, catalog: Catalog, first: int) -> None:
+        """Names the photos that cannot be read, of which the first is known."""
+        check_photos(catalog, max_pixels=self.max_pixels)
+        file = catalog.files[first]
+        why = f"{catalog.where(first)}: {file!r}: it could not be read, but now it can; start again"
+        raise CatalogError(reasons.unreadable_message([why], len(catalog)))
 
     def predict_attributes(self, photos: Iterable[bytes]) -> np.ndarray:
         """The probability of each of `attribute_names`: `[N, A]` float32, zeros where bytes are no image."""

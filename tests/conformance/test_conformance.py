@@ -71,8 +71,9 @@ WHERE = {
     "golden": f"GOLDENS in tests/conformance/goldens.py, then {goldens.COMMAND}",
 }
 IN_NONE = {
-    **dict.fromkeys(["CatalogError", "CatalogIndexError", "DemoError", "SavedModelError", "ServingError"], ERROR),
-    **dict.fromkeys(["AttributeTable", "KeptPhotos", "Neighbors", "Parts", "UpdatePlan"], RECORD),
+    **dict.fromkeys(["CatalogError", "CatalogIndexError", "DemoError", "MissingPhotosError"], ERROR),
+    **dict.fromkeys(["SavedModelError", "ServingError"], ERROR),
+    **dict.fromkeys(["AttributeTable", "KeptPhotos", "Neighbors", "Parts", "SkippedPhoto", "UpdatePlan"], RECORD),
     "Catalog": "strings and dense class numbers, which its list on the disk holds; tests/data/test_catalog.py",
     "EmbeddingClient": NETWORK,
     "ServedEmbedder": MODEL,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from eet_tf.audit.prints import LUMA, read_prints
 from eet_tf.data import images, reading, reasons
 from eet_tf.data.catalog import Catalog, CatalogError
-from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset
+from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, naming_unreadable
 from eet_tf.pages import thumbnails
 from eet_tf.serving.graph import ServingModule
 from tests.odd_photos import HEIGHT, WIDTH, corpus
@@ -37,6 +37,7 @@ class Seen:
         self.served, self.is_served = self._served()
         self.fine = np.flatnonzero(self.is_served)
         self.trained = self._trained()
+        self.errors = self._errors()
         self.on_page = [reading.shrunk(file, max(WIDTH, HEIGHT)) for file in self.files]
 
     def _said_by_the_check(self):
@@ -55,6 +56,16 @@ class Seen:
         """By the dataset that is trained on, photo by photo, so that those that end it are passed over."""
         dataset = gallery_dataset(self.catalog, SIZE, batch_size=1).ignore_errors(log_warning=False)
         return np.concatenate(list(dataset.as_numpy_iterator()))
+
+    def _errors(self):
+        """What TensorFlow says of each photo that ends a training."""
+        errors, batches = [], iter(gallery_dataset(self.catalog, SIZE, batch_size=1))
+        for _ in self.files:
+            try:
+                next(batches)
+            except tf.errors.OpError as error:
+                errors.append(error)
+        return errors
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +105,16 @@ def test_training_reads_what_is_served_and_sees_the_same(seen):
     np.testing.assert_array_equal(seen.trained, seen.served[seen.fine])
     decoded = decode_photos(seen.catalog.take(seen.fine), SIZE)
     assert np.abs(decoded - seen.served[seen.fine]).max() <= 0.5
+
+
+def test_every_photo_that_ends_a_training_is_named(seen, monkeypatch):
+    """TensorFlow's words for each kind of broken photo are known as such, and none of them is passed on."""
+    monkeypatch.setattr("eet_tf.data.pipeline.read_files", lambda *_, **__: {7: "a GIF that is cut off"})
+    assert len(seen.errors) == len(ODD) - len(seen.fine)
+    for error in seen.errors:
+        with pytest.raises(CatalogError) as caught, naming_unreadable(seen.catalog):
+            raise error
+        assert str(caught.value).endswith(f"list.csv:9: {seen.files[7]!r}: a GIF that is cut off")
 
 
 @every_photo

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 
 import numpy as np
@@ -10,11 +11,22 @@ import tensorflow as tf
 from PIL import Image
 
 from eet_tf.data.augment import augmentation
-from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.benchmarks import load_dataset
+from eet_tf.data.catalog import Catalog, CatalogError, MissingPhotosError
 from eet_tf.data.images import decode_and_resize
-from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, training_dataset
+from eet_tf.data.pipeline import (
+    SkippedPhoto,
+    check_photos,
+    decode_photos,
+    gallery_dataset,
+    naming_unreadable,
+    readable,
+    training_dataset,
+    write_skipped,
+)
 from eet_tf.data.reasons import unreadable_message
 from eet_tf.data.sampling import PKSampler
+from tests.data.photo_server import PhotoServer
 
 SIZE = 32
 
@@ -234,7 +246,7 @@ def test_unreadable_photos_are_named_all_at_once(listed, tmp_path):
     with pytest.raises(CatalogError) as caught:
         check_photos(listed)
     first, *others = str(caught.value).splitlines()
-    assert first.startswith("3 of 6 photos cannot be read. Replace them or delete their rows")
+    assert first.startswith("3 of 6 photos cannot be read. Replace them, delete their rows, or leave them out with --")
     assert len(others) == 3
     for line, number, place in zip(others, (1, 3, 4), (12, 14, 15)):
         assert line.startswith(f"list.csv:{place}: '{tmp_path}/{number}.png': ")
@@ -265,7 +277,7 @@ def test_empty_and_missing_photos_are_named_beside_the_others(listed, tmp_path):
         check_photos(listed)
     said = [line.removeprefix("list.csv:").replace(f"{tmp_path}/", "") for line in str(caught.value).splitlines()]
     assert said == [
-        "4 of 6 photos cannot be read. Replace them or delete their rows:",
+        "4 of 6 photos cannot be read. Replace them, delete their rows, or leave them out with --skip_unreadable:",
         "11: '0.png': the file does not exist",
         "13: '2.png': the file is empty",
         "15: '4.png': it is a folder",
@@ -288,3 +300,120 @@ def test_what_passes_the_check_can_be_trained_on(listed):
     images = np.concatenate(take(gallery_dataset(listed, SIZE), 9))
     expected = [decode_and_resize(tf.io.read_file(file), SIZE) for file in listed.files]
     assert (images == np.stack(expected)).all()
+
+
+# Photos that are left out
+
+
+@pytest.fixture
+def quick_decoder(monkeypatch):
+    """In place of the decoder, whose graph takes seconds to build, TensorFlow's own."""
+
+    def decode(content, max_pixels=0):
+        return tf.ensure_shape(tf.io.decode_image(content, 3, expand_animations=False), [None, None, 3])
+
+    monkeypatch.setattr("eet_tf.data.pipeline.images.decode", decode)
+
+
+@pytest.fixture
+def spoilt(listed, tmp_path):
+    """Of six photos one is text, one empty and one missing: lines 12, 14 and 15."""
+    (tmp_path / "1.png").write_bytes(b"<html>Not found</html>")
+    (tmp_path / "3.png").write_bytes(b"")
+    (tmp_path / "4.png").unlink()
+    return listed
+
+
+def test_unreadable_photos_are_left_out_and_written_down(spoilt, quick_decoder, tmp_path):
+    counted = []
+    rest, skipped = readable(spoilt, counted.append)
+    assert rest.paths.tolist() == ["0.png", "2.png", "5.png"] and rest.skus.tolist() == ["a", "b", "c"]
+    assert [rest.where(row) for row in range(3)] == ["list.csv:11", "list.csv:13", "list.csv:16"]
+    assert skipped == (
+        SkippedPhoto("list.csv:12", "1.png", "a web page, which a download left in the place of the photo"),
+        SkippedPhoto("list.csv:14", "3.png", "the file is empty"),
+        SkippedPhoto("list.csv:15", "4.png", "the file does not exist"),
+    )
+    assert counted == [6]
+    write_skipped(tmp_path / "out" / "skipped.csv", skipped)
+    lines = (tmp_path / "out" / "skipped.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "place,photo,reason" and lines[2] == "list.csv:14,3.png,the file is empty"
+    assert lines[1].endswith('"a web page, which a download left in the place of the photo"') and len(lines) == 4
+
+
+def test_of_readable_photos_none_is_left_out(listed, quick_decoder):
+    assert readable(listed) == (listed, ())
+
+
+def test_a_catalogue_of_which_nothing_is_left_is_refused(spoilt, quick_decoder):
+    with pytest.raises(CatalogError, match="^3 of 3 photos cannot be read.*\nlist.csv:12: .*\nlist.csv:14: .*"):
+        readable(spoilt.take([1, 3, 4]))
+
+
+def test_a_list_with_missing_photos_is_loaded_if_they_are_to_be_left_out(spoilt, quick_decoder, tmp_path):
+    rows = "".join(f"{path},{sku}\n" for path, sku in zip(spoilt.paths, spoilt.skus))
+    (tmp_path / "catalog.csv").write_text(f"path,sku\n{rows}", encoding="utf-8")
+    with pytest.raises(MissingPhotosError, match="(?s)catalog.csv:5: photo file .* is empty.*catalog.csv:6: .* exist"):
+        load_dataset("csv", str(tmp_path))
+    catalog = load_dataset("csv", str(tmp_path), check_files=False)
+    assert catalog.paths.tolist() == spoilt.paths.tolist()
+    rest, skipped = readable(catalog)
+    assert len(rest) == 3 and [photo.place for photo in skipped] == [f"{tmp_path}/catalog.csv:{n}" for n in (3, 5, 6)]
+    (tmp_path / "catalog.csv").write_text(f"path,sku\n{rows},bowl\n", encoding="utf-8")
+    with pytest.raises(CatalogError, match="a row has no path") as caught:  # which is no matter of photos
+        load_dataset("csv", str(tmp_path), check_files=False)
+    assert not isinstance(caught.value, MissingPhotosError)
+
+
+# Errors in the middle of a training
+
+
+def failing_with(content, tmp_path):
+    """What TensorFlow raises for a file that cannot be read, from a pipeline that takes milliseconds to build."""
+    (tmp_path / "odd.png").write_bytes(content)
+    dataset = tf.data.Dataset.from_tensors(str(tmp_path / "odd.png"))
+    return list(dataset.map(lambda file: tf.io.decode_image(tf.io.read_file(file))))
+
+
+def test_what_cannot_be_read_in_the_middle_of_a_training_is_named(spoilt, quick_decoder, tmp_path):
+    with pytest.raises(CatalogError) as caught, naming_unreadable(spoilt.take([0, 2]), spoilt.take([1, 5])):
+        failing_with(b"text", tmp_path)
+    assert re.match(r"1 of 4 photos cannot be read.*\nlist\.csv:12: '.*1\.png': a web page", str(caught.value))
+
+
+def test_what_cannot_be_read_only_for_a_moment_is_said_to_be_so(listed, quick_decoder, tmp_path):
+    with (
+        pytest.raises(CatalogError, match="^A photo could not be read, though all .* again; "),
+        naming_unreadable(listed),
+    ):
+        failing_with(b"text", tmp_path)
+
+
+def test_other_errors_go_through_and_no_photo_is_read(listed, monkeypatch):
+    monkeypatch.setattr("eet_tf.data.pipeline.read_files", lambda *_, **__: pytest.fail("photos were read"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Matrix size-incompatible"), naming_unreadable(listed):
+        tf.matmul(tf.zeros([2, 3]), tf.zeros([2, 3]))
+    with pytest.raises(KeyError), naming_unreadable(listed):
+        raise KeyError("mine")
+
+
+# Photos at URLs
+
+
+def test_photos_at_urls_are_what_files_are(listed, tmp_path):
+    """Every second photo lies on a server, which is asked once for each: the cache gives it from then on."""
+    with PhotoServer() as server:
+        paths = [
+            server.put(f"/{row}.png?size=1", (tmp_path / f"{row}.png").read_bytes()) if row % 2 else f"{row}.png"
+            for row in range(6)
+        ]
+        catalog = Catalog(paths, listed.skus, root=str(tmp_path), photo_cache=str(tmp_path / "cache"))
+        expected = np.concatenate(take(gallery_dataset(listed, SIZE), 9))
+        np.testing.assert_array_equal(np.concatenate(take(gallery_dataset(catalog, SIZE, 4), 9)), expected)
+        sampler = PKSampler(catalog.labels, classes_per_batch=2, examples_per_class=2, seed=4)
+        rows = next(sampler.batches(0))
+        images, labels = take(training_dataset(catalog, sampler, SIZE), 1)[0]
+        np.testing.assert_array_equal(images, expected[rows])
+        np.testing.assert_array_equal(labels, catalog.labels[rows])
+        assert server.asked == {f"/{row}.png?size=1": 1 for row in (1, 3, 5)}
+    assert catalog.take([1]).photo_cache == catalog.photo_cache
