@@ -25,6 +25,7 @@ Examples:
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
 catalogs.define_catalog(define)
+catalogs.define_unreadable(define)
 define.integer("examples_per_class", 4, "Photos of each product in a batch, as training will have them.", lower_bound=2)
 define.string("output", "audit.html", "File of the page.")
 define.float("near", 3.0, "Largest difference between near copies, of 255.")
@@ -43,14 +44,16 @@ def _check() -> None:
 def _loaded():
     from eet_tf.data import CatalogError
 
-    catalog = catalogs.load(FLAGS)
+    # photos that are missing are found with all the others that cannot be read
+    catalog = catalogs.load(FLAGS, check_files=False)
     try:
         part = catalog.split(FLAGS.split)
     except CatalogError as error:
         raise CommandError(str(error)) from error
     catalogs.tell_notes(catalog)
     # a part is looked at as what might be learned from
-    return part if part is catalog else dataclasses.replace(part, splits=None)
+    part = part if part is catalog else dataclasses.replace(part, splits=None)
+    return catalogs.readable_part(part, FLAGS, os.path.dirname(FLAGS.output)) if FLAGS.skip_unreadable else part
 
 
 def _with_passed_over(result, scan):

@@ -8,6 +8,7 @@ from absl import flags
 
 from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Definitions
+from eet_tf.terminal import Progress, counted
 
 LAYOUTS = ("csv", "xlsx", "parquet", "folder", "sop", "inshop", "consumer_to_shop", "cub", "cars196", "synthetic")
 
@@ -29,6 +30,7 @@ def define_catalog(define: Definitions, split: str | None = "all") -> None:
     )
     define.string("columns", None, "Columns of the list that have other names: path:image,sku:product_id.")
     define.string("separator", None, "Character between several values in one cell of the list, such as |.")
+    define.string("photo_cache", None, "Folder in which photos at URLs are kept once they have been fetched.")
     if split is not None:
         define.string("split", split, "Part of the catalogue: train, validation, test or all.")
 
@@ -42,8 +44,12 @@ def define_unreadable(define: Definitions) -> None:
     )
 
 
-def load(values: flags.FlagValues):
-    """The catalogue that the flags name, as far as it can be read; `--split` is not looked at.
+def load(values: flags.FlagValues, check_files: bool = True):
+    """The catalogue that the flags name; `--split` is not looked at.
+
+    Args:
+        values: the flags.
+        check_files: whether photos that are missing are refused, unless `--skip_unreadable` leaves them out later.
 
     Raises:
         ValueError: if the flags do not name one, or it is not as it should be.
@@ -54,7 +60,38 @@ def load(values: flags.FlagValues):
     if values.columns == "":
         raise CommandError("--columns must be like path:image,sku:product_id. Received: --columns=.")
     columns = None if values.columns is None else data.read_columns(values.columns)
-    return data.load_dataset(layout, values.data, columns, values.separator)
+    check_files = check_files and not _skips(values)
+    return data.load_dataset(layout, values.data, columns, values.separator, check_files, values.photo_cache or "")
+
+
+def readable_part(catalog, values: flags.FlagValues, folder: str, max_pixels: int | None = None):
+    """The photos that can be read: with `--skip_unreadable` those that are left, and otherwise all, or an error.
+
+    Args:
+        catalog: what was loaded.
+        values: the flags.
+        folder: where `skipped.csv` is written.
+        max_pixels: of a photo at most; by default as training allows.
+
+    Raises:
+        CatalogError: names the photos that cannot be read, with their lines and reasons.
+    """
+    from eet_tf import data
+    from eet_tf.data.limits import MAX_PIXELS
+
+    progress = Progress("photos checked", len(catalog))
+    if not _skips(values):
+        data.check_photos([catalog], progress.update, max_pixels or MAX_PIXELS)
+        progress.end(len(catalog))
+        return catalog
+    rest, skipped = data.readable(catalog, progress.update, max_pixels or MAX_PIXELS)
+    progress.end(len(catalog))
+    if skipped:
+        file = os.path.join(folder, "skipped.csv")
+        data.write_skipped(file, skipped)
+        verb = "is" if len(skipped) == 1 else "are"
+        print(f"{counted(len(skipped), 'photo')} that cannot be read {verb} left out: {file} says which, and why.")
+    return rest
 
 
 def layout_of(values: flags.FlagValues) -> str:
@@ -90,6 +127,7 @@ def _skips(values: flags.FlagValues) -> bool:
 
 def complain(complaints: Complaints, values: flags.FlagValues) -> None:
     """Complains about flags that name no catalogue, as far as they alone tell."""
+    complaints.folder("photo_cache", values.photo_cache)
     if values.dataset != "synthetic" and values.data is not None:
         complaints.existing("data", values.data)
 

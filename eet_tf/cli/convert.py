@@ -34,10 +34,11 @@ def _main(_) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # photos are decoded by CPUs; a GPU's memory is for those who train
     complaints = Complaints()
     complaints.folder("output_dir", FLAGS.output_dir)
+    catalogs.complain(complaints, FLAGS)
     layout = complaints.check(catalogs.layout_of, FLAGS)
     complaints.end()
     is_folder = layout == "folder"
-    catalog = load_folder_of_any_kind(FLAGS.data) if is_folder else catalogs.load(FLAGS)
+    catalog = load_folder_of_any_kind(FLAGS.data) if is_folder else catalogs.load(FLAGS, check_files=False)
     if is_folder and (note := scan_folder(FLAGS.data).with_convertible().note()):
         print(note)
     progress = Progress("photos read", len(catalog))

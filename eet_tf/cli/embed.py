@@ -124,7 +124,7 @@ def _refuse_unreadable(files, catalog, max_pixels: int) -> None:
 
 
 def _catalog():
-    return catalogs.load(FLAGS).split(FLAGS.split).check_files()
+    return catalogs.load(FLAGS).split(FLAGS.split)
 
 
 def _checked(beam, flags_of_beam: list[str]) -> tuple:

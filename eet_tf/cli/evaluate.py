@@ -42,18 +42,13 @@ define.string("output", None, "File that figures are written to. By default eval
 
 
 def _embeddings(embedder, catalog):
-    import tensorflow as tf
-
     from eet_tf import data
     from eet_tf.evaluation.callback import embed
     from eet_tf.training.lines import verbosity
 
     print(f"Embedding {len(catalog):,} photos.", flush=True)
-    try:
+    with data.naming_unreadable(catalog):
         return embed(embedder, data.gallery_dataset(catalog, embedder.input_shape[1]), verbose=verbosity())
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-        data.check_photos([catalog])  # says which cannot be read, and why
-        raise
 
 
 def _whitening(embedder, catalog):
@@ -71,6 +66,11 @@ def _whitening(embedder, catalog):
 
 def _output() -> str:
     return os.path.join(FLAGS.model_dir, "evaluation.json") if FLAGS.output is None else FLAGS.output
+
+
+def _catalog():
+    catalog = catalogs.load(FLAGS)
+    return catalogs.readable_part(catalog, FLAGS, os.path.dirname(_output())) if FLAGS.skip_unreadable else catalog
 
 
 def _measured(catalog):
@@ -94,7 +94,8 @@ def _checked() -> tuple:
     if FLAGS.whitening is not None:
         complaints.given("whitening", FLAGS.whitening, Whitening.read)
     embedder = complaints.given("model_dir", FLAGS.model_dir, eet_tf.load_embedder)
-    catalog = complaints.check(catalogs.load, FLAGS)
+    catalogs.complain(complaints, FLAGS)
+    catalog = complaints.check(_catalog)
     measured = None if catalog is None else complaints.check(_measured, catalog)
     if catalog is not None and FLAGS.fit_whitening is not None:
         complaints.check(catalog.split, "train")

@@ -109,8 +109,13 @@ def _checked() -> tuple:
     options, source = complaints.check(_options), _source(complaints)
     catalog = complaints.check(indexes.load_part, FLAGS)
     attributes = None if catalog is None else complaints.check(_attributes, catalog)
+    catalogs.complain(complaints, FLAGS)
     complaints.end()
     catalogs.tell_notes(catalog)
+    if FLAGS.embeddings_dir is None:
+        readable = catalogs.readable_part(catalog, FLAGS, _output_dir(), source.max_pixels)
+        if readable is not catalog:
+            catalog, attributes = readable, _attributes(readable)
     return catalog, attributes, source, options
 
 

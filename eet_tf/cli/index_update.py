@@ -6,7 +6,7 @@ from absl import flags
 
 from eet_tf.cli import catalogs, indexes
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.cli.index_upsert import checked
+from eet_tf.cli.index_upsert import checked, readable
 
 _HELP = """\
 Compares an index with a catalogue and does what is missing: it embeds and adds new photos, rewrites products and
@@ -33,7 +33,8 @@ def _main(_) -> None:
     """Compares, then adds, rewrites and deletes."""
     from eet_tf.index import plan_update
 
-    index, catalog, photos, attributes, embedder = checked(FLAGS)
+    index, catalog, _, embedder = checked(FLAGS)
+    catalog, photos, attributes = readable(index, catalog, FLAGS, embedder.max_pixels)
     plan = plan_update(index, catalog.skus, photos, attributes)
     gone = [] if FLAGS.keep_gone else plan.gone
     done = f"{len(plan.new):,} photos added, {len(plan.changed):,} rewritten, {len(gone):,} deleted"

@@ -30,7 +30,8 @@ define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bou
 
 def _main(_) -> None:
     """Checks, embeds, adds."""
-    index, catalog, photos, attributes, embedder = checked(FLAGS)
+    index, catalog, _, embedder = checked(FLAGS)
+    catalog, photos, attributes = readable(index, catalog, FLAGS, embedder.max_pixels)
     embeddings = indexes.embedded(embedder, catalog, FLAGS.batch_size)
     before = index.size
     index.upsert(embeddings, catalog.skus, photos, attributes, fingerprint=embedder.fingerprint)
@@ -39,7 +40,7 @@ def _main(_) -> None:
 
 
 def checked(values: flags.FlagValues) -> tuple:
-    """The index, the photos, their names in it, their attributes and what embeds them; refuses what cannot work."""
+    """The index, the photos, their attributes and what embeds them; refuses what cannot work."""
     complaints = Complaints()
     complaints.folder("index_dir", values.index_dir)
     index = indexes.load_index(complaints, values.index_dir, read_only=False)
@@ -49,17 +50,26 @@ def checked(values: flags.FlagValues) -> tuple:
         attributes = None if catalog is None else complaints.check(_attributes, catalog, index)
         own = indexes.beside(index, values.index_dir).get("saved_model", "")
         embedder = complaints.given("saved_model", values.saved_model or own, _embedder, index)
+    catalogs.complain(complaints, values)
     complaints.end()
     catalogs.tell_notes(catalog)
-    return index, catalog, _names(index, catalog, values.index_dir), attributes, embedder
+    return index, catalog, attributes, embedder
+
+
+def readable(index, catalog, values: flags.FlagValues, max_pixels: int) -> tuple:
+    """The photos that can be read, their names in the index, and their attributes; refuses others, or leaves them out."""
+    rest = catalogs.readable_part(catalog, values, values.index_dir, max_pixels)
+    return rest, _names(index, rest, values.index_dir), _attributes(rest, index)
 
 
 def _names(index, catalog, index_dir: str):
     """The photos as the index names them: by paths that start from where its own photos are."""
+    from eet_tf.data.remote import is_url
+
     root = indexes.beside(index, index_dir).get("photo_root")
     if root is None or os.path.realpath(catalog.root or ".") == os.path.realpath(root):
         return catalog.paths
-    return [os.path.relpath(file, root) for file in catalog.files]
+    return [file if is_url(file) else os.path.relpath(file, root) for file in catalog.files]
 
 
 def _attributes(catalog, index) -> dict:

@@ -17,12 +17,12 @@ def define_index(define: Definitions) -> None:
 
 
 def load_part(values: flags.FlagValues):
-    """The part of the catalogue that the flags name, all of whose photos are there and can be read.
+    """The part of the catalogue that the flags name, whose photos are not looked at yet.
 
     Raises:
-        ValueError: if the flags do not name one, or a photo cannot be read.
+        ValueError: if the flags do not name one.
     """
-    return catalogs.load(values).split(values.split).check_files()
+    return catalogs.load(values).split(values.split)
 
 
 def columns_of(catalog) -> dict:

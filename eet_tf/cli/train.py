@@ -170,7 +170,7 @@ def _prepared() -> tuple:
         learner = training_parts.make_learner(_steps_per_epoch(task.sampler) * FLAGS.epochs, task.attributes)
     is_chief = replicas.read_cluster().is_chief
     run = RunFolder(training_checks.model_dir(), task.settings, MAY_CHANGE, is_chief, defaults())
-    if FLAGS.check_photos and run.writes:
+    if FLAGS.check_photos and not FLAGS.skip_unreadable and run.writes:
         _check_photos(task)
     return strategy, run, learner, task
 
@@ -197,24 +197,11 @@ def _check_photos(task: Task) -> None:
     progress.end(total)
 
 
-@contextlib.contextmanager
-def _naming_photos(catalogs):
-    """A photo that was not checked, or has changed since, ends a training; this says which it is, and why."""
-    import tensorflow as tf
-
-    from eet_tf import data
-
-    try:
-        yield
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, FileNotFoundError):
-        data.check_photos(catalogs)
-        raise
-
-
 def _main(_) -> None:
     """Trains; if another worker is gone, starts again."""
     import tensorflow as tf
 
+    from eet_tf import data
     from eet_tf.training import workers
     from eet_tf.training.run import RunError
 
@@ -222,7 +209,7 @@ def _main(_) -> None:
     tf.get_logger().setLevel("ERROR")
     try:
         strategy, run, learner, task = _prepared()
-        with contextlib.nullcontext() if is_shared() else strategy.scope(), _naming_photos(task.catalogs):
+        with contextlib.nullcontext() if is_shared() else strategy.scope(), data.naming_unreadable(*task.catalogs):
             _train(run, learner, task)
         if is_shared():
             workers.part_ways(strategy)  # until all is written the chief may need the others again

@@ -84,6 +84,7 @@ def _complaints() -> Complaints:
 
     complaints = Complaints()
     complaints.folder("model_dir", model_dir())
+    complaints.folder("photo_cache", FLAGS.photo_cache)
     if FLAGS.ks is not None:
         complaints.whole_numbers("ks", FLAGS.ks)
     for name, (least, most) in RANGES.items():
@@ -108,6 +109,8 @@ def _catalogs() -> tuple:
     from eet_tf import data
 
     catalog = catalogs.load(FLAGS)
+    if FLAGS.skip_unreadable:
+        catalog = catalogs.readable_part(catalog, FLAGS, model_dir())
     if FLAGS.category_column:
         catalog = catalog.categorized_by(FLAGS.category_column)
     train, validation, test = data.parts_of(catalog)

@@ -55,7 +55,8 @@ def read_files(
     for row in rows[~is_read[rows]].tolist():
         file = files[row]
         unreadable[row] = unread.get(file) or reasons.of_file(file, max_pixels, photo_cache)
-        remote.RemotePhotos(photo_cache).forget(file)  # it may be mended where it comes from
+        if reasons.CONVERT not in unreadable[row]:
+            remote.RemotePhotos(photo_cache).forget(file)  # it may be mended where it comes from
     if progress is not None:
         progress(len(files))
     return dict(sorted(unreadable.items()))

@@ -24,6 +24,7 @@ from eet_tf.data import CatalogError, load_csv, parts_of
 from eet_tf.data.catalog import Catalog
 from eet_tf.data.drawing import COLOURS
 from eet_tf.data.synthetic import make_synthetic_catalog
+from tests.data.photo_server import PhotoServer
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -562,11 +563,33 @@ def test_a_copy_in_no_split_is_not_across_splits(rows, tmp_path):
     assert kinds(audited(rows, tmp_path / "photos")) == ["copies"]
 
 
-def test_a_list_that_cannot_be_read_must_be_mended(rows, tmp_path, capsys):
+def test_missing_photos_are_left_out(rows, tmp_path, capsys):
     (tmp_path / "photos" / rows[4]["path"]).unlink()
     save(rows, tmp_path / "photos")
-    assert main([f"--data_dir={tmp_path / 'photos'}", f"--output={tmp_path / 'audit.html'}"]) == 1
-    assert "catalog.csv:6: photo file" in capsys.readouterr().err
+    flags = [f"--data_dir={tmp_path / 'photos'}", f"--output={tmp_path / 'audit.html'}", "--examples_per_class=2"]
+    assert main([*flags, "--skip_unreadable"]) == 0
+    left_out = f"1 photo that cannot be read is left out: {tmp_path}/skipped.csv says which, and why.\n119 photos of "
+    assert capsys.readouterr().out.startswith(left_out)
+    skipped = (tmp_path / "skipped.csv").read_text(encoding="utf-8").splitlines()
+    assert skipped[1:] == [f"{tmp_path}/photos/catalog.csv:6,{rows[4]['path']},the file does not exist"]
+
+
+def test_photos_at_urls_are_audited_and_shown(drawn, tmp_path):
+    """Two are one photo, byte by byte, one is not there; each is asked for once."""
+    photo = [pathlib.Path(file).read_bytes() for file in drawn.files[:3]]
+    with PhotoServer() as server:
+        urls = [server.put(f"/{row}.jpg", photo[row % 3]) for row in range(4)]
+        urls += [server.put("/<gone>.jpg", 404)]
+        files = [*urls, *drawn.files[5:7].tolist()]
+        catalog = Catalog(files, list("ababccc"), photo_cache=str(tmp_path / "cache"))
+        result = audit_catalog(catalog, examples_per_class=2)
+        write_page(tmp_path / "audit.html", result, "Photos")
+        assert [server.asked[url.removeprefix(server.address)] for url in urls[:4]] == [1, 1, 1, 1]
+    assert result.finding("unreadable").groups == ((4,),)
+    assert "the server has no such photo (HTTP 404)" in result.finding("unreadable").notes[0]
+    assert result.finding("copies_across_products").groups == ((0, 3),)
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert f'title="{urls[0]}"' in page and "&lt;gone&gt;.jpg" in page and "<gone>" not in page
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs the real photos in ../shared/data")

@@ -34,6 +34,7 @@ OF_CATALOG = {
     "data": NOTHING,
     "columns": ["", "path", "picture:path", "path:nowhere", "path:path,path:sku"],
     "separator": [""],
+    "photo_cache": ["{file}", "{file}/below"],
 }
 
 # Of each command: flags that make it work, and wrong values of every flag.
@@ -228,6 +229,7 @@ COMMANDS = {
             "examples_per_class": ["1", "0", "-1", "abc", "1.5", ""],
             "output": NO_FILE,
             "near": ["-1", "nan", "inf", "abc", "256", ""],
+            "skip_unreadable": NO_BOOL,
         },
     ),
     "convert": (
@@ -248,7 +250,7 @@ LONG_WORK = {  # what a command calls once it has checked all
     "search": "search._embed",
     "report": "report._results",
     "serve": "serve._serve",
-    "index upsert": "index_upsert._names",
+    "index upsert": "index_upsert.readable",
     "embed": "embed._prepare",
     "publish": "publish._publish",
     "compare": "compare._side",

@@ -14,6 +14,7 @@ from eet_tf.cli.main import main as eet
 from eet_tf.convert import convert_catalog, load_folder_of_any_kind
 from eet_tf.data import check_photos, images, load_csv
 from eet_tf.data.catalog import Catalog, CatalogError
+from tests.data.photo_server import PhotoServer
 from tests.odd_photos import PICTURE, PIXELS, TURNS, bmp, packed
 
 ROOT = Path(__file__).parents[2]
@@ -260,9 +261,40 @@ def test_folders_go_by_the_rules_of_training(tmp_path, capsys):
     assert load_folder_of_any_kind(str(shop)).paths.tolist() == ["mug/a.jpg", "mug/b", "mug/deep/c.tif"]
     assert main(["--dataset=folder", f"--data_dir={shop}", f"--output_dir={tmp_path / 'new'}"]) == 0
     printed = capsys.readouterr().out
-    assert "1 photos converted, 2 as they were." in printed
+    assert "1 photo converted, 2 as they were." in printed
     assert "1 beside the products' folders: d.tif" in printed
     assert "1 camera's raw file, to be exported as JPEG: mug/raw.dng" in printed
+
+
+def test_photos_at_urls_are_converted_and_kept(folder, tmp_path, capsys):
+    """Under a name of the host's making no file leaves the output's folder, and no two photos meet."""
+    content = {}
+    for name, kind in {"a.tif": "TIFF", "b.png": "PNG"}.items():
+        PICTURE.save(folder / name, kind)
+        content[name] = (folder / name).read_bytes()
+    with PhotoServer() as server:
+        urls = [
+            server.put("/mugs/a.tif?size=1", content["a.tif"]),
+            server.put("/mugs/b.png", content["b.png"]),
+            server.put("/cups/b.png", content["b.png"]),
+            server.put("/..", content["b.png"]),
+            server.put("/gone.png", 404),
+        ]
+        rows = "".join(f"{url},mug\n" for url in urls)
+        (folder / "catalog.csv").write_text(f"path,sku\n{rows}missing.png,mug\n", encoding="utf-8")
+        flags = [f"--data_dir={folder}", f"--output_dir={tmp_path / 'new'}", f"--photo_cache={tmp_path / 'cache'}"]
+        for _ in range(2):
+            assert main(flags) == 1
+        assert [server.asked[url.removeprefix(server.address)] for url in urls] == [1, 1, 1, 1, 2]
+    printed = capsys.readouterr().out
+    assert f"catalog.csv:6: '{urls[4]}': the server has no such photo (HTTP 404)\n" in printed
+    assert f"catalog.csv:7: '{folder}/missing.png': the file does not exist\n" in printed
+    assert "2 photos cannot be converted; the list leaves them out.\n1 photo converted, 3 as they were.\n" in printed
+    names = [row["path"] for row in rows_of(tmp_path / "new" / "catalog.csv")]
+    assert [os.path.basename(name) for name in names] == ["a.tif.jpg", "b.png", "b.png", "photo"]
+    assert len(set(names)) == 4 and all(name.startswith("elsewhere/") for name in names)
+    assert {(tmp_path / "new" / name).read_bytes() for name in names[1:]} == {content["b.png"]}
+    check_photos(load_csv(str(tmp_path / "new")))
 
 
 def test_the_command_is_a_module(tmp_path):

@@ -13,6 +13,7 @@ from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.pipeline import check_photos, decode_photos, gallery_dataset, naming_unreadable
 from eet_tf.pages import thumbnails
 from eet_tf.serving.graph import ServingModule
+from tests.data.photo_server import PhotoServer
 from tests.odd_photos import HEIGHT, WIDTH, corpus
 
 SIZE = 32  # of the audit's prints
@@ -143,3 +144,14 @@ def test_pages_show_no_picture_of_what_is_no_photo(seen):
     assert thumbnails.thumbnail(seen.files[refused], 64) is None
     assert thumbnails.without_picture(seen.files[refused]) == f"{seen.files[refused]}: {seen.said[refused]}"
     assert thumbnails.thumbnail(seen.files[seen.fine[0]], 64).startswith(b"\xff\xd8")
+
+
+def test_pages_show_photos_at_urls(seen, tmp_path):
+    content = ODD[NAMES[seen.fine[0]]].content
+    with PhotoServer() as server:
+        url, gone = server.put("/photo", content), server.put("/gone", 404)
+        pictures = [thumbnails.thumbnail(url, 64, photo_cache=str(tmp_path)) for _ in range(2)]
+        assert pictures[0] == pictures[1] == thumbnails.thumbnail(seen.files[seen.fine[0]], 64)
+        assert server.asked["/photo"] == 1
+        assert thumbnails.thumbnail(gone, 64) is None
+        assert thumbnails.without_picture(gone) == f"{gone}: the server has no such photo (HTTP 404)"
