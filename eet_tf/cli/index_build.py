@@ -139,6 +139,8 @@ def _kind():
 
 def _main(_) -> None:
     """Checks everything that can be checked early, then embeds and builds."""
+    from eet_tf.data.remote import relative
+
     catalog, columns, source, options = _checked()
     embeddings, fingerprint, saved_model = _embeddings(source, catalog)
     output_dir = _output_dir()
@@ -150,7 +152,7 @@ def _main(_) -> None:
         fingerprint=fingerprint,
         metadata={
             "saved_model": os.path.relpath(saved_model, output_dir),
-            "photo_root": os.path.relpath(catalog.root, output_dir),
+            "photo_root": relative(catalog.root, output_dir),
         },
         **options,
     )

@@ -57,19 +57,19 @@ def checked(values: flags.FlagValues) -> tuple:
 
 
 def readable(index, catalog, values: flags.FlagValues, max_pixels: int) -> tuple:
-    """The photos that can be read, their names in the index, and their attributes; refuses others, or leaves them out."""
+    """The photos that can be read, their names in the index and their attributes; the others end it or are left out."""
     rest = catalogs.readable_part(catalog, values, values.index_dir, max_pixels)
     return rest, _names(index, rest, values.index_dir), _attributes(rest, index)
 
 
 def _names(index, catalog, index_dir: str):
     """The photos as the index names them: by paths that start from where its own photos are."""
-    from eet_tf.data.remote import is_url
+    from eet_tf.data.remote import relative
 
     root = indexes.beside(index, index_dir).get("photo_root")
     if root is None or os.path.realpath(catalog.root or ".") == os.path.realpath(root):
         return catalog.paths
-    return [file if is_url(file) else os.path.relpath(file, root) for file in catalog.files]
+    return [relative(file, root) for file in catalog.files]
 
 
 def _attributes(catalog, index) -> dict:

@@ -41,7 +41,10 @@ def embedded(embedder, catalog, batch_size: int):
 
 def beside(index, folder: str) -> dict[str, str]:
     """The paths that an index's metadata name, `saved_model` and `photo_root`, from where this process is."""
-    return {name: os.path.normpath(os.path.join(folder, path)) for name, path in index.metadata.items()}
+    from eet_tf.data.remote import is_url, joined
+
+    paths = {name: joined(folder, path) for name, path in index.metadata.items()}
+    return {name: path if is_url(path) else os.path.normpath(path) for name, path in paths.items()}
 
 
 def load_index(complaints, folder: str, read_only: bool = True):

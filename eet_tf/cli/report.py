@@ -31,6 +31,7 @@ def _results(index, photo_root: str):
     """Searches photos of the index among all the others."""
     import numpy as np
 
+    from eet_tf.data.remote import joined
     from eet_tf.index import splits_of
     from eet_tf.pages.report import Neighbor, SearchResult
 
@@ -41,11 +42,11 @@ def _results(index, photo_root: str):
     splits = splits[rows].tolist() if splits is not None else [""] * len(rows)
     for photo, sku, split, names, answers, scores in zip(photos, skus, splits, found.photos, found.skus, found.scores):
         neighbors = [
-            Neighbor(os.path.join(photo_root, name), str(answer), float(score))
+            Neighbor(joined(photo_root, name), str(answer), float(score))
             for name, answer, score in zip(names, answers, scores)
             if name != photo
         ]
-        yield SearchResult(os.path.join(photo_root, photo), str(sku), neighbors[: FLAGS.k], split)
+        yield SearchResult(joined(photo_root, photo), str(sku), neighbors[: FLAGS.k], split)
 
 
 def _facts(settings: dict, metrics: dict, index) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import sys
 
 import numpy as np
@@ -190,13 +189,14 @@ def _print_csv(found: list[dict], attributes: list[str]) -> None:
 
 
 def _write_report(found: list[dict], photo_root: str) -> None:
+    from eet_tf.data.remote import joined
     from eet_tf.pages.report import Neighbor, SearchResult, write_report
 
     results = [
         SearchResult(
             each["query"],
             None,
-            [Neighbor(os.path.join(photo_root, row["photo"]), row["sku"], row["score"]) for row in each["found"]],
+            [Neighbor(joined(photo_root, row["photo"]), row["sku"], row["score"]) for row in each["found"]],
         )
         for each in found
     ]
