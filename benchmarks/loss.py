@@ -1,4 +1,4 @@
-"""What a loss costs: forward and backward, time as a ratio to one matrix product, and memory over the inputs.
+"""What a loss costs: forward and backward, time as a ratio to one matrix multiplication, and memory over the inputs.
 
     python benchmarks/loss.py --output_dir=runs/loss
     python benchmarks/loss.py --losses=EET,naive_eet --sizes=1024,4096
@@ -127,8 +127,8 @@ def write_tables(found: list[dict]) -> None:
     cells = {(row["name"], row["size"]): row for row in found}
     head = f"| | {' | '.join(f'{size:,}' for size in sizes)} |\n|---|{'---|' * len(sizes)}\n"
     product = [min(row["product_ms"] for row in found if row["size"] == size) for size in sizes]
-    text = "Time, forward and backward, as a multiple of one B x B x 512 matrix product, at B =\n\n" + head
-    text += f"| *the product itself, ms* | {' | '.join(f'*{each:.1f}*' for each in product)} |\n"
+    text = "Time, forward and backward, as a multiple of one B x B x 512 matrix multiplication, at B =\n\n" + head
+    text += f"| *the multiplication itself, ms* | {' | '.join(f'*{each:.1f}*' for each in product)} |\n"
     text += _lines(cells, sizes, lambda row: f"{row['loss_ms'] / row['product_ms']:.1f}")
     if all("compiled_ms" in row for row in found):  # older measurements have none
         text += "\nTime compiled by XLA, as a share of the plain graph, at B =\n\n" + head

@@ -4,7 +4,7 @@
 
 For the embeddings, labels and sums of classes that EET sends around, as `eet_tf/replicas.py` and
 `eet_tf/pairs/class_runs.py` do it, against what training costs with any loss: the network's own work and the exchange
-of its gradients. Of the loss only matrix products are counted; what stands around them takes longer
+of its gradients. Of the loss only matrix multiplications are counted; the rest takes longer
 (docs/performance.md).
 """
 
@@ -25,7 +25,9 @@ flags.DEFINE_float(
     "What a GPU reaches in half precision on the network; an NVIDIA H200 measured: 3,034 photos/s of ResNet-50.",
     lower_bound=0.001,
 )
-flags.DEFINE_float("single_tflops", 15, "What it reaches in float32 on the products of the loss.", lower_bound=0.001)
+flags.DEFINE_float(
+    "single_tflops", 15, "TFLOP/s of a GPU in float32, for the matrix multiplications of the loss.", lower_bound=0.001
+)
 flags.DEFINE_float("inside_gb", 150, "GB/s of a GPU to the others of its machine.", lower_bound=0.001)
 flags.DEFINE_float("between_gb", 25, "GB/s from a machine to the next one of the ring: 200 Gbit/s.", lower_bound=0.001)
 flags.DEFINE_float("hop_us", 15, "Microseconds from one GPU of a ring to the next.", lower_bound=0)
@@ -64,15 +66,15 @@ def step(num_gpus: int) -> dict[str, float]:
         "their gradient, MB": given_back / 1e6,
         "sums of classes, MB": sums / 1e6,
         "gradients of the network, MB": weights / 1e6,
-        "matrices on each GPU, MB": _MATRICES * FLAGS.photos_per_gpu * photos * _FLOAT / 1e6,
-        "products of EET, GFLOP": flops / 1e9,
+        "matrices per GPU, MB": _MATRICES * FLAGS.photos_per_gpu * photos * _FLOAT / 1e6,
+        "matrix multiplications of EET, GFLOP": flops / 1e9,
         "network, GFLOP": FLAGS.photos_per_gpu * FLAGS.network_gflops,
         "network, ms": FLAGS.photos_per_gpu * FLAGS.network_gflops / FLAGS.half_tflops,
         "its gradients sent, ms": 1000 * weights / speed,
-        "products of EET, ms": flops / 1e9 / FLAGS.single_tflops,
+        "matrix multiplications of EET, ms": flops / 1e9 / FLAGS.single_tflops,
         "embeddings sent, ms": 1000 * (gathered + given_back) / speed,
         "sums of classes sent, ms": 1000 * sums / speed,
-        "hops of EET's messages, ms": hops,
+        "latency of EET's messages, ms": hops,
     }
 
 
@@ -80,7 +82,7 @@ def table(counts: tuple[int, ...] = (1, 8, 64)) -> str:
     """A column for each number of GPUs."""
     columns = [step(count) for count in counts]
     lines = [
-        f"{FLAGS.photos_per_gpu} photos on each GPU, {FLAGS.examples_per_class} of a product, embeddings of "
+        f"{FLAGS.photos_per_gpu} photos per GPU, {FLAGS.examples_per_class} of each product, embeddings of "
         f"{FLAGS.embedding_dim}" + (f", a memory of {FLAGS.memory_size:,}" if FLAGS.memory_size else "") + ":",
         "",
         "| GPUs | " + " | ".join(map(str, counts)) + " |",

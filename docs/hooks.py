@@ -1,4 +1,4 @@
-"""What the site takes from outside of docs/: pictures of results, and what a visitor of the repository reads first."""
+"""What the site takes from outside of docs/: pictures of results, examples, and the pages of the repository itself."""
 
 import pathlib
 import posixpath
@@ -9,13 +9,15 @@ from mkdocs.structure.files import File
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {f"{name.lower()}.md": ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")}
 RESULTS = "benchmarks/results"
+EXAMPLES = "examples"
 _LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 def on_files(files, config):
     """Adds them; pictures under `pictures/`."""
     pictures = {f"pictures/{file.relative_to(ROOT / RESULTS)}": file for file in (ROOT / RESULTS).glob("*/*.png")}
-    for place, source in {**PAGES, **pictures}.items():
+    examples = {f"{EXAMPLES}/{file.name}": file for file in (ROOT / EXAMPLES).glob("*.py")}
+    for place, source in {**PAGES, **pictures, **examples}.items():
         files.append(File.generated(config, place, abs_src_path=str(source)))
     return files
 
@@ -31,6 +33,8 @@ def on_page_markdown(markdown, page, config, files):
         in_repository = posixpath.normpath(posixpath.join("" if source in PAGES else f"docs/{folder}", match[1]))
         if in_repository.startswith(f"{RESULTS}/"):
             in_site = in_repository.replace(RESULTS, "pictures", 1)
+        elif in_repository.startswith(f"{EXAMPLES}/"):
+            in_site = in_repository
         elif in_repository.startswith("docs/"):
             in_site = in_repository.removeprefix("docs/")
         elif in_repository.lower() in PAGES:

@@ -23,7 +23,8 @@ def test_the_page_has_its_tables(arguments):
 
 def test_eight_gpus_by_hand():
     """100 photos each of 10 numbers, 4 of a product: of 800 rows 700 come from others, 28,000 bytes; what they give
-    back goes round twice; sums of five times 800 numbers of 4 bytes go round twice; four products of 100 x 800 x 10."""
+    back goes round twice; sums of five times 800 numbers of 4 bytes go round twice; four multiplications of 100 x 800
+    x 10."""
     rows = dict(
         line.strip("| ").split(" | ", 1)
         for line in table("--photos_per_gpu=100", "--embedding_dim=10").splitlines()
@@ -35,4 +36,4 @@ def test_eight_gpus_by_hand():
     assert columns["embeddings gathered, MB"] == 0.028
     assert columns["their gradient, MB"] == 0.056
     assert columns["sums of classes, MB"] == pytest.approx(2 * 7 / 8 * 5 * 800 * 4 / 1e6, rel=0.05)
-    assert columns["products of EET, GFLOP"] == pytest.approx(4 * 2 * 100 * 800 * 10 / 1e9, rel=0.05)
+    assert columns["matrix multiplications of EET, GFLOP"] == pytest.approx(4 * 2 * 100 * 800 * 10 / 1e9, rel=0.05)
