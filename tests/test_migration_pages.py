@@ -90,8 +90,8 @@ def test_what_replaces_similarity_runs(tmp_path, monkeypatch):
     scope = names()
     labels = scope["labels"]
     exec(next(group[AFTER] for group in SIMILARITY if "PKSampler" in group.get(AFTER, "")), scope)
-    drawn = [next(iter(scope["dataset"].take(1)))[0].numpy() for _ in range(4)]
-    assert not all(np.array_equal(drawn[0], other) for other in drawn[1:]), "each pass over the dataset is the same"
+    drawn = [batch.numpy() for batch, _ in scope["dataset"].take(4)]
+    assert not all(np.array_equal(drawn[0], other) for other in drawn[1:]), "all batches of the dataset are the same"
     for group in SIMILARITY:
         ast.parse(group.pop(BEFORE))
         assert len(group) == 1
