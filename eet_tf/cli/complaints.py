@@ -6,11 +6,10 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
 from eet_tf.files import why_no_file, why_no_folder
 
-_Result = TypeVar("_Result")
 _WHOLE_NUMBER = re.compile("[1-9][0-9]{0,8}")
 
 
@@ -46,7 +45,7 @@ class Complaints:
         if text not in self._texts:
             self._texts.append(text)
 
-    def check(self, function: Callable[..., _Result], *arguments) -> _Result | None:
+    def check(self, function: Callable, *arguments) -> Any:
         """What the function returns; None if it refuses its arguments, and then its refusal is a complaint."""
         try:
             return function(*arguments)
@@ -56,7 +55,7 @@ class Complaints:
             self.add(os_error_text(error))
         return None
 
-    def given(self, flag: str, value, function: Callable[..., _Result], *arguments) -> _Result | None:
+    def given(self, flag: str, value, function: Callable, *arguments) -> Any:
         """As `check`, of a flag's value and further arguments; its refusal is told with the flag."""
         try:
             return function(value, *arguments)

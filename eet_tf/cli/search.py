@@ -7,7 +7,6 @@ import json
 import math
 import sys
 
-import numpy as np
 from absl import flags
 
 from eet_tf.cli import indexes, queries
@@ -132,7 +131,7 @@ def _found(files: list[str], seen: list[dict], neighbors) -> list[dict]:
         {
             "query": file,
             **({"attributes": attributes} if attributes else {}),
-            "found": [_neighbor(neighbors, row, place) for place in np.flatnonzero(neighbors.photos[row] != "")],
+            "found": [_neighbor(neighbors, row, place) for place, photo in enumerate(neighbors.photos[row]) if photo],
         }
         for row, (file, attributes) in enumerate(zip(files, seen))
     ]
@@ -140,7 +139,7 @@ def _found(files: list[str], seen: list[dict], neighbors) -> list[dict]:
 
 def _neighbor(neighbors, row: int, place: int) -> dict:
     """One photo that was found, with what the index keeps of it."""
-    kept = {name: _plain(values[row, place]) for name, values in neighbors.attributes.items()}
+    kept = {name: _plain(values.tolist()[row][place]) for name, values in neighbors.attributes.items()}
     return {
         "photo": str(neighbors.photos[row, place]),
         "sku": str(neighbors.skus[row, place]),
@@ -153,12 +152,9 @@ def _plain(value):
     """A value as JSON has it; a missing number is None, several strings are a list."""
     if isinstance(value, tuple):
         return [str(each) for each in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (float, int, np.number)):
-        number = float(value)
-        return None if math.isnan(number) else int(number) if number.is_integer() else number
-    return str(value)
+    if isinstance(value, bool) or not isinstance(value, (float, int)):
+        return value
+    return None if math.isnan(value) else int(value) if float(value).is_integer() else value
 
 
 def _print_table(found: list[dict]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, FLAGS, LOSSES
 
@@ -42,7 +43,8 @@ def _loss():
     if FLAGS.loss in ADDONS_LOSSES:
         from eet_tf.training.addons import AddonsLoss
 
-        return AddonsLoss(FLAGS.loss, **{name: FLAGS[name].value for name in ADDONS_LOSSES[FLAGS.loss]})
+        given: dict[str, Any] = {name: FLAGS[name].value for name in ADDONS_LOSSES[FLAGS.loss]}
+        return AddonsLoss(FLAGS.loss, **given)
     loss, arguments = LOSSES[FLAGS.loss]
     return getattr(eet_tf, loss)(**{name: FLAGS[name].value for name in arguments})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import itertools
 import numbers
 import types
@@ -19,56 +18,9 @@ from eet_tf.losses.base import MetricLoss, Remembered, can_look, entry_of, has_p
 from eet_tf.losses.labels import class_numbers
 from eet_tf.training import compilation, pieces
 from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory
+from eet_tf.training.keras_methods import of_datasets, of_the_embedder, to_a_keras_file
 from eet_tf.training.memory import CrossBatchMemory
 from eet_tf.training.objectives import as_loss, as_measurements
-
-
-def _of_datasets(method: Callable) -> Callable:
-    """A method `fit` that takes batches as a dataset gives them, without a warning that it does not shuffle them."""
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def _in_order(self, *args, **kwargs):
-        given = signature.bind(self, *args, **kwargs).arguments
-        if isinstance(given.get("x"), tf.data.Dataset):
-            is_endless = given["x"].cardinality() == tf.data.INFINITE_CARDINALITY
-            if is_endless and given.get("steps_per_epoch") is None:
-                raise ValueError(
-                    "`steps_per_epoch` must be given for a dataset without end, e.g. sampler.steps_per_epoch. "
-                    "Received: steps_per_epoch=None."
-                )
-            kwargs |= {} if "shuffle" in given else {"shuffle": False}
-        return method(self, *args, **kwargs)
-
-    return _in_order
-
-
-def _to_a_keras_file(method: Callable) -> Callable:
-    """A method `save` that refuses formats which do not hold a learner, before anything is written."""
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def _checked(self, *args, **kwargs):
-        path = str(signature.bind(self, *args, **kwargs).arguments["filepath"])
-        if not path.endswith(".keras") and not path.startswith("hf://"):
-            raise ValueError(
-                f"`filepath` must end in .keras. Received: filepath={path!r}. Only this format holds a learner with "
-                "its losses and its memory. Save the embedder alone with learner.embedder.save(path), or write what a "
-                "server runs with eet_tf.export_embedder(learner, folder)."
-            )
-        return method(self, *args, **kwargs)
-
-    return _checked
-
-
-def _of_the_embedder(method: Callable) -> Callable:
-    """A method that is the embedder's."""
-
-    @functools.wraps(method)
-    def _asked_of_it(self, *args, **kwargs):
-        return getattr(self.embedder, method.__name__)(*args, **kwargs)
-
-    return _asked_of_it
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
@@ -122,12 +74,12 @@ class MetricLearner(keras.Model):
     """
 
     train_function: Callable | None  # of keras.Model
-    fit = checked(_of_datasets(keras.Model.fit))
+    fit = checked(of_datasets(keras.Model.fit))
     evaluate = checked(keras.Model.evaluate)
     train_on_batch = checked(keras.Model.train_on_batch)
     test_on_batch = checked(keras.Model.test_on_batch)
-    save = _to_a_keras_file(keras.Model.save)
-    export = _of_the_embedder(keras.Model.export)
+    save = to_a_keras_file(keras.Model.save)
+    export = of_the_embedder(keras.Model.export)
 
     def __init__(
         self, embedder: keras.Model, memory_size: int = 0, memory_start: int = 1000, name: str = "metric_learner"

@@ -85,7 +85,7 @@ def check_ops(bundle: Bundle, subject, with_libraries: bool = False) -> Iterator
     known = set(dir(tf.raw_ops))
     functions = [(function.signature.name, function.node_def) for function in bundle.graph.graph_def.library.function]
     own = {name for name, _ in functions}
-    unknown = {}
+    unknown: dict = {}
     for place, nodes in [("the graph", bundle.graph.graph_def.node), *functions]:
         for node in nodes:
             if node.op in _PYTHON_OPS or node.op not in known and node.op not in own:

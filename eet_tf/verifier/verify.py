@@ -27,7 +27,7 @@ import sys
 from absl import app, flags, logging
 
 # None makes any import of that name an error, also one of TensorFlow's
-sys.modules["eet_tf"] = sys.modules["keras"] = sys.modules["tf_keras"] = None
+sys.modules["eet_tf"] = sys.modules["keras"] = sys.modules["tf_keras"] = None  # type: ignore[assignment]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # a server may run beside it
 
@@ -84,7 +84,7 @@ def report(outcomes, details) -> tuple[int, int]:
 def open_door() -> None:
     """As `eet_tf.terminal.open_door`, which is barred here: output in any encoding, and arguments that are text."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for argument in sys.argv[1:]:
         if any("\ud800" <= letter <= "\udfff" for letter in argument):
             shown = os.fsencode(argument).decode("utf-8", "backslashreplace")
