@@ -58,7 +58,7 @@ def checked_task() -> Task:
     layout = complaints.check(catalogs.layout_of, FLAGS)
     is_cut = 0 <= FLAGS.seed < 2**32 and 0 <= FLAGS.hold_out < 1  # else what is held out is not known
     is_there = complaints.are_none or FLAGS.dataset != "synthetic"  # photos are not drawn for nothing
-    parts = complaints.check(_catalogs) if layout and is_cut and is_there else None
+    parts: Any = complaints.check(_catalogs) if layout and is_cut and is_there else None
     sampler = attributes = None
     if parts is not None:
         sampler = complaints.check(_sampler, parts[0])
