@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.delimited import read_delimited
@@ -18,6 +19,7 @@ from eet_tf.data.tables import Table
 from eet_tf.data.values import is_missing
 from eet_tf.data.wording import normal_path, shown_path
 
+_WITH_COMMA = re.compile(r"-?[0-9]+(?:\.[0-9]{3})*,[0-9]+")
 _Read = Callable[[str, Sequence[str], Callable[[str, list[str]], object]], Table]
 
 
@@ -189,7 +191,7 @@ def catalog_of(table: Table, root: str, columns: Mapping[str, str], separator: s
             root=root,
             source=table.source,
             lines=table.lines,
-            notes=table.notes,
+            notes=(*table.notes, *_decimal_commas(table.source, attributes)),
             spellings={name: column.spellings for name, column in attributes.items() if column.spellings},
         ),
     )
@@ -206,6 +208,17 @@ def _typed(cells: list, is_text: bool, separator: str | None) -> TypedColumn:
         if several:
             return several
     return typed_texts(cells) if is_text else typed_values(as_column(cells))
+
+
+def _decimal_commas(source: str, attributes: Mapping[str, TypedColumn]) -> Iterator[str]:
+    """A note for each attribute of texts that would be numbers if their commas were points."""
+    for name, column in attributes.items():
+        texts = set(column.values.tolist()) - {""} if column.values.dtype.kind == "O" else set()
+        if texts and all(isinstance(text, str) and _WITH_COMMA.fullmatch(text) for text in texts):
+            yield (
+                f"{source}: column {name!r}, such as {min(texts)!r}, looks like numbers with a decimal comma and stays "
+                "text. Write them with a point to compare them as numbers."
+            )
 
 
 def check_separator(separator: str | None) -> str | None:

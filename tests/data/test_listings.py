@@ -160,6 +160,16 @@ def test_numbers_may_be_skus_and_categories(form, folder):
     assert catalog.categories.tolist() == ["7", "7"]
 
 
+@pytest.mark.parametrize("form", ["csv", "plain"])
+def test_decimal_commas_stay_text_and_are_said(form, folder):
+    """The second column may as well be words with a comma between them, the third is empty."""
+    rows = [["1.jpg", "mug", "1.019,90", "red,blue", ""], ["2.jpg", "cup", "", "1,5", ""]]
+    catalog = FORMS[form](folder, ["path", "sku", "price", "what", "none"], rows)
+    assert catalog.attributes["price"].tolist() == ["1.019,90", ""]
+    (note,) = catalog.notes
+    assert "column 'price', such as '1.019,90', looks like numbers with a decimal comma and stays text" in note
+
+
 @pytest.mark.parametrize(
     "load, name, package, extra",
     [(load_xlsx, "catalog.xlsx", "openpyxl", "xlsx"), (load_parquet, "catalog.parquet", "pyarrow", "parquet")],
