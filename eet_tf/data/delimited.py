@@ -48,18 +48,27 @@ def read_delimited(file: str, needed: Collection[str], check_header: Callable[[s
     """
     encoding = encoding_of(find_file("", file))
     mark = _mark(file, encoding, needed)
-    numbers: list[int] = []
-    complaints: list[str] = []
-    rows: list[list[str]] = []
     numbered = _numbered_rows(file, encoding, mark)
     header = [name.strip() for name in next(numbered, (1, []))[1]]
     check_header(f"{file}:1", header)
-    columns: list[list] = [[] for _ in header]
-    known: list[dict[str, str]] = [{} for _ in header]
+    numbers, columns = _read_rows(file, numbered, len(header))
+    notes = (encoding.note,) if encoding.note else ()
+    return Table(file, numbers, named_columns(f"{file}:1", header, columns), is_text=True, notes=notes)
+
+
+def _read_rows(
+    file: str, numbered: Iterator[tuple[int, list[str]]], num_columns: int
+) -> tuple[list[int], list[list[str]]]:
+    """The lines that rows begin on, and the columns; refuses all rows of another length at once."""
+    numbers: list[int] = []
+    complaints: list[str] = []
+    rows: list[list[str]] = []
+    columns: list[list[str]] = [[] for _ in range(num_columns)]
+    known: list[dict[str, str]] = [{} for _ in range(num_columns)]
     for number, row in numbered:
-        if row and len(row) != len(header):
+        if row and len(row) != num_columns:
             complaints.append(
-                f"{file}:{number}: the row has not as many fields as the header, {len(header)}. "
+                f"{file}:{number}: the row has not as many fields as the header, {num_columns}. "
                 f"Received: {counted(len(row), 'field')}."
             )
         elif row:
@@ -70,8 +79,7 @@ def read_delimited(file: str, needed: Collection[str], check_header: Callable[[s
     _append(rows, columns, known)
     if complaints:
         raise CatalogError(one_after_another(complaints))
-    notes = (encoding.note,) if encoding.note else ()
-    return Table(file, numbers, named_columns(f"{file}:1", header, columns), True, notes)
+    return numbers, columns
 
 
 def _mark(file: str, encoding: Encoding, needed: Collection[str]) -> str:
@@ -138,7 +146,7 @@ def _reason(error: csv.Error) -> str:
     return "the row is no CSV: text follows a closing quote. Write a quote inside a cell twice."
 
 
-def _append(rows: list[list[str]], columns: list[list], known: list[dict[str, str]]) -> None:
+def _append(rows: list[list[str]], columns: list[list[str]], known: list[dict[str, str]]) -> None:
     """Moves rows into the columns; equal cells of a column become one object."""
     for column, texts, cells in zip(columns, known, zip(*rows)):
         column.extend(shared([cell.strip() for cell in cells], texts))
