@@ -16,7 +16,7 @@ from eet_tf.arguments import check_file
 from eet_tf.data import images
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.limits import MAX_PIXELS
-from eet_tf.data.reading import UNREAD, file_names, read_files, with_contents
+from eet_tf.data.reading import UNREAD, map_files, read_files
 from eet_tf.data.reasons import unreadable_message
 from eet_tf.data.remote import joined
 from eet_tf.data.sampling import PKSampler
@@ -100,10 +100,11 @@ def _from_files(batches, catalog: Catalog, image_size: int, batch_size: int) -> 
 
 def _decoded(rows: tf.data.Dataset, catalog: Catalog, image_size: int, num_threads) -> tf.data.Dataset:
     """(image, row) of each row of a catalogue."""
-    listed = catalog.files.tolist()
-    names = file_names(listed)
-    dataset = with_contents(rows.map(lambda row: (row, names[row])), listed, catalog.photo_cache)
-    return dataset.map(lambda row, content: (images.decode_and_resize(content, image_size), row), num_threads)
+
+    def decode(row, content):
+        return images.decode_and_resize(content, image_size), row
+
+    return map_files(rows, catalog.files.tolist(), decode, num_threads, catalog.photo_cache)
 
 
 def _from_decoded(batches, decoded: np.ndarray, batch_size: int) -> tf.data.Dataset:

@@ -43,9 +43,9 @@ def read_files(
     unreadable = {row: why for row, file in enumerate(files) if (why := reasons.of_missing(file))}
     rows = np.array([row for row in range(len(files)) if row not in unreadable], np.int64)
     unread: dict[str, str] = {}
-    dataset = tf.data.Dataset.from_tensor_slices((rows, file_names([files[row] for row in rows])))
-    dataset = with_contents(dataset, files, photo_cache, unread)
-    dataset = dataset.map(lambda row, content: (row, decode(content)), num_threads or os.cpu_count())
+    dataset = tf.data.Dataset.from_tensor_slices(rows)
+    num_threads = num_threads or os.cpu_count()
+    dataset = map_files(dataset, files, lambda row, content: (row, decode(content)), num_threads, photo_cache, unread)
     is_read = np.zeros(len(files), bool)
     for row, decoded in dataset.ignore_errors(log_warning=False).as_numpy_iterator():
         is_read[row] = True
@@ -62,27 +62,41 @@ def read_files(
     return dict(sorted(unreadable.items()))
 
 
-def file_names(files: Sequence[str]) -> tf.Tensor:
-    """`[N]` strings, as the system has them: a name need not be UTF-8."""
-    return tf.constant([os.fsencode(file) for file in files], tf.string, [len(files)])
-
-
-def with_contents(
-    dataset: tf.data.Dataset, files: Sequence[str], photo_cache: str = "", unread: dict[str, str] | None = None
+def map_files(
+    rows: tf.data.Dataset,
+    files: Sequence[str],
+    use: Callable,
+    num_threads: int | None,
+    photo_cache: str = "",
+    unread: dict[str, str] | None = None,
 ) -> tf.data.Dataset:
-    """A dataset of `(row, name of a file)` with the file's bytes in place of its name.
+    """A dataset of `use(row, content)`, where `content` is the bytes of the file in that row.
 
     TensorFlow reads files itself. If there are URLs among them, Python reads, many photos at once.
 
     Args:
-        dataset: pairs of scalars.
-        files: all that may come.
+        rows: numbers of files, scalars.
+        files: N photo files, or URLs.
+        use: makes tensors of a row and a scalar string.
+        num_threads: that `use` runs on.
         photo_cache: folder in which photos at URLs are kept.
         unread: takes the reason, by URL, of photos that could not be fetched, whose bytes are then empty. Without it
             such a photo is an error, of which `naming_unreadable` makes a message.
     """
+    names = tf.constant([os.fsencode(file) for file in files], tf.string, [len(files)])  # they need not be UTF-8
     if not any(map(remote.is_url, files)):
-        return dataset.map(lambda row, name: (row, tf.io.read_file(name)), os.cpu_count())
+        return rows.map(lambda row: use(row, tf.io.read_file(names[row])), num_threads)
+    read = _reader(photo_cache, unread)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = remote.AT_ONCE  # by default the number of CPUs, and these wait
+    contents = rows.map(
+        lambda row: (row, tf.ensure_shape(tf.numpy_function(read, [names[row]], tf.string), [])), remote.AT_ONCE
+    )
+    return contents.with_options(options).map(use, num_threads)
+
+
+def _reader(photo_cache: str, unread: dict[str, str] | None) -> Callable[[bytes], bytes]:
+    """What reads a file or URL for `map_files`."""
     photos = remote.RemotePhotos(photo_cache)
 
     def read(name: bytes) -> bytes:
@@ -95,12 +109,7 @@ def with_contents(
             unread[file] = str(error)
             return b""
 
-    def contents(row, name):
-        return row, tf.ensure_shape(tf.numpy_function(read, [name], tf.string), [])
-
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = remote.AT_ONCE  # by default the number of CPUs, and these wait
-    return dataset.map(contents, remote.AT_ONCE).with_options(options)
+    return read
 
 
 def read_batches(files: Sequence[str], batch_size: int, photo_cache: str = "") -> Iterator[list[bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import email.utils
@@ -149,6 +150,8 @@ class RemotePhotos:
       others through fsspec and the client library of their cloud.
     - What may pass is tried again: a server that is busy, away or late, an answer that is cut off. The wait before try
       n + 1 is drawn from [0, 0.5 * 2**n] seconds, at most 8; a server that names a time (`Retry-After`) gets it.
+    - A server that failed with 32 photos in a row is not asked any more: else each of a million photos would wait for
+      it.
     - With a cache, a photo is fetched once. It is kept under the hash of its URL, written aside and renamed, so that
       neither a crash nor a second process leaves half of one.
 
@@ -172,6 +175,7 @@ class RemotePhotos:
     attempts: int = 4
     wait: Callable[[float], object] = time.sleep
     draw: Callable[[float, float], float] = random.uniform
+    _failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter, init=False, repr=False)
 
     def read(self, url: str) -> bytes:
         """The bytes of a photo, from the cache if it is there.
@@ -213,15 +217,26 @@ class RemotePhotos:
         protocol = protocol_of(url)
         if why := why_no_reader(protocol):
             raise UnreadError(why)
-        read = _read_http if protocol in _HTTP else _read_fsspec
+        host = url.partition("://")[2].partition("/")[0]
+        if self._failed[host] >= AT_ONCE:
+            raise UnreadError(f"{host} failed with {AT_ONCE} photos in a row, and is not asked any more")
+        content = self._tried(_read_http if protocol in _HTTP else _read_fsspec, url, host)
+        self._failed[host] = 0
+        return content
+
+    def _tried(self, read: Callable[[str, float], bytes], url: str, host: str) -> bytes:
         for number in range(self.attempts):
             try:
                 return read(url, self.timeout)
+            except UnreadError:
+                self._failed[host] = 0  # it answered
+                raise
             except _TransientError as error:
                 failed = error
             if number < self.attempts - 1:
                 longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**number)
                 self.wait(max(self.draw(0.0, longest), min(failed.seconds, _LONGEST_ASKED)))
+        self._failed[host] += 1
         times = f", {self.attempts} times" if self.attempts > 1 else ""
         raise UnreadError(f"{failed}{times}") from failed
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from eet_tf.data import reasons, remote
 from eet_tf.data.pipeline import naming_unreadable
-from eet_tf.data.reading import file_names, read_batches, read_files, survey_files, with_contents
+from eet_tf.data.reading import map_files, read_batches, read_files, survey_files
 from tests.data.photo_server import PhotoServer
 
 PNG = tf.io.encode_png(tf.cast(np.arange(12).reshape(2, 2, 3), tf.uint8)).numpy()
@@ -120,8 +120,8 @@ def test_what_nothing_here_reads_is_not_tried(monkeypatch, protocol):
 
 
 def one_by_one(files):
-    names = tf.data.Dataset.from_tensor_slices((np.arange(len(files)), file_names(files)))
-    return [content for _, content in with_contents(names, files).as_numpy_iterator()]
+    rows = tf.data.Dataset.range(len(files))
+    return list(map_files(rows, files, lambda row, content: content, 1).as_numpy_iterator())
 
 
 def test_a_url_that_fails_in_a_training_is_named(server):

@@ -140,6 +140,22 @@ def test_a_server_gets_the_time_that_it_asks_for(server, photos, waits, told, ex
     assert waits == [expected]
 
 
+def test_a_server_that_fails_with_photo_after_photo_is_not_asked_any_more(server, waits):
+    """Each is tried twice; one that is given in between begins the count anew. Another server is asked all the same."""
+    photos = RemotePhotos(attempts=2, wait=waits.append)
+    for number in range(60):
+        server.put(f"/{number}.jpg", PHOTO if number == 20 else 503)
+    said = [why(photos, f"{server.address}/{number}.jpg") for number in range(20)]
+    assert photos.read(f"{server.address}/20.jpg") == PHOTO
+    said += [why(photos, f"{server.address}/{number}.jpg") for number in range(21, 60)]
+    assert set(said[:52]) == {"the server is busy or has failed (HTTP 503), 2 times"}
+    host = server.address.removeprefix("http://")
+    assert set(said[52:]) == {f"{host} failed with 32 photos in a row, and is not asked any more"}
+    assert sum(server.asked.values()) == 2 * 52 + 1
+    with PhotoServer() as other:
+        assert photos.read(other.put("/mug.jpg", PHOTO)) == PHOTO
+
+
 @pytest.mark.parametrize(
     "status, expected",
     {
