@@ -1,0 +1,215 @@
+"""Messages without an example in the files beside this: where their example is, or why there is none.
+
+A message is named by its words, with a `{}` for each value; one that is made elsewhere, by the code that raises it.
+"""
+# ruff: noqa: E501
+# fmt: off
+
+# the test that makes the package say it -> the words
+SEEN_IN = {
+    "tests/end_to_end/test_addons.py": [
+        "--loss=tfa_npairs needs an even --examples_per_class, as it takes the photos of a product in pairs. Received: --examples_per_class={}.",
+        "--ema needs an optimizer of Keras: adam, adamw or sgd. Received: --optimizer={}.",
+    ],
+    "tests/end_to_end/test_compare.py": [
+        "{} does not exist. Give the folder of a finished training, or a classes.csv.",
+        "error: give two results: python {} FIRST SECOND. Received: {}.",
+    ],
+    "tests/end_to_end/test_demo_page.py": [
+        "`port` must be free at `host`. Received: --host={} --port={}: {}. Name another port, or end what listens there.",
+        "unknown argument {}; flags begin with --",
+        "error: the page needs {}: pip install 'eet-tf[demo]'",
+    ],
+    "tests/end_to_end/test_embed_beam.py": [
+        "error: {}\nPass --help to see the flags.",
+        "error: export/embed_beam.py needs Apache Beam: pip install 'eet-tf[beam]'",
+        "{}\nAll others are embedded. Then run the same command again.",
+    ],
+    "tests/end_to_end/test_evaluate.py": [
+        "--query_expansion must be 0 with --rerank, which searches with the queries as they are.",
+        "unknown argument {}; flags begin with --",
+    ],
+    "tests/end_to_end/test_export_and_search.py": [
+        "--query must be a photo. Received: --query={}: {}.",
+        "--query must be a JPEG, PNG, WebP, BMP or GIF. Received: --query={}: {}.",
+        "unknown argument {}; flags begin with --",
+    ],
+    "tests/end_to_end/test_index_admin.py": [
+        "--target_recall is for --index=scann. Received: --index={}, which tunes nothing.",
+        "--storage must be float32 with --index=milvus. Received: --storage={}.",
+        "--{} is for --index=milvus. Received: --index={}.",
+        "unknown argument {}; flags begin with --",
+        "{} must have the index's attributes. It lacks {}.",
+        "delete must be told --photo or --sku. Received: neither.",
+        "delete must be told --photo or --sku. Received: both. Give two commands.",
+        "one of {} must follow. Received: {}",
+    ],
+    "tests/end_to_end/test_train.py": [
+        "--backbone must be one of {}. Received: --backbone={}.",
+        "--weights must be none, imagenet or the path of a backbone's weights. Received: --weights={}.",
+        "--warmup_steps needs --schedule=cosine. Received: --schedule=step.",
+        "--category_probability needs categories, and {} has none. Name a column with --category_column; there are {}.",
+        "--loss=soft_binomial_deviance needs --attributes=COLUMN,COLUMN or --attributes=all; {} has the columns {}.",
+        "unknown argument {}; flags begin with --",
+    ],
+    "tests/end_to_end/test_workers.py": [
+        "TF_CONFIG names {} workers, which only --strategy=multi_worker lets train together. Received: --strategy={}. Change it, or unset TF_CONFIG.",
+        "The workers were given different flags. Give all of them the same ones.",
+        "The workers have different photos or products. This one read {}.",
+        "--model_dir must be one folder that all workers share. Received: --model_dir={}, in which this one finds {} epochs, and another worker sees another folder.",
+    ],
+    "tests/index/test_milvus.py": [
+        "`index` must be an ExactIndex or a ScannIndex. Received: one of kind '{}', whose rows are not in this process.",
+        "`k` must be at most {} with Milvus. Received: k={}. Ask for fewer neighbours, or use ScannIndex.",
+        "the index in '{}' was replaced by one of another embedder or of other attributes. Embed the photos with that one, and give its attributes.",
+        "the index could not be written to '{}': {}. Its photos are in the collection '{}' at {}: save it to another folder, or drop that with Milvus's own tools.",
+        "the collection '{}' must hold vectors of length 1. Received: another for '{}'. Add that photo again.",
+        "<missing_package('milvus-lite')>",
+        "<refusal(self.contents.parent, f'{error}', name=self.contents.name, mend=mend)>",
+        "the Milvus server at {} must keep each photo once. Received: {} rows of {}. Was the connection interrupted, or somebody writing? Try again.",
+        "{}{}is now one of kind '{}', not 'milvus'{}Load it again.",
+    ],
+    "tests/index/test_milvus_away.py": [
+        "the Milvus collection '{}' must exist. Received: a server that has none of that name. Was it dropped? Run build_index again.",
+        "{} An update is in '{}' and is made by the next update or load. To give it up, remove that file.",
+        "the Milvus server at {} must be {} or newer. Received: {}. Update it.",
+        "Milvus must {}. Received: no progress for {} seconds ({}). Look into its log: has it memory and disk left?",
+        "<unreachable(uri, why.strerror or str(why))>",
+        "the Milvus server at {} must take the token in the environment variable {}, which is {}. Received: {}. Set it to `user:password`; or is this port not Milvus's{}, or the server still starting?",
+        "<missing_package('pymilvus')>",
+    ],
+    "tests/index/test_milvus_cluster.py": [
+        "`compact` must find a database in its folder. Received: the cluster {}, which compacts by itself.",
+        "the collection '{}' must give all the photos it counts. Received: {} of {}. Is somebody writing to it? Then try again; else build the index again.",
+        "the index of the collection '{}' must be built. Received: {} of {} rows, and it does not grow, so searches are slow and find less. Servers before 2.5.12 never built those of eet-tf 0.1: run build_index again. Else look into the server's log.",
+    ],
+    "tests/index/test_tuning.py": [
+        "`target_recall` must be within reach. Received: target_recall={}; the most that was measured is {}, with {}. Ask for less, keep vectors as float32, or use ExactIndex.",
+    ],
+    "tests/serving/test_bundle.py": [
+        "Input {} of signature {} must be string [None] or uint8 [None, None, None, 3]. Received: {} {}. Export the model without that signature.",
+        "`batch_sizes` must make at most {} warm-up requests. Received: {} sizes for {} signatures.",
+        "unknown argument {}; flags begin with --",
+        "The bundle is not fit to be served and was thrown away:\n{}",
+    ],
+    "tests/serving/test_client.py": [
+        "{}{}more than the {} bytes that fit into one message",
+        "{}{}which the server at {} does not take ({})",
+        "<wrong_outputs(self.target, self.model, signature, missing)>",
+        "<self._translated(error, signature, timeout)>",
+        "<TooLargeError(f'HTTP {status}, {details}')>",
+        "<TransientError(f'HTTP {status}, {details}')>",
+        "<not_found(self._target, self._model, self._version, self._states(timeout), details)>",
+        "<refusal(self._target, self._model, signature, details)>",
+        "the client was closed",
+        "the server at {} does not answer as TensorFlow Serving does: {}. Is this the address of its REST API?",
+    ],
+    "tests/serving/test_demo.py": [
+        "`photo_root` must be the folder of the catalogue's photos. Received: '{}', in which there is no {} (a link that leads out of it does not count). Name the right one with --photo_root.",
+        "This photo cannot be shown: {}.{}{}",
+        "Choose a photo first.{}{}",
+        "<_Refusal(_NO_PHOTO.format(reasons.without_command(reasons.of_bytes(content, most))), 413)>",
+        "<_Refusal(_NO_PHOTO.format(reasons.without_command(reasons.of_bytes(content))), 415)>",
+        "This photo is not in the catalogue.{}{}",
+        "The number of photos must be 1 to {}. Received: {}.{}{}",
+    ],
+    "tests/serving/test_publishing.py": [
+        "{} Others are served as before. Export it again: a server tries a version once, until it is started anew.",
+        "{} That was after {} s. Look at the server's log: does it run, and read this folder and its models.config? Then run the same command again.",
+        "the label {} of {} at {} does not lead to version {} after {} s: {} Look at the server's log, and run the same command again.",
+    ],
+    "tests/serving/test_saved_model.py": [
+        "<CatalogError(reasons.unreadable_message(lines, len(files)))>",
+    ],
+    "tests/serving/test_search_graph.py": [
+        "error: --op_library={} cannot be loaded: {}",
+    ],
+    "tests/serving/test_verify.py": [
+        "<Unreadable('files', Fault(f'{error.strerror}', str(error.filename)))>",
+        "files{}cannot be read: {}{}{}",
+        "version {} is not available; the server has {}",
+        "error: {} must be a bundle, a model's folder or a folder with one model{}.",
+        "export/verify.py takes the folder of a bundle",
+        "error: {} must be named by its version for --server.",
+        "<bundle_files.Unreadable('server', fault)>",
+    ],
+    "tests/test_addons.py": [
+        "`distance` must be 'euclidean' for {}. Received: distance={}.",
+        "`soft_margin` must be False for {}: Addons has none. Received: soft_margin=True.",
+        "`y_true` must be labels of pairs for tfa_npairs. Received: {} labels.",
+        "`weight_decay` must be 0 for {}. Received: weight_decay={}.",
+    ],
+    "tests/test_beam.py": [
+        "a worker does not see the folder {}",
+        "<EmbeddingPipelineError(f'a flag of Beam: {error}.')>",
+        "unknown flag {}: neither this script nor Beam has it. See --help.",
+        "<_stopped(f'its state is {result.state}')>",
+    ],
+    "tests/test_commands.py": [
+        "error: {}\nPass --help to see the flags.",
+        "--{} must be a finite number. Received: --{}={}.",
+        "error: --tolerance must be a finite number. Received: --tolerance={}.",
+    ],
+    "tests/test_convert.py": [
+        "<_CannotConvertError(why)>",
+        "{} of more than {} million pixels; make it smaller",
+        "<_CannotConvertError(_cannot_open(what))>",
+        "its colours are floating-point numbers, of which nobody says what is white",
+    ],
+    "tests/test_learner.py": [
+        "`steps_per_execution` must be 1 where replicas share a batch: in a loop over steps TensorFlow mixes up what they tell each other. Received: steps_per_execution={}.",
+    ],
+    "tests/test_paths.py": [
+        "error: arguments must be UTF-8. Received: {}. Rename what they name.",
+    ],
+    "tests/test_workers.py": [
+        "`workers.fit` must be called outside the scope of the strategy that made the learner.",
+        "`metrics` must be left out of `compile` where several workers train: they would be averaged over workers, which is right for a mean alone. Measure the saved embedder instead.",
+        "TF_CONFIG's address of this worker must be free. Received: {}: {}. Another training, or one that was killed a moment ago?",
+    ],
+    "tests/test_wrong_flags.py": [
+        "--target_recall must be above 0, at most 1. Received: --target_recall={}.",
+        "--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.",
+        "unknown argument {}; flags begin with --",
+        "--server must be host:port of a server's gRPC. Received: --server={}.",
+        "--stopped says that no server runs. Received: --server beside it.",
+    ],
+}
+
+# says on what another site has said
+SAID_ON = [
+    "<_UsageError(str(error))>",
+    "<sys.exit(main())>",
+    "<_stopped(str(error).strip() or repr(error))>",
+    "<self.add(str(error))>",
+    "<self.add(os_error_text(error))>",
+    "<self.add(f'--{flag}={value}: {error}')>",
+    "<self.add(f'--{flag}={value}: {os_error_text(error)}')>",
+    "<sys.exit(f'error: {error}')>",
+    "<sys.exit(f'error: {os_error_text(error)}')>",
+    "<_Refusal(str(error), 400)>",
+    "<ValueError(f'{catalog.source}: {error}')>",
+    "<ValueError(str(error))>",
+    "<sys.exit(1)>",
+    "<sys.exit(1 if failed else 0)>",
+    "<RunError(str(error))>",
+]
+
+# the words that no test can show -> why
+NO_EXAMPLE = {
+    "module {} has no attribute {}": "Python's own words for a name that a module does not have",
+    "<AttributeError(attribute)>": "Python's own words for a name that a module does not have",
+    "gRPC needs tensorflow-serving-api: pip install 'eet-tf[serving]'. Or use REST, e.g. 'http://host:8501'. ({})": "without tensorflow-serving-api, which the tests have",
+    "<sys.exit(1)>": "who read the output has gone: nobody reads words",
+    "it cannot be written: {}": "a disk that fails while a photo is converted",
+    "{} cannot be replaced ({}). Give a new folder inside it.": "another process makes the folder between a look and the renaming",
+    "be one value per photo{}{}": "`checked_attributes` refuses the shape before, in words of its own",
+    "<FileNotFoundError(source)>": "caught where it is raised: the file of a pending update is gone",
+    "{}{}{}{}to a new client": "a connection that ended on the way, which is made anew",
+    "<MemoryError(out_of_memory(error, self._logged.images))>": "a step that does not fit into the memory of a device; tests/test_compilation.py reads its words",
+    "<GpuError(error.message.partition('\\n')[0])>": "only a GPU that fails: ranking then goes on without it",
+    "A bundle needs tensorflow-serving-api: pip install 'eet-tf[serving]'.": "without tensorflow-serving-api, which the tests have",
+    "<MemoryError(out_of_memory(error, learner.images_shape))>": "as of MetricLearner, with several workers",
+    "--bundle needs tensorflow-serving-api: pip install 'eet-tf[serving]'. {}": "without tensorflow-serving-api, which the tests have",
+    "error: a bundle is verified with tensorflow-serving-api: pip install 'eet-tf[serving]'.": "without tensorflow-serving-api, which the tests have",
+}
