@@ -74,14 +74,14 @@ def _names(index, catalog, index_dir: str):
 
 def _attributes(catalog, index) -> dict:
     """What the index keeps of each photo, checked as the index will check it."""
-    from eet_tf.index import CatalogIndexError, typed_columns
+    from eet_tf.index import CatalogIndexError
 
-    columns = catalog.columns()
+    columns = indexes.columns_of(catalog, index.attributes)
     missing = sorted(set(index.attributes) - set(columns))
     if missing:
         raise ValueError(f"{catalog.source} must have the index's attributes. It lacks {', '.join(missing)}.")
     try:
-        attributes = typed_columns({name: columns[name] for name in index.attributes}, index.attributes)
+        attributes = {name: columns[name] for name in index.attributes}
         index.check_catalog(catalog.skus, catalog.paths, attributes)
     except CatalogIndexError as error:
         raise ValueError(f"{catalog.source}: {error}") from error

@@ -25,10 +25,15 @@ def load_part(values: flags.FlagValues):
     return catalogs.load(values).split(values.split)
 
 
-def columns_of(catalog) -> dict:
-    """What an index keeps of each photo: its category, its attributes and, where there is one, its split."""
+def columns_of(catalog, kinds: dict[str, str] | None = None) -> dict:
+    """What an index keeps of each photo: its category, its attributes and, where there is one, its split.
+
+    Args:
+        catalog: the photos.
+        kinds: `index.attributes` of an index that they are added to; None where it is being built.
+    """
     splits = {} if catalog.splits is None else {"split": catalog.splits}
-    return {**catalog.columns(), **splits}
+    return {**catalog.columns(kinds), **splits}
 
 
 def embedded(embedder, catalog, batch_size: int):

@@ -86,6 +86,7 @@ def _output() -> str:
 
 def _main(_) -> None:
     """Gathers what training and indexing left, and writes the page."""
+    from eet_tf.evaluation.measures import meanings
     from eet_tf.pages.report import write_report
 
     complaints = Complaints()
@@ -103,6 +104,8 @@ def _main(_) -> None:
         before=before,
         after=after,
         facts=_facts(run.settings, run.metrics, index),
+        meanings=meanings([*(before or ()), *(after or ())]),
+        attributes=run.metrics.get("attributes"),
     )
     # a run of an older version did not look for copies
     unseen = "unseen " if run.metrics.get("copies_of_training_photos") == 0 else ""

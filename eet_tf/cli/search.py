@@ -114,15 +114,10 @@ def _main(files: list[str]) -> None:
     else:
         _print_table(found)
     if FLAGS.where and not any(each["found"] for each in found):
-        _say_nothing_meets(index)
+        print(index.why_none(where) or "Nothing was found.", file=sys.stderr)
     if FLAGS.report:
         _write_report(found, FLAGS.photo_root or beside.get("photo_root", ""))
         print(f"The page is {FLAGS.report}.", file=sys.stderr)
-
-
-def _say_nothing_meets(index) -> None:
-    conditions = " and ".join(FLAGS.where)
-    print(f"No photo meets --where={conditions!r}. Without it there are {index.size:,} photos.", file=sys.stderr)
 
 
 def _found(files: list[str], seen: list[dict], neighbors) -> list[dict]:

@@ -68,7 +68,8 @@ def checked_task() -> Task:
                 complaints.check(check_answers, catalog, name)
     complaints.end()
     catalogs.tell_notes(parts[0])
-    return Task(layout, *parts, sampler, attributes)
+    train, validation, test = parts
+    return Task(layout, train, validation, test, sampler, attributes)
 
 
 def model_dir() -> str:

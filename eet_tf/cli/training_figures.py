@@ -53,7 +53,31 @@ def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int) -
         shares = [100 * figures[when][f"recall@{k}"] for when in ("before", "after")]
         products = f"{'' if num_copies else 'unseen '}{figures['measured_on']} products"
         print(f"R@{k} on {products}: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
+        _tell_attributes(figures.get("attributes"))
     print(f"The embedder is {run.path('model.keras')}.", flush=True)
+
+
+def _tell_attributes(figures: dict | None) -> None:
+    if figures:
+        accuracy, majority = (sum(each[name] for each in figures.values()) for name in ("accuracy", "majority"))
+        count = len(figures)
+        print(
+            f"Attributes: {100 * accuracy / count:.1f} % right on average over {count:,}; "
+            f"always saying the more frequent answer is {100 * majority / count:.1f} % right."
+        )
+
+
+def _attribute_figures(embedder, task) -> dict:
+    """How often the attribute head is right, on the photos that figures come from; empty if none is known there."""
+    import eet_tf
+    from eet_tf import data
+    from eet_tf.evaluation.callback import embed
+
+    photos, names = task.measured_on, task.attributes.names
+    columns = list(dict.fromkeys(name.partition("=")[0] for name in names))
+    truth = data.encode_attributes(photos, columns, names).values
+    logits = embed(embedder, data.gallery_dataset(photos, FLAGS.image_size), output="attributes")
+    return eet_tf.attribute_accuracy(logits, truth, names)
 
 
 def _measured(run, task) -> dict:
@@ -70,6 +94,8 @@ def _measured(run, task) -> dict:
         "before": run.read_json("before.json"),
         "after": ranking.summary(all_ks),
     }
+    if task.attributes is not None:
+        figures["attributes"] = _attribute_figures(eet_tf.load_embedder(run.folder), task)
     if photos.categories is not None:
         asked_for = is_query(len(photos), photos.roles)
         figures["by_category"] = ranking.by_group(photos.categories[asked_for], all_ks)

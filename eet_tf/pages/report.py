@@ -98,6 +98,7 @@ def write_report(
     after: Mapping | None = None,
     facts: Mapping | None = None,
     meanings: Mapping[str, str] | None = None,
+    attributes: Mapping[str, Mapping] | None = None,
 ) -> None:
     """Writes one self-contained HTML page; what is not given is left out of it.
 
@@ -111,6 +112,7 @@ def write_report(
         after: The same measurements after training.
         facts: What was done with what, label to text: data set, command, date.
         meanings: What each measurement means, name to a sentence; shown below the table.
+        attributes: How often the attribute head is right, as `attribute_accuracy` returns it.
 
     Raises:
         ValueError: If `history`, `before` or `after` holds something that is no number, or no file can be written at
@@ -221,6 +223,29 @@ def _amount(name, value):
     if _is_share(name):
         return f"{100 * value:.1f}%"
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
+
+
+# Attributes: how often the head is right, the least useful last.
+
+
+def _attributes(attributes):
+    if not attributes:
+        return ""
+    gains = sorted(attributes.items(), key=lambda item: item[1]["majority"] - item[1]["accuracy"])
+    rows = "\n".join(
+        f'<tr><th scope="row">{text(name)}{_bar("after", each["accuracy"])}</th><td>{100 * each["accuracy"]:.1f}%</td>'
+        f"<td>{100 * each['majority']:.1f}%</td><td>{each['num_known']:,}</td></tr>"
+        for name, each in gains
+    )
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Attribute", "Right", "Most frequent", "Photos"))
+    return _section(
+        "Attributes",
+        '<div class="card"><table class="measures">',
+        f"<thead><tr>{heads}</tr></thead>",
+        f"<tbody>\n{rows}\n</tbody></table></div>",
+        '<p class="note">Share of photos of which the attribute head is right, where the truth is known, and the share '
+        "that always saying the more frequent answer would reach.</p>",
+    )
 
 
 # Curves: which belong together, and how they are drawn.

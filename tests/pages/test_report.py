@@ -100,7 +100,7 @@ def test_worst_queries_stand_first(tmp_path):
         result("not found", "x", "y"),
     ]
     page = page_of(tmp_path, results=results)
-    assert headings(page) == ["not found", "third", "first, unsure", "first, sure", "unknown product"]
+    assert headings(page) == ["not found", "third", "first, unsure", "first, sure", "unnamed product"]
     assert "2 of 4 shown queries have a right product in first place" in page
     assert "1 shown without a known right product" in page
     assert re.findall('class="note">([^<]*)</p></div></div>', page) == [
