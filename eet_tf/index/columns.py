@@ -11,6 +11,7 @@ import numpy as np
 
 from eet_tf.index.checks import (
     CatalogIndexError,
+    check_asked,
     check_photos,
     check_strings,
     check_unit_vectors,
@@ -276,7 +277,7 @@ def checked_facts(skus, photos, attributes, columns: Mapping[str, Column], num_r
     Returns:
         The skus, the photos, and the attributes of the index.
     """
-    num_rows = np.size(photos) if num_rows is None else num_rows
+    num_rows = len(check_asked(photos)) if num_rows is None else num_rows
     skus, photos = check_strings("skus", skus, num_rows), check_photos(photos, num_rows)
     attributes = check_attributes(attributes, columns, num_rows)
     for name, column in columns.items():
