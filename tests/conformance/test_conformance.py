@@ -74,6 +74,8 @@ IN_NONE = {
     **dict.fromkeys(["CatalogError", "CatalogIndexError", "DemoError", "MissingPhotosError"], ERROR),
     **dict.fromkeys(["SavedModelError", "ServingError"], ERROR),
     **dict.fromkeys(["AttributeTable", "KeptPhotos", "Neighbors", "Parts", "SkippedPhoto", "UpdatePlan"], RECORD),
+    "Batch": "what a loss compares in one step: the losses made of it are in every suite",
+    "MetricLoss": "the base of losses, without terms of its own; tests/losses/test_own_loss.py",
     "Catalog": "strings and dense class numbers, which its list on the disk holds; tests/data/test_catalog.py",
     "EmbeddingClient": NETWORK,
     "ServedEmbedder": MODEL,

@@ -18,6 +18,7 @@ from eet_tf import (
     replicas,
 )
 from eet_tf.evaluation.callback import embed
+from tests.losses.test_own_loss import Contrastive
 
 # Three global batches of 8, of which each of two replicas gets one half. The first has its classes whole on one
 # replica; in the second every positive is on the other replica; the third is uneven, with classes of 1 to 3.
@@ -42,6 +43,7 @@ TRAININGS = {
     "learner_without_class_terms": lambda: {"loss": EETLoss(equidistributed_weight=0.0)},
     "learner_of_triplets": lambda: {"loss": TripletLoss()},
     "learner_of_all_pairs": lambda: {"loss": BinomialDevianceLoss(negative_cost=2.0)},
+    "learner_of_a_loss_of_ones_own": lambda: {"loss": Contrastive()},
     "learner_of_two_heads": lambda: {
         "loss": SoftBinomialDevianceLoss(negative_cost=2.0, granularity="predictions"),
         "attribute_loss": AttributeLoss(),
