@@ -91,7 +91,8 @@ def mean_over_batches(loss, targets, outputs):
 
 def test_every_public_loss_is_held_to_the_contract():
     losses = {name for name in eet_tf.__all__ if isinstance(getattr(eet_tf, name), type)}
-    assert {name for name in losses if issubclass(getattr(eet_tf, name), keras.losses.Loss)} == set(OTHER_ARGUMENTS)
+    losses = {name for name in losses if issubclass(getattr(eet_tf, name), keras.losses.Loss)}
+    assert losses - {"MetricLoss"} == set(OTHER_ARGUMENTS)  # the base of the others has no terms
     assert set(NOT_COMPILED) < set(OTHER_ARGUMENTS)
 
 
