@@ -48,7 +48,7 @@ class ServedEmbedder:
                 self._model = tf.saved_model.load(folder)
         except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise SavedModelError(
-                f"{self.folder!r} is no complete SavedModel of this package: {error}. "
+                f"{self.folder!r} is no complete SavedModel of this package: {_why_no_model(error)}. "
                 "Write it again with export/main.py."
             ) from error
         self._serve = self._model.signatures["serving_default"]
@@ -105,3 +105,16 @@ class ServedEmbedder:
     def _outputs(self, photos: Iterable[bytes]) -> dict[str, tf.Tensor]:
         photos = list(photos)
         return self._serve(image_bytes=tf.constant(photos, dtype=tf.string, shape=[len(photos)]))
+
+
+def _why_no_model(error: Exception) -> str:
+    """What keeps a SavedModel from being loaded, in words: TensorFlow names its own operations and nodes."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{os.path.basename(error.filename)} cannot be read: {error.strerror}"
+    if isinstance(error, LookupError):
+        return f"{MANIFEST} lacks {error}"
+    if isinstance(error, UnicodeError | json.JSONDecodeError):
+        return f"{MANIFEST} is damaged"
+    if "Op type not registered" in str(error):
+        return "it has operations that this installation lacks, such as ScaNN's"
+    return "its graph or its variables are missing or damaged"

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.serving.saved_model import SavedModelError
 from eet_tf.serving.served import ServedEmbedder
 from tests.data.photo_server import PhotoServer
 
@@ -70,3 +71,25 @@ def test_a_photo_that_was_unreadable_for_a_moment_is_named(catalog, monkeypatch)
     )
     with pytest.raises(CatalogError, match=r"^1 of 7 .*\nlist.csv:7: '.*5.png': it could not be read, but now it can"):
         FirstPixels().embed_catalog(catalog, 4)
+
+
+@pytest.mark.parametrize(
+    "manifest, why",
+    [
+        (None, "eet_tf.json cannot be read: No such file or directory"),
+        (b"{", "assets.extra/eet_tf.json is damaged"),
+        (b"\xff", "assets.extra/eet_tf.json is damaged"),
+        (b'{"fingerprint": "a"}', "assets.extra/eet_tf.json lacks 'embedding_dim'"),
+        (b'{"fingerprint": "a", "embedding_dim": 3}', "its graph or its variables are missing or damaged"),
+    ],
+)
+def test_a_damaged_model_is_refused_in_words(tmp_path, manifest, why):
+    (tmp_path / "1" / "assets.extra").mkdir(parents=True)
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"\x0a")
+    if manifest is not None:
+        (tmp_path / "1" / "assets.extra" / "eet_tf.json").write_bytes(manifest)
+    with pytest.raises(SavedModelError) as caught:
+        ServedEmbedder(str(tmp_path))
+    assert str(caught.value) == (
+        f"'{tmp_path}/1' is no complete SavedModel of this package: {why}. Write it again with export/main.py."
+    )
