@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eet_tf.data.catalog import Catalog, CatalogError
+from eet_tf.data.benchmarks import load_csv
+from eet_tf.data.catalog import Catalog, CatalogError, MissingPhotosError
 
 SKUS = st.lists(st.sampled_from(["mug", "cup", "10", "9", "\u00e9toile", "a b", "zz"]), min_size=1, max_size=30)
 
@@ -416,3 +417,38 @@ def test_errors_are_one_line_for_a_person(on_disk):
     with pytest.raises(CatalogError) as caught:
         on_disk.check_files()
     assert not re.search("\n", str(caught.value))
+
+
+# Photos at URLs
+
+
+def test_a_list_may_name_photos_at_urls(tmp_path):
+    """A URL is the photo's name as it is; whether it is there, its server says when it is read."""
+    (tmp_path / "here.jpg").write_bytes(b"photo")
+    url = "https://shop.example/mugs/1.jpg?width=2,3&sign=a%2Fb"
+    rows = f'"{url}",mug\nhere.jpg,mug\nfile://{tmp_path}/here.jpg,cup\n'
+    (tmp_path / "catalog.csv").write_text(f"path,sku\n{rows}", encoding="utf-8")
+    catalog = load_csv(str(tmp_path))
+    assert catalog.paths[0] == url
+    assert catalog.files.tolist() == [url, f"{tmp_path}/here.jpg", f"{tmp_path}/here.jpg"]
+    assert catalog.check_files() is catalog
+    assert Catalog(["1.jpg"], ["mug"], root="s3://bucket/mugs/").files.tolist() == ["s3://bucket/mugs/1.jpg"]
+
+
+def test_urls_that_nothing_here_reads_are_refused_with_what_to_install(monkeypatch):
+    asked = []
+
+    def why(protocol):
+        asked.append(protocol)
+        return "" if protocol == "https" else f"{protocol}:// is read with {protocol}fs: pip install {protocol}fs"
+
+    monkeypatch.setattr("eet_tf.data.remote.why_no_reader", why)
+    paths = ["s3://a/1.jpg", "https://shop.example/2.jpg", "s3://a/3.jpg"]
+    with pytest.raises(MissingPhotosError) as caught:
+        Catalog(paths, list("abc"), source="list.csv", lines=[2, 3, 4]).check_files()
+    assert str(caught.value) == (
+        "list.csv:2: photo 's3://a/1.jpg' cannot be read: s3:// is read with s3fs: pip install s3fs.\n"
+        "list.csv:4: photo 's3://a/3.jpg' cannot be read: s3:// is read with s3fs: pip install s3fs."
+    )
+    assert asked == ["s3", "https"]  # once each
+    assert caught.value.catalog.paths.tolist() == paths
