@@ -25,14 +25,14 @@ import drawn  # beside this script
 import keras
 import numpy as np
 import tensorflow as tf
-from eet_tf.embedding_files import EmbeddingFolder
-from eet_tf.postprocessing import fit_whitening
 from PIL import Image
 
 import eet_tf
 from eet_tf.embedder import AttributeHead, GeMPooling, GridPooling, PixelScaling, UnitLength
-from eet_tf.index import ExactIndex, ScannConfiguration, ScannIndex
+from eet_tf.embedding_files import EmbeddingFolder
+from eet_tf.index import ExactIndex, MilvusIndex, ScannConfiguration, ScannIndex
 from eet_tf.losses.triplet import TripletLoss
+from eet_tf.postprocessing import fit_whitening
 from eet_tf.serving import ServedEmbedder
 
 HERE = pathlib.Path(__file__).parent
@@ -195,7 +195,7 @@ def write_indexes(folder):
     """Each kind, saved with 40 photos and changed twice since: what is in its log counts too."""
     skus = [f"sku{row // 2}" for row in range(40)]
     facts = {
-        "price": [row * 1.5 for row in range(40)],
+        "price": [None if row == 7 else row * 1.5 for row in range(40)],
         "colour": ["red" if row % 3 else "blau, grün" for row in range(40)],
     }
     kinds = {
@@ -203,6 +203,7 @@ def write_indexes(folder):
         "exact_int8": (ExactIndex, {"storage": "int8"}),
         "scann": (ScannIndex, {}),
         "scann_leaves": (ScannIndex, {"configuration": ScannConfiguration(20, 4, 4)}),
+        **({} if KERAS_2 else {"milvus": (MilvusIndex, {})}),
     }
     found = {}
     for name, (kind, arguments) in kinds.items():
@@ -223,7 +224,12 @@ def write_indexes(folder):
             attributes={"price": [1.0, 2.0, None], "colour": ["red", None, "green"]},
         )
         index.delete(photos=["p/5.jpg", "p/39.jpg"])
-        found[name] = {"size": len(index), "kind": index.kind, "storage": index.storage, **drawn.answers(index)}
+        found[name] = {
+            "size": len(index),
+            "kind": index.kind,
+            "storage": getattr(index, "storage", None),
+            **drawn.answers(index),
+        }
     return {"indexes": found}
 
 

@@ -22,7 +22,7 @@ from tests.old_formats import drawn
 FOLDER = pathlib.Path(__file__).parent
 WRITTEN = ["0.1/keras3", "0.1/keras2", "0.1.0/keras3"]
 OURS = "keras2" if compat.KERAS_2 else "keras3"
-KINDS = ["exact", "exact_int8", "scann", "scann_leaves"]
+KINDS = ["exact", "exact_int8", "scann", "scann_leaves", "milvus"]
 LEARNERS = [
     *("eet_memory_microbatch", "triplet_hard", "triplet_all_soft", "triplet_partner_semi_hard", "deviance"),
     *("soft_deviance_labels", "soft_deviance_predictions", "addons"),
@@ -161,29 +161,37 @@ def test_a_run_goes_on_by_its_own_flags(ours, tmp_path):
 # Indexes
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_an_index_finds_the_same_photos(old, name):
+@pytest.fixture(params=KINDS)
+def kind(old, request):
+    """A kind of index that the version wrote, and that the installed packages read."""
+    if request.param not in old.expected["indexes"]:
+        pytest.skip(f"{old.name} has none: pymilvus is not for the second set of versions")
+    if request.param == "milvus":
+        pytest.importorskip("milvus_lite")
+    return request.param
+
+
+def test_an_index_finds_the_same_photos(old, kind):
     """With what was added and deleted after it was saved."""
-    expected = old.expected["indexes"][name]
-    index = load_index(old.path(f"index_{name}"), read_only=True)
-    assert {"size": len(index), "kind": index.kind, "storage": index.storage} == {
-        key: expected[key] for key in ("size", "kind", "storage")
-    }
+    expected = old.expected["indexes"][kind]
+    index = load_index(old.path(f"index_{kind}"), read_only=True)
+    assert (len(index), index.kind) == (expected["size"], expected["kind"])
+    assert getattr(index, "storage", None) == expected["storage"]
     assert index.fingerprint == "f00d" and index.metadata == {"made": "0.1"}
     for asked, found in drawn.answers(index).items():
         assert found["photos"] == expected[asked]["photos"], asked
         np.testing.assert_allclose(found["scores"], expected[asked]["scores"], **CLOSE)
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_an_index_takes_updates_and_is_saved_again(old, name, tmp_path):
-    index = load_index(old.path(f"index_{name}"))
+def test_an_index_takes_updates_and_is_saved_again(old, kind, tmp_path):
+    index = load_index(old.path(f"index_{kind}"))
     vector = drawn.vectors(1, seed=11)
     index.upsert(vector, ["later"], photos=["p/later.jpg"], attributes={"price": [3.0], "colour": ["red"]})
     index.save(str(tmp_path / "again"))
-    verify_index(load_index(str(tmp_path / "again")), str(tmp_path / "again"))
-    for folder in (old.path(f"index_{name}"), str(tmp_path / "again")):
-        found = load_index(folder).search(vector, k=1, where={"colour": "red", "price": 3.0})
+    again = load_index(str(tmp_path / "again"))
+    verify_index(again, str(tmp_path / "again"))
+    for each in (index, again):
+        found = each.search(vector, k=1, where={"colour": "red", "price": 3.0})
         assert found.photos.tolist() == [["p/later.jpg"]]
 
 
