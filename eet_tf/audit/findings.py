@@ -17,7 +17,7 @@ from eet_tf.data import splits, values
 from eet_tf.data.answers import has_answers
 from eet_tf.data.catalog import Catalog
 
-EXAMPLES_PER_CLASS = 4  # as train/main.py has it
+EXAMPLES_PER_CLASS = 4  # as `eet train` has it
 _MOST_PLACES = 6  # of copies, that are told
 _FLOAT_SKU = re.compile(r"\d+\.0")
 _MEASURED = ("validation", "test")

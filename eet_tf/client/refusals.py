@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from eet_tf.client.retries import ServingError, TransientError
 
 _MENDS = {
-    "describe": "Export the embedder again with export/main.py: older versions do not say which embedder they are.",
+    "describe": "Export the embedder again with `eet export`: older versions do not say which embedder they are.",
     "search": "Export the embedder with its catalogue, or embed there and search an index here.",
 }
 _COMING = ("START", "LOADING", "AVAILABLE")  # the last: since the request was refused
@@ -32,7 +32,7 @@ def refusal(target: str, model: str, signature: str, details: str) -> Exception:
     """
     text = details.lower()
     if "signature" in text and "not found" in text:
-        mend = _MENDS.get(signature, "Is it an embedder that export/main.py wrote?")
+        mend = _MENDS.get(signature, "Is it an embedder that `eet export` wrote?")
         return ServingError(f"the model '{model}' at {target} has no signature '{signature}' ({details:.300}). {mend}")
     if "larger than maximum" in text:
         return ServingError(
@@ -42,7 +42,7 @@ def refusal(target: str, model: str, signature: str, details: str) -> Exception:
     if "from different tasks have different shapes" in text:  # ours is always [N]: another caller's was not
         return TransientError("the server put a request of another shape, of another caller, into the same batch")
     return ServingError(
-        f"the model '{model}' at {target} refused the request: {details:.300}. Is it an embedder that export/main.py "
+        f"the model '{model}' at {target} refused the request: {details:.300}. Is it an embedder that `eet export` "
         "wrote?"
     )
 
@@ -116,5 +116,5 @@ def wrong_outputs(target: str, model: str, signature: str, missing: list[str]) -
     """The refusal of an answer that lacks outputs, or has others than one row per photo."""
     return ServingError(
         f"the model '{model}' at {target} answers '{signature}' without {', '.join(missing)}: it is no embedder of "
-        "this package. Name one that export/main.py wrote."
+        "this package. Name one that `eet export` wrote."
     )

@@ -13,7 +13,7 @@ from eet_tf.terminal import escaped, is_utf8
 
 _PHOTO_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif")
 _CONVERTED = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".avif": "AVIF", ".tif": "TIFF", ".tiff": "TIFF"}
-_TO_CONVERT = "to be converted with python -m eet_tf.convert"
+_TO_CONVERT = "to be converted with `eet convert`"
 _BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # their lengths
 # of NAS devices, operating systems and archives; what begins with a dot is passed over too
 _OF_TOOLS = {
@@ -57,7 +57,7 @@ class FolderScan:
     empty: tuple[str, ...]
 
     def with_convertible(self) -> FolderScan:
-        """The same, with those among the photos that `python -m eet_tf.convert` converts."""
+        """The same, with those among the photos that `eet convert` converts."""
         kept = {reason: names for reason, names in self.passed_over.items() if not reason.endswith(_TO_CONVERT)}
         moved = [path for reason in self.passed_over.keys() - kept for path in self.passed_over[reason]]
         inside = [path for path in moved if "/" in path]  # in a product's folder

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from eet_tf.data import remote
 from eet_tf.data.limits import MAX_BYTES, MAX_CHUNKS, MAX_GIF_BLOCKS, MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MAX_TEXTS
 
-CONVERT = "convert it with python -m eet_tf.convert"
+CONVERT = "convert it with `eet convert`"
 _EXPORT = f"or export the model again with a higher --max_megapixels, {MAX_PIXELS // 10**6} at most"
 RAW_ENDINGS = (".dng", ".nef", ".nrw", ".arw", ".cr2", ".cr3", ".orf", ".rw2", ".raf", ".pef", ".srw")
 _RAW = "a camera's raw file; export it as a JPEG"
@@ -164,14 +164,14 @@ def without_command(why: str) -> str:
 
     Example:
 
-    >>> without_command("a TIFF photo, which TensorFlow does not read; convert it with python -m eet_tf.convert")
+    >>> without_command("a TIFF photo, which TensorFlow does not read; convert it with `eet convert`")
     'a TIFF photo, which TensorFlow does not read'
     """
     return why.partition(f"; {CONVERT}")[0].partition(f", {_EXPORT}")[0]
 
 
 def kind_to_convert(start: bytes) -> str:
-    """What a file that begins so is a photo of, where `python -m eet_tf.convert` may convert it; else `""`.
+    """What a file that begins so is a photo of, where `eet convert` may convert it; else `""`.
 
     Example:
 

@@ -25,7 +25,7 @@ FORMAT = 1
 MANIFEST = "embeddings.json"
 PHOTOS_PER_SHARD = 5_000  # with 512 numbers for each photo a file of 10 MB
 
-_AGAIN = "Run export/embed_beam.py again; it embeds only what is not done."
+_AGAIN = "Run `eet embed` again; it embeds only what is not done."
 _LEFTOVER = re.compile(rf"\.[0-9a-f.]+\.({re.escape(MANIFEST)}|embeddings-\d+-of-\d+\.npz)")
 
 
@@ -199,7 +199,7 @@ class EmbeddingFolder:
 
 
 def open_folder(folder: str | os.PathLike) -> EmbeddingFolder:
-    """The folder of embeddings that export/embed_beam.py made.
+    """The folder of embeddings that `eet embed` made.
 
     Raises:
         EmbeddingFilesError: if it is none, or one of a newer eet_tf.
@@ -211,9 +211,9 @@ def open_folder(folder: str | os.PathLike) -> EmbeddingFolder:
         if facts.pop("format") == FORMAT:
             return EmbeddingFolder(folder, **facts)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise _refusal(folder, f"{MANIFEST} is missing", "Make it with export/embed_beam.py.") from error
+        raise _refusal(folder, f"{MANIFEST} is missing", "Make it with `eet embed`.") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        mend = f"Delete {MANIFEST} and the files beside it, and run export/embed_beam.py again."
+        mend = f"Delete {MANIFEST} and the files beside it, and run `eet embed` again."
         raise _refusal(folder, f"{MANIFEST} cannot be read: {error}", mend) from error
     raise _refusal(folder, f"{MANIFEST} is of another format than {FORMAT}", "Upgrade eet_tf.")
 

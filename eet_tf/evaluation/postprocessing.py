@@ -111,7 +111,7 @@ class Whitening:
                 return cls(arrays["mean"], arrays["projection"])
         except (OSError, EOFError, LookupError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{os.fspath(file)!r} is no whitening: {error}. Make one with train/evaluate.py --fit_whitening."
+                f"{os.fspath(file)!r} is no whitening: {error}. Make one with `eet evaluate --fit_whitening`."
             ) from error
 
 

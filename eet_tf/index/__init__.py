@@ -71,6 +71,6 @@ def load_index(folder: str | os.PathLike, read_only: bool = False) -> CatalogInd
     if manifest.kind not in kinds:
         raise CatalogIndexError(
             f"`folder` must hold an index of kind {' or '.join(kinds)}. Received: folder='{folder}', kind="
-            f"'{manifest.kind}' in its manifest.json. Use the eet_tf that wrote it, or run build_index again."
+            f"'{manifest.kind}' in its manifest.json. Use the eet_tf that wrote it, or run `eet index build` again."
         )
     return kinds[manifest.kind].load(folder, read_only)

@@ -133,7 +133,7 @@ def check_same_embedder(fingerprint: str | None, index_fingerprint: str | None) 
         raise CatalogIndexError(
             f"`fingerprint` must be the index's '{index_fingerprint}'. Received: fingerprint='{fingerprint}'. "
             "The query and the catalogue were embedded by different models, so no score means anything. Rebuild the "
-            "index with build_index, or embed the query with the index's model."
+            "index with `eet index build`, or embed the query with the index's model."
         )
 
 

@@ -39,7 +39,7 @@ _READABLE = (2, FORMAT_VERSION, WITH_SEVERAL_STRINGS)
 MANIFEST = "manifest.json"
 LARGEST_HASHED_FILE = 2**26  # bytes; larger files are compared by size only, so that a server need not wait
 
-_COPY_AGAIN = "Copy the folder again, or run build_index again."
+_COPY_AGAIN = "Copy the folder again, or run `eet index build` again."
 _UNFINISHED_MANIFEST = "manifest.json.unfinished"
 _CONTENTS = re.compile(r"contents-[0-9a-f]{12}")
 
@@ -133,7 +133,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     version = fields.get("format_version")
     if version not in _READABLE:
         problem = f"has format version {version}, and this eet_tf reads {_READABLE[0]} to {_READABLE[-1]}"
-        raise refusal(folder, problem, mend="Upgrade eet_tf, or run build_index again.")
+        raise refusal(folder, problem, mend="Upgrade eet_tf, or run `eet index build` again.")
     names = {field.name for field in dataclasses.fields(Manifest)}
     if set(fields) != names or not _CONTENTS.fullmatch(str(fields["contents"])):
         raise refusal(folder, f"must list {sorted(names)}, but lists {sorted(fields)}")

@@ -350,5 +350,5 @@ def _read_searcher(folder: Path):
     except RuntimeError as error:
         raise CatalogIndexError(
             f"`folder` must be an index that the installed ScaNN reads. Received: folder='{folder}', where ScaNN says: "
-            f"{error}. Install the version of scann that built it, or run build_index again."
+            f"{error}. Install the version of scann that built it, or run `eet index build` again."
         ) from error

@@ -49,6 +49,8 @@ def _read(name: str, column: list, kind: str) -> list:
 
 def _cell(name: str, cell, kind: str):
     """What stands in a cell of a column; an empty one of numbers is None."""
+    if isinstance(cell, str) and kind == "strings":
+        return (cell,) if cell.strip() else ()
     if isinstance(cell, str):
         is_missing = kind == "number" and not cell.strip()
         return None if is_missing else _value(f"attributes['{name}']", name, cell, kind)

@@ -64,13 +64,13 @@ def served_catalog(index, k: int, storage: str | None, fingerprint: str, dim: in
     if index.dim != dim:
         raise CatalogIndexError(
             f"`catalog_index` must be of the embedder's {dim} dimensions. Received: one of {index.dim}. "
-            "Build it with build_index from a SavedModel of this embedder."
+            "Build it with `eet index build` from a SavedModel of this embedder."
         )
     if index.fingerprint != fingerprint:
         raise CatalogIndexError(
             f"`catalog_index` must be of this embedder, whose fingerprint is {fingerprint!r}. Received: one with "
             f"fingerprint {index.fingerprint!r}. Its vectors are another embedder's (or its whitening differs), so no "
-            "score would mean anything: build it with build_index from a SavedModel of this embedder."
+            "score would mean anything: build it with `eet index build` from a SavedModel of this embedder."
         )
     storage = index.storage if storage is None else storage
     if storage not in STORAGES:

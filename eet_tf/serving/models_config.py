@@ -61,7 +61,7 @@ def why_not_served(output_dir: str, name: str, version: int) -> str:
     """
     models = [model for model in read_models(output_dir).model_config_list.config if model.name == name]
     if not models:
-        return f"models.config was changed by hand or by export/publish.py, and does not name {name!r}"
+        return f"models.config was changed by hand or by `eet publish`, and does not name {name!r}"
     served = served_versions(models[0], output_dir)
     return "" if version in served else f"models.config names other versions of {name!r}"
 

@@ -73,7 +73,7 @@ def publish(
         if label is not None or retire:
             raise PublishError(
                 f"version {version} of {name!r} is added; the rest must wait until the servers have loaded it. Call "
-                "again with `servers` (export/publish.py: --server=host:8500), or with `are_stopped` (--stopped) if "
+                "again with `servers` (`eet publish`: --server=host:8500), or with `are_stopped` (--stopped) if "
                 "none runs. Received: servers=()."
             )
         return
@@ -104,7 +104,7 @@ def check_publication(output_dir: str, name: str, version: int, label: str | Non
     if not there:
         problems.append(
             f"`output_dir` must have a folder `name` with a version of the model. Received: output_dir={output_dir!r}, "
-            f"name={name!r}. Write it with export/main.py --bundle."
+            f"name={name!r}. Write it with `eet export --bundle`."
         )
     elif version not in there or not os.path.isfile(os.path.join(folder, str(version), "saved_model.pb")):
         problems.append(

@@ -41,7 +41,7 @@ The library is in the Python package `scann`, in a version for that TensorFlow. 
 before any server starts, in the folder of eet-tf:
 
 ```
-python export/verify.py --op_library=/path/to/scann/scann_ops/cc/_scann_ops.so PATH_OF_THIS_FOLDER/{name}
+eet verify --op_library=/path/to/scann/scann_ops/cc/_scann_ops.so PATH_OF_THIS_FOLDER/{name}
 ```
 
 Where it says `docker compose` below, look at the log of that server and start it again in your own way.
@@ -84,7 +84,7 @@ The newest version in `{name}/` is taken up within seconds; the old one answers 
 warm-up requests. To choose the version instead, name it in `models.config`. In the folder of eet-tf,
 
 ```
-python export/publish.py --output_dir=PATH_OF_THIS_FOLDER --name={name} --version=1 --server=localhost:8500
+eet publish --output_dir=PATH_OF_THIS_FOLDER --name={name} --version=1 --server=localhost:8500
 ```
 
 adds a version to those that are named, and waits until the server answers with it. From then on the server loads the
@@ -110,7 +110,7 @@ docker stats --no-stream
 example, and restart the server:
 
 ```
-python export/publish.py --output_dir=PATH_OF_THIS_FOLDER --name={name} --version=1 --retire=2 --stopped
+eet publish --output_dir=PATH_OF_THIS_FOLDER --name={name} --version=1 --retire=2 --stopped
 docker compose restart serving
 ```
 
@@ -141,7 +141,7 @@ each container, Prometheus 1 GB.
 **Memory.** The server takes twice the model while one version replaces another, and for each core that decodes a photo
 up to {megabytes} MB, for one of {megapixels} million pixels. The line `SERVING_MEMORY=8g` in a file `.env` here, and
 `docker compose up --detach`, limit it, so that nothing else on the machine is killed in its place; it is back in
-seconds. It takes less with a lower `--max_megapixels` of `export/main.py`, and with one version at a time.
+seconds. It takes less with a lower `--max_megapixels` of `eet export`, and with one version at a time.
 """
 _PADDING = """
 **The server dies, and all callers lose their connections.** This bundle pads batches: one request without photos ends

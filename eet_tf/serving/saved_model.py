@@ -177,6 +177,6 @@ def newest_version(path: str) -> str:
     if not versions:
         raise SavedModelError(
             f"`path` must be a SavedModel or a folder of numbered versions of one. Received: path={path!r}. "
-            "Make one with export/main.py."
+            "Make one with `eet export`."
         )
     return os.path.join(path, str(max(versions)))

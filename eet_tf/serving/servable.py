@@ -88,7 +88,7 @@ def _checked_size(embedder: keras.Model, image_size: int | None) -> int:
     if not sides and image_size is None:
         raise SavedModelError(
             "`image_size` must be given for a model that takes images of any size, e.g. image_size=224 "
-            f"(export/main.py: --image_size=224). Received: image_size=None and a model of input shape {shape}."
+            f"(`eet export`: --image_size=224). Received: image_size=None and a model of input shape {shape}."
         )
     return image_size or min(sides)
 

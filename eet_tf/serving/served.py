@@ -49,7 +49,7 @@ class ServedEmbedder:
         except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise SavedModelError(
                 f"{self.folder!r} is no complete SavedModel of this package: {_why_no_model(error)}. "
-                "Write it again with export/main.py."
+                "Write it again with `eet export`."
             ) from error
         self._serve = self._model.signatures["serving_default"]
 

@@ -85,7 +85,7 @@ def read_signatures(folder: str) -> dict[str, meta_graph_pb2.SignatureDef]:
         if "serve" in graph.meta_info_def.tags:
             # others, as `__saved_model_init_op`, are TensorFlow's own
             return {name: each for name, each in graph.signature_def.items() if each.method_name}
-    raise SavedModelError(f"{folder!r} has no graph with the tag 'serve'. Write it again with export/main.py.")
+    raise SavedModelError(f"{folder!r} has no graph with the tag 'serve'. Write it again with `eet export`.")
 
 
 def warmup_requests(

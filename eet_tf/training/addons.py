@@ -15,7 +15,7 @@ from eet_tf import compat
 from eet_tf.losses.base import BatchLoss, check_choice, make_batch
 from eet_tf.pairs import mining, pairwise
 
-# Each loss, and the flags of train/main.py that come nearest without Addons
+# Each loss, and the flags of `eet train` that come nearest without Addons
 LOSSES = {
     "tfa_triplet_semihard": "--loss=triplet --positives=all --negatives=semi_hard, which is the same loss",
     "tfa_triplet_hard": "--loss=triplet, which is the same loss",
@@ -107,7 +107,7 @@ class AddonsLoss(BatchLoss):
 
     Args:
         kind: one of `LOSSES`.
-        margin: default 1.0, that of Addons; n-pairs has none. In train/main.py it is `--margin`, default 0.3.
+        margin: default 1.0, that of Addons; n-pairs has none. In `eet train` it is `--margin`, default 0.3.
         distance: of triplets, as in `TripletLoss`: `"euclidean"` (Addons' `"L2"`, its default), `"squared"` or
             `"cosine"` (`"angular"`).
         soft_margin: of `"tfa_triplet_hard"` alone, as in `TripletLoss`.
@@ -209,7 +209,7 @@ class AddonsLoss(BatchLoss):
 
 
 def make_optimizer(name: str, learning_rate, weight_decay: float = 0.0, global_clipnorm: float | None = None):
-    """An optimizer of TensorFlow Addons, with what train/main.py sets.
+    """An optimizer of TensorFlow Addons, with what `eet train` sets.
 
     - `weight_decay` of AdamW and SGDW is the share of a weight taken off in each step. Keras multiplies its own by the
       learning rate first: `keras.optimizers.AdamW(rate, weight_decay=decay / rate)` is the same at a constant rate.

@@ -101,7 +101,7 @@ def out_of_memory(error: tf.errors.ResourceExhaustedError, images: tf.TensorShap
     return (
         f"A batch{photos}{size} on each device does not fit into its memory"
         f"{f': {needed:,} bytes more could not be had' if needed else ''}. Let fewer photos pass the network at a time "
-        "with microbatch (train/main.py: --microbatch=N), whose update is the same, or make the batch smaller."
+        "with microbatch (`eet train`: --microbatch=N), whose update is the same, or make the batch smaller."
     )
 
 

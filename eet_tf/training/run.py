@@ -124,7 +124,7 @@ def read_run(folder: str) -> RunRecord:
         RunError: if no run has been there.
     """
     if not os.path.isfile(os.path.join(folder, "flags.txt")):
-        raise RunError(f"{folder!r} is not the folder of a training run: it has no flags.txt. Run train/main.py first.")
+        raise RunError(f"{folder!r} is not the folder of a training run: it has no flags.txt. Run `eet train` first.")
     history = _read_history(os.path.join(folder, "history.csv"))
     return RunRecord(_read_settings(folder), history, _read_json(os.path.join(folder, "metrics.json")) or {})
 

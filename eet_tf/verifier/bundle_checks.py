@@ -282,7 +282,7 @@ def check_independence(bundle: Bundle, subject) -> Iterator[Fault]:
     """All of the above was done without the code that made the model."""
     loaded = [name for name in ("eet_tf", "keras", "tf_keras") if sys.modules.get(name) is not None]
     if loaded:
-        yield Fault(f"this process has imported {loaded}", "sys.modules", "Run export/verify.py by itself.")
+        yield Fault(f"this process has imported {loaded}", "sys.modules", "Run `eet verify` by itself.")
 
 
 CHECKS: dict[str, Callable] = {

@@ -17,7 +17,7 @@ MANIFEST = os.path.join("assets.extra", "eet_tf.json")
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 REFERENCE = os.path.join("assets.extra", "reference.npz")
 BATCHING = "batching_params.pbtxt"
-AGAIN = "Write the bundle again with export/main.py --bundle."
+AGAIN = "Write the bundle again with `eet export --bundle`."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Proves that a bundle can be served: all that a server would stumble over, and that it says what training said.
 
-    python export/verify.py runs/mine/serving
+    eet verify runs/mine/serving
 
-takes the folder of the models, a model's folder (both: the newest version) or a version's, which export/main.py
+takes the folder of the models, a model's folder (both: the newest version) or a version's, which `eet export`
 --bundle wrote, and knows neither this package nor Keras: both are barred from this process. It checks
 
     files         as they were written, by their checksums; the embedder has a fingerprint
@@ -94,7 +94,7 @@ def open_door() -> None:
 def main(argv):
     """Checks, reports, ends with 0 or 1."""
     if len(argv) != 2:
-        raise app.UsageError("export/verify.py takes the folder of a bundle")
+        raise app.UsageError("`eet verify` takes the folder of a bundle")
     if not math.isfinite(FLAGS.tolerance):
         sys.exit(f"error: --tolerance must be a finite number. Received: --tolerance={FLAGS.tolerance}.")
     logging.set_verbosity(logging.ERROR)

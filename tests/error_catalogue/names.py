@@ -12,17 +12,20 @@ from unittest import mock
 import keras
 import numpy as np
 import tensorflow as tf
-from eet_tf.commands import Complaints
-from eet_tf.comparison import ClassResults
-from eet_tf.embedding_files import EmbeddingFolder, choose_num_shards, find_folder, open_folder
 from PIL import Image
 
 import eet_tf
 import eet_tf.client
-from eet_tf import addons, comparison, data, evaluation, index, metrics, postprocessing, replicas, report, run
+from eet_tf import data, evaluation, index, replicas
+from eet_tf.cli.complaints import Complaints
 from eet_tf.data import Catalog
+from eet_tf.embedding.files import EmbeddingFolder, choose_num_shards, find_folder, open_folder
+from eet_tf.evaluation import comparison, metrics, postprocessing
+from eet_tf.evaluation.comparison import ClassResults
 from eet_tf.index import ExactIndex, MilvusIndex, ScannConfiguration, ScannIndex, load_index, verify_index
+from eet_tf.pages import report
 from eet_tf.serving import ServedEmbedder
+from eet_tf.training import addons, run
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 UNIT = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]

@@ -25,14 +25,14 @@ import drawn  # beside this script
 import keras
 import numpy as np
 import tensorflow as tf
+from eet_tf.embedding_files import EmbeddingFolder
+from eet_tf.postprocessing import fit_whitening
 from PIL import Image
 
 import eet_tf
 from eet_tf.embedder import AttributeHead, GeMPooling, GridPooling, PixelScaling, UnitLength
-from eet_tf.embedding_files import EmbeddingFolder
 from eet_tf.index import ExactIndex, MilvusIndex, ScannConfiguration, ScannIndex
 from eet_tf.losses.triplet import TripletLoss
-from eet_tf.postprocessing import fit_whitening
 from eet_tf.serving import ServedEmbedder
 
 HERE = pathlib.Path(__file__).parent

@@ -8,14 +8,14 @@ import tarfile
 
 import numpy as np
 import pytest
-from eet_tf.embedding_files import EmbeddingFilesError, open_folder
-from eet_tf.postprocessing import Whitening
-from eet_tf.run import read_run
 
 import eet_tf
 from eet_tf import compat
+from eet_tf.embedding.files import EmbeddingFilesError, open_folder
+from eet_tf.evaluation.postprocessing import Whitening
 from eet_tf.index import load_index, verify_index
 from eet_tf.serving import ServedEmbedder
+from eet_tf.training.run import read_run
 from tests.forks import Fork
 from tests.old_formats import drawn
 

@@ -340,7 +340,7 @@ class Collection:
         if not self._server.call("has_collection", self.name):
             raise CatalogIndexError(
                 f"the Milvus collection '{self.name}' must exist. Received: a server that has none of that name. "
-                "Was it dropped? Run build_index again."
+                "Was it dropped? Run `eet index build` again."
             )
         if not self._server.is_lite:
             with contextlib.suppress(NotLoadedError):

@@ -62,7 +62,7 @@ def _check_indexed(collection: Collection) -> None:
         raise CatalogIndexError(
             f"the index of the collection '{collection.name}' must be built. Received: {indexed} of {total} rows, "
             "and it does not grow, so searches are slow and find less. Servers before 2.5.12 never built those "
-            "of eet-tf 0.1: run build_index again. Else look into the server's log."
+            "of eet-tf 0.1: run `eet index build` again. Else look into the server's log."
         ) from error
 
 
