@@ -131,6 +131,27 @@ class EmbeddingClient:
         """D, as the server says it."""
         return int(self._described()["embedding_dim"][0])
 
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The attributes that the server's embedder predicts; empty if it predicts none, or was exported before 0.2."""
+        names = self._described().get("attribute_names")
+        return () if names is None else tuple(map(str, names[0]))
+
+    def predict_attributes(self, photos: Iterable[bytes | str | os.PathLike]) -> np.ndarray:
+        """Predicts the attributes of photos.
+
+        Args:
+            photos: as for `embed`.
+
+        Returns:
+            `[N, A]` float32, the probability of each of `attribute_names`; zeros where the bytes are no image.
+
+        Raises:
+            ServingError: as `embed`; or if the embedder predicts no attributes.
+        """
+        found = self._predict_all("serving_default", ("attributes", "ok"), photos)
+        return found["attributes"].astype(np.float32, copy=False) if found else np.zeros([0, 0], np.float32)
+
     def close(self) -> None:
         """Closes the connections; what is on its way or waits fails at once. A second time does nothing."""
         with self._lock:
@@ -148,7 +169,8 @@ class EmbeddingClient:
 
     def _described(self) -> dict[str, np.ndarray]:
         with self._use() as stop:
-            return self._predict("describe", "query", ("fingerprint", "embedding_dim"), [b""], stop)
+            names = ("fingerprint", "embedding_dim")
+            return self._predict("describe", "query", names, [b""], stop, optional=("attribute_names",))
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[threading.Event]:
@@ -203,11 +225,17 @@ class EmbeddingClient:
             return {name: np.concatenate([half[name] for half in halves]) for name in outputs}
 
     def _predict(
-        self, signature: str, argument: str, outputs: Sequence[str], values: Sequence[bytes], stop: threading.Event
+        self,
+        signature: str,
+        argument: str,
+        outputs: Sequence[str],
+        values: Sequence[bytes],
+        stop: threading.Event,
+        optional: Sequence[str] = (),
     ) -> dict[str, np.ndarray]:
         def attempt(timeout: float):
             with self._slots.one(stop):
-                return self._transport.predict(signature, argument, values, outputs, timeout)
+                return self._transport.predict(signature, argument, values, (*outputs, *optional), timeout)
 
         try:
             found = self._retries.call(attempt, self.target, stop)

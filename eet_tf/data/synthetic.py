@@ -173,6 +173,10 @@ def _as_json(arguments: dict[str, int]) -> str:
     return json.dumps(arguments, indent=2) + "\n"
 
 
+def _named(arguments: dict[str, int]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in arguments.items() if name != "format")
+
+
 def _is_drawn(folder: str, catalog: Catalog, arguments: dict[str, int]) -> bool:
     """True if the very catalogue is there, False if there is nothing; raises for everything else."""
     if not os.path.lexists(folder) or (os.path.isdir(folder) and not os.listdir(folder)):
@@ -180,14 +184,14 @@ def _is_drawn(folder: str, catalog: Catalog, arguments: dict[str, int]) -> bool:
     if _read(folder, "synthetic.json") != _as_json(arguments):
         raise CatalogError(
             f"{folder!r} must be missing, empty or hold a synthetic catalogue drawn with the same arguments. "
-            f"It holds something else. Give another folder, or delete this one to draw anew with {arguments}."
+            f"It holds something else. Give another folder to draw anew with {_named(arguments)}."
         )
     if _read(folder, "catalog.csv") != _as_csv(catalog):
-        raise CatalogError(f"{catalog.source!r} was changed after it was drawn. Delete {folder!r} to draw it anew.")
+        raise CatalogError(f"{catalog.source!r} was changed after it was drawn. Give another folder to draw it anew.")
     try:
         catalog.check_files()
     except CatalogError as error:
-        raise CatalogError(f"{folder!r} is no longer whole: {error} Or delete the folder to draw it anew.") from error
+        raise CatalogError(f"{folder!r} is no longer whole: {error} Or give another folder to draw it anew.") from error
     return True
 
 

@@ -213,7 +213,7 @@ def open_folder(folder: str | os.PathLike) -> EmbeddingFolder:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _refusal(folder, f"{MANIFEST} is missing", "Make it with `eet embed`.") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        mend = f"Delete {MANIFEST} and the files beside it, and run `eet embed` again."
+        mend = "Run `eet embed` again with another output_dir."
         raise _refusal(folder, f"{MANIFEST} cannot be read: {error}", mend) from error
     raise _refusal(folder, f"{MANIFEST} is of another format than {FORMAT}", "Upgrade eet_tf.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -102,7 +102,7 @@ def output_sizes(embedder: keras.Model, whitening=None) -> dict[str, int]:
     return {**sizes, "attributes": len(attribute_names(embedder))} if attribute_names(embedder) else sizes
 
 
-def describing(fingerprint: str, embedding_dim: int):
+def describing(fingerprint: str, embedding_dim: int, attribute_names: Sequence[str] = ()):
     """The function behind the signature `describe`: which embedder it is, once for each row of `query`.
 
     A server tells its clients nothing of a model but its signatures, so the model says it itself.
@@ -110,10 +110,11 @@ def describing(fingerprint: str, embedding_dim: int):
     Args:
         fingerprint: of the embedder, `embedder_fingerprint`.
         embedding_dim: D.
+        attribute_names: the A attributes that the embedder predicts; none by default.
 
     Returns:
-        A function from `query` (string `[None]`, of which only the number counts) to `fingerprint` (string `[None]`)
-        and `embedding_dim` (int32 `[None]`).
+        A function from `query` (string `[None]`, of which only the number counts) to `fingerprint` (string `[None]`),
+        `embedding_dim` (int32 `[None]`) and, with attributes, `attribute_names` (string `[None, A]`).
 
     Example:
 
@@ -125,6 +126,9 @@ def describing(fingerprint: str, embedding_dim: int):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
     def describe(query):
         rows = tf.shape(query)
-        return {"fingerprint": tf.fill(rows, fingerprint), "embedding_dim": tf.fill(rows, embedding_dim)}
+        described = {"fingerprint": tf.fill(rows, fingerprint), "embedding_dim": tf.fill(rows, embedding_dim)}
+        if attribute_names:
+            described["attribute_names"] = tf.tile(tf.constant([list(attribute_names)]), [rows[0], 1])
+        return described
 
     return describe

@@ -50,10 +50,11 @@ def export_embedder(
       `catalog_index.search(..., group_by_sku=True)` finds them. Where `ok` is false, skus are `""` and scores 0.
 
     * `describe`: `query` (string `[None]`, anything) -> `fingerprint` (string `[None]`) and `embedding_dim` (int32
-      `[None]`): which embedder it is, since a server says nothing of a model but its signatures.
+      `[None]`): which embedder it is, since a server says nothing of a model but its signatures. With an attribute
+      head also `attribute_names` (string `[None, A]`).
 
     An embedder with an attribute head also gives `attributes` (float32 `[None, A]`, probabilities; zeros where `ok` is
-    false) beside each `embedding`; the manifest has their names.
+    false) beside each `embedding`; `describe` and the manifest have their names.
 
     Args:
         embedder: a model `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or to a dict with `"embedding"`, as `build_embedder`
@@ -116,7 +117,7 @@ def export_embedder(
     aside = os.path.join(output_dir, f".{version}.{os.getpid()}")
     try:
         module = ServingModule(embedder, whitening, search, max_pixels)
-        signatures = {**module.functions, "describe": describing(fingerprint, dim)}
+        signatures = {**module.functions, "describe": describing(fingerprint, dim, attribute_names(embedder))}
         tf.saved_model.save(module, aside, signatures=signatures)
         own = {"fingerprint": fingerprint, "embedding_dim": dim, "max_pixels": max_pixels}
         facts = {**own, "signatures": list(signatures), **facts}

@@ -136,7 +136,7 @@ class State:
                 raise
             raise CatalogIndexError(
                 f"{error} An update is in '{self.contents / LOG}' and is made by the next update or load. To give it "
-                "up, remove that file."
+                "up, build the index anew in another folder."
             ) from error
 
     def _apply(self, payload: bytes) -> None:
