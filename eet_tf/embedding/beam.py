@@ -17,7 +17,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import PipelineState
 from apache_beam.utils import shared
 
-from eet_tf.data import reasons
+from eet_tf.data import remote
+from eet_tf.data.reading import read_batches
 from eet_tf.embedding.files import EmbeddingFolder
 from eet_tf.serving import ServedEmbedder
 
@@ -45,15 +46,17 @@ class EmbedShard(beam.DoFn):
     Args:
         folder: where the files go; an absolute path.
         saved_model: the version's folder of the SavedModel; absolute.
-        root: the folder that the photos' paths start from; absolute.
+        root: the folder that the photos' paths start from, absolute, or a URL.
         batch_size: photos embedded at once.
+        photo_cache: folder in which photos at URLs are kept; absolute, `""` for none.
     """
 
-    def __init__(self, folder: EmbeddingFolder, saved_model: str, root: str, batch_size: int):
+    def __init__(self, folder: EmbeddingFolder, saved_model: str, root: str, batch_size: int, photo_cache: str = ""):
         self._folder = folder
         self._saved_model = saved_model
         self._root = root
         self._batch_size = batch_size
+        self._photo_cache = photo_cache
         self._shared = shared.Shared()
         self._embedded = Metrics.counter(EmbedShard, "photos_embedded")
         self._unreadable = Metrics.counter(EmbedShard, "photos_unreadable")
@@ -65,19 +68,21 @@ class EmbedShard(beam.DoFn):
             EmbeddingPipelineError: if this worker does not see the photos or the folder of embeddings.
         """
         for folder in (self._root, self._folder.folder):
-            if not os.path.isdir(folder):
+            if not remote.is_url(folder) and not os.path.isdir(folder):
                 raise EmbeddingPipelineError(f"a worker does not see the folder {folder!r}")
         self._embedder = self._shared.acquire(lambda: ServedEmbedder(self._saved_model))
 
     def process(self, element: tuple[int, list[str]]) -> Iterator[ShardSummary]:
         """Takes a shard's number and its photos' paths; yields its summary."""
         shard, photos = element
-        files = [os.path.join(self._root, photo) for photo in photos]
+        files = [remote.joined(self._root, photo) for photo in photos]
         embeddings = np.zeros([len(files), self._folder.embedding_dim], np.float32)
         ok = np.zeros(len(files), np.bool_)
-        for start in range(0, len(files), self._batch_size):
-            batch = slice(start, start + self._batch_size)
-            embeddings[batch], ok[batch] = self._embedder.embed(map(reasons.bytes_of, files[batch]))
+        start = 0
+        for contents in read_batches(files, self._batch_size, self._photo_cache):
+            batch = slice(start, start + len(contents))
+            embeddings[batch], ok[batch] = self._embedder.embed(contents)
+            start = batch.stop
         self._folder.write(shard, photos, embeddings, ok)
         self._embedded.inc(int(ok.sum()))
         self._unreadable.inc(int((~ok).sum()))

@@ -10,6 +10,7 @@ import eet_tf
 from eet_tf.data import make_synthetic_catalog
 from eet_tf.embedding.files import EmbeddingFolder
 from eet_tf.serving import ServedEmbedder
+from tests.data.photo_server import PhotoServer
 
 beam = pytest.importorskip("apache_beam", reason="Apache Beam does not go with TensorFlow 2.15")
 
@@ -84,6 +85,24 @@ def test_each_shard_has_a_summary_that_names_its_unreadable_photos(place, work):
         of_shard = [os.path.join(catalog.root, photo) for photo in photos]
         assert first == second == ShardSummary(shard, len(photos), [name for name in of_shard if name in broken])
         assert read_bytes([files.file(shard)]) == written
+
+
+def test_photos_at_urls_are_embedded(place, work, tmp_path):
+    """Relative to a URL or named by one; on workers that have no folder of photos."""
+    _, catalog, embedder = place
+    files, _, _ = work
+    photos = read_bytes(catalog.files[:3].tolist())
+    with PhotoServer() as server:
+        for row, photo in enumerate(photos):
+            server.put(f"/photos/{row}.jpg", photo)
+        listed = ["0.jpg", f"{server.address}/photos/1.jpg", "gone.jpg", "2.jpg"]
+        embed = EmbedShard(files, embedder.folder, f"{server.address}/photos", 2, str(tmp_path / "cache"))
+        embed.setup()
+        (summary,) = embed.process((0, listed))
+        assert summary == ShardSummary(0, 4, [f"{server.address}/photos/gone.jpg"])
+    with np.load(files.file(0)) as stored:
+        (vectors,) = (stored[name] for name in stored.files if stored[name].ndim == 2)
+    np.testing.assert_allclose(vectors[[0, 1, 3]], embedder.embed(photos)[0], atol=1e-6)
 
 
 def test_photos_are_counted(work):

@@ -44,7 +44,7 @@ def test_its_input_and_outputs_are_as_documented(embedder, tmp_path):
 def test_it_says_the_names_of_attributes(tmp_path):
     embedder = eet_tf.build_embedder("small_cnn", DIM, image_size=32, attribute_names=["colour=red", "gr\u00fcn"])
     said = describe(embedder, tmp_path)(query=tf.constant(["a", "b"]))
-    assert said["attribute_names"].numpy().tolist() == [["colour=red".encode(), "gr\u00fcn".encode()]] * 2
+    assert said["attribute_names"].numpy().tolist() == [[b"colour=red", "gr\u00fcn".encode()]] * 2
 
 
 def test_a_whitened_embedder_is_another(embedder, tmp_path):
