@@ -44,6 +44,16 @@ def define_unreadable(define: Definitions) -> None:
     )
 
 
+def define_check(define: Definitions, before: str) -> None:
+    """Defines `--check_photos`.
+
+    Args:
+        define: adds to the flags.
+        before: what the check comes before, such as `"training"`.
+    """
+    define.bool("check_photos", True, f"Decode every photo once before {before}, and name all that cannot be read.")
+
+
 def load(values: flags.FlagValues, check_files: bool = True):
     """The catalogue that the flags name; `--split` is not looked at.
 
@@ -79,6 +89,8 @@ def readable_part(catalog, values: flags.FlagValues, folder: str, max_pixels: in
     from eet_tf import data
     from eet_tf.data.limits import MAX_PIXELS
 
+    if not _skips(values) and not _checks(values):
+        return catalog
     progress = Progress("photos checked", len(catalog))
     if not _skips(values):
         data.check_photos([catalog], progress.update, max_pixels or MAX_PIXELS)
@@ -123,6 +135,10 @@ def layout_of(values: flags.FlagValues) -> str:
 
 def _skips(values: flags.FlagValues) -> bool:
     return bool("skip_unreadable" in values and values.skip_unreadable)
+
+
+def _checks(values: flags.FlagValues) -> bool:
+    return "check_photos" not in values or values.check_photos
 
 
 def complain(complaints: Complaints, values: flags.FlagValues) -> None:

@@ -31,6 +31,7 @@ define.string("embeddings_dir", None, "Folder of embeddings that `eet embed` wro
 flags.mark_flags_as_mutual_exclusive(["saved_model", "embeddings_dir"], required=True, flag_values=FLAGS)
 catalogs.define_catalog(define)
 catalogs.define_unreadable(define)
+catalogs.define_check(define, "the first is embedded")
 define.string("output_dir", None, "Folder of the index. By default index, beside the SavedModel's folder.")
 define.enum("index", "scann", ["scann", "exact", "milvus"], "Kind of index.")
 define.float("target_recall", None, "Share of the true 10 nearest that ScaNN must find, e.g. 0.95: tunes it.")
@@ -113,7 +114,8 @@ def _checked() -> tuple:
     complaints.end()
     catalogs.tell_notes(catalog)
     if FLAGS.embeddings_dir is None:
-        readable = catalogs.readable_part(catalog, FLAGS, _output_dir(), source.max_pixels)
+        beside = os.path.dirname(os.path.abspath(_output_dir()))
+        readable = catalogs.readable_part(catalog, FLAGS, beside, source.max_pixels)
         if readable is not catalog:
             catalog, attributes = readable, _attributes(readable)
     return catalog, attributes, source, options

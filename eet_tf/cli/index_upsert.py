@@ -24,6 +24,7 @@ define = Definitions(FLAGS)
 indexes.define_index(define)
 catalogs.define_catalog(define)
 catalogs.define_unreadable(define)
+catalogs.define_check(define, "the first is embedded")
 define.string("saved_model", None, "Path of the SavedModel that embeds; by default the index's own.")
 define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
 
@@ -58,7 +59,8 @@ def checked(values: flags.FlagValues) -> tuple:
 
 def readable(index, catalog, values: flags.FlagValues, max_pixels: int) -> tuple:
     """The photos that can be read, their names in the index and their attributes; the others end it or are left out."""
-    rest = catalogs.readable_part(catalog, values, values.index_dir, max_pixels)
+    beside = os.path.dirname(os.path.abspath(values.index_dir))
+    rest = catalogs.readable_part(catalog, values, beside, max_pixels)
     return rest, _names(index, rest, values.index_dir), _attributes(rest, index)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from eet_tf.cli.catalogs import define_catalog, define_unreadable
+from eet_tf.cli.catalogs import define_catalog, define_check, define_unreadable
 from eet_tf.cli.door import Definitions
 
 FLAGS = flags.FlagValues()
@@ -60,7 +60,7 @@ MAY_CHANGE = frozenset(
 define_catalog(define, split=None)
 define_unreadable(define)
 define.bool("drop_singles", False, "Leave out products with one photo. By default they are an error.")
-define.bool("check_photos", True, "Decode every photo once before training.")
+define_check(define, "training")
 define.bool("cache", False, "Keep the decoded training photos in memory: photos x size x size x 3 bytes.")
 define.float(
     "hold_out",
