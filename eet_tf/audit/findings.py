@@ -76,7 +76,8 @@ class AuditResult:
         """A line for each finding, and whether training may start."""
         catalog = self.catalog
         lines = [
-            f"{len(catalog):,} photos of {catalog.num_classes:,} products, {self.num_training[0]:,} to learn from."
+            f"{counted(len(catalog), 'photo')} of {counted(catalog.num_classes, 'product')}, "
+            f"{self.num_training[0]:,} to learn from."
         ]
         lines += [f"{'mend' if finding.blocks else 'look'}: {finding.title}" for finding in self.findings]
         lines += ["Something must be mended before training." if self.blocks else "Training may start."]
@@ -203,11 +204,20 @@ def _products(catalog: Catalog, among: np.ndarray, fewest: int, most: int) -> li
 
 
 def _named(catalog: Catalog, groups: Sequence[np.ndarray]) -> list[str]:
-    return [f"{_place(catalog, group[0])}: {catalog.skus[group[0]]}: {_photos(len(group))}" for group in groups]
+    return [
+        f"{_place(catalog, group[0])}: {catalog.skus[group[0]]}: {counted(len(group), 'photo')}" for group in groups
+    ]
 
 
-def _photos(number: int) -> str:
-    return "1 photo" if number == 1 else f"{number:,} photos"
+def counted(number: int, what: str) -> str:
+    """A number of things, in words.
+
+    Example:
+
+    >>> counted(1, "photo"), counted(1200, "product")
+    ('1 photo', '1,200 products')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _single_photos(catalog: Catalog, is_training: np.ndarray) -> Finding | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from eet_tf.arguments import check_file
-from eet_tf.audit.findings import AuditResult, Finding
+from eet_tf.audit.findings import AuditResult, Finding, counted
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog
 from eet_tf.data.remote import joined
@@ -65,7 +65,7 @@ def write_page(
 def _counts(result: AuditResult) -> dict[str, str]:
     catalog = result.catalog
     counts = {"Photos": f"{len(catalog):,}", "Products": f"{catalog.num_classes:,}"}
-    counts["To learn from"] = f"{result.num_training[0]:,} photos of {result.num_training[1]:,} products"
+    counts["To learn from"] = " of ".join(map(counted, result.num_training, ("photo", "product")))
     if catalog.splits is not None:
         names = sorted(set(catalog.splits.tolist()))
         counts["Splits"] = ", ".join(f"{name or 'none'}: {(catalog.splits == name).sum():,}" for name in names)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from eet_tf.audit import audit_catalog, write_page
+from eet_tf.audit import AuditResult, audit_catalog, write_page
 from eet_tf.audit.duplicates import near_groups
 from eet_tf.audit.prints import COLOR_SIDE, GREY_SIDE, PhotoPrints, read_prints
 from eet_tf.cli.main import main as eet
@@ -602,3 +602,8 @@ def test_real_photos():
     assert 285 <= sum(counts.values()) <= 300
     assert 24 <= counts["copies_across_splits"] + counts["copies_across_products"] <= 26
     assert not result.blocks
+
+
+def test_one_of_a_kind_is_said_to_be_one():
+    result = AuditResult(Catalog(["1.jpg"], ["mug"]), (), {}, (1, 1))
+    assert result.summary().startswith("1 photo of 1 product, 1 to learn from.\n")
