@@ -14,14 +14,19 @@ setup(
     description="Visual product search for TensorFlow: learn the embedding, export it, find the neighbours",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The eet-tf authors",
     license="Apache-2.0",
+    keywords=[
+        *("visual search", "product search", "image retrieval", "metric learning", "triplet loss", "embeddings"),
+        *("nearest neighbor search", "TensorFlow", "Keras"),
+    ],
     python_requires=">=3.10,<3.14",
     entry_points={"console_scripts": ["eet = eet_tf.cli.main:main"]},
     packages=find_packages(include=["eet_tf", "eet_tf.*"]),
     package_data={
-        "eet_tf": ["py.typed", "*.pyi", "report_template.html"],
-        "eet_tf.audit": ["audit_template.html"],
+        "eet_tf": ["py.typed", "*.pyi"],
         "eet_tf.data": ["*.pyi"],
+        "eet_tf.pages": ["templates/*"],
         "eet_tf.service": ["templates/*", "static/*"],
     },
     install_requires=[

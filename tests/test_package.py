@@ -3,14 +3,19 @@
 Both are made by the hooks that `python -m build` calls, without a network; the wheel from the source archive.
 """
 
+import contextlib
 import email
+import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import venv
 import zipfile
 
@@ -18,12 +23,17 @@ import numpy
 import pytest
 
 import eet_tf
+from eet_tf.data import make_synthetic_catalog
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAME = f"eet_tf-{eet_tf.__version__}"
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "site")
 # calls a hook of the build backend that pyproject.toml names, and says what it made
 HOOK = "import setuptools.build_meta as b, sys; print(getattr(b, sys.argv[1])(sys.argv[2]))"
+TINY = (
+    *("--backbone=small_cnn", "--image_size=32", "--embedding_dim=8", "--epochs=1", "--steps_per_epoch=2"),
+    *("--classes_per_batch=2", "--examples_per_class=2", "--strategy=one_device"),
+)
 SMOKE = """
 import importlib.metadata
 import pathlib
@@ -47,12 +57,20 @@ print(pathlib.Path(eet_tf.__file__).parent)
 """
 
 
+def clean_environment():
+    """The variables of this process, but for what would let the package be found in the checkout."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return environment | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+
+
 def run(*command, cwd):
     """What a command printed; fails the test, showing why, if it did not end well."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     result = subprocess.run(
-        [*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*map(str, command)], cwd=cwd, env=clean_environment(), capture_output=True, text=True, timeout=300, check=False
     )
     if result.returncode:
         pytest.fail(f"{command[1:4]} ended with {result.returncode}:\n{result.stdout}{result.stderr}", pytrace=False)
@@ -110,19 +128,10 @@ def test_the_source_archive_has_what_it_takes_and_no_more(place):
 def test_the_metadata_say_what_setup_py_says(metadata):
     assert (metadata["Name"], metadata["Version"]) == ("eet-tf", eet_tf.__version__)
     assert set(metadata["Requires-Python"].split(",")) == {">=3.10", "<3.14"}
-    extras = {
-        "addons",
-        "beam",
-        "milvus",
-        "milvus-server",
-        "serving",
-        "demo",
-        "convert",
-        "cars196",
-        "remote",
-        "test",
-        "docs",
-    }
+    assert metadata["Author"] == "The eet-tf authors"
+    assert {"visual search", "metric learning", "TensorFlow"} < set(metadata["Keywords"].split(","))
+    extras = {"addons", "beam", "cars196", "convert", "demo", "docs", "milvus", "milvus-server", "parquet", "remote"}
+    extras |= {"serving", "test", "xlsx"}
     assert set(metadata.get_all("Provides-Extra")) == extras
     assert "# eet-tf" in (metadata["Description"] or metadata.get_payload())
 
@@ -138,17 +147,84 @@ def test_the_newest_change_is_of_this_version_and_so_is_the_citation():
     assert f'\nversion: "{eet_tf.__version__}"\n' in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def test_the_wheel_works_from_another_folder(place, wheel):
-    """In an environment of its own, which has only the libraries from the one that runs the tests."""
+@pytest.fixture(scope="module")
+def installed(place, wheel):
+    """The `python` of an environment with the wheel and, from the one that runs the tests, the libraries alone."""
     venv.create(place / "venv", with_pip=False, symlinks=True)
     python = place / "venv" / "bin" / "python"
     own = pathlib.Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).strip())
     (own / "libraries.pth").write_text(f"{pathlib.Path(numpy.__file__).parents[1]}\n")
     install = ("install", "--quiet", "--no-deps", "--no-index", wheel)
     run(sys.executable, "-m", "pip", "--python", python, *install, cwd=place)
-    elsewhere = place / "elsewhere"
-    elsewhere.mkdir()
-    assert run(python, "-c", SMOKE, cwd=elsewhere).splitlines()[-1] == str(own / "eet_tf")
+    return python
+
+
+@pytest.fixture
+def elsewhere(installed, tmp_path):
+    """A folder without anything of the repository, where nothing but the package can be imported."""
+    find = "import importlib.util as u; print([n for n in ('train', 'export', 'tests', 'examples') if u.find_spec(n)])"
+    assert run(installed, "-c", find, cwd=tmp_path) == "[]\n"
+    return tmp_path
+
+
+def test_the_wheel_works_from_another_folder(installed, elsewhere):
+    own = run(installed, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=elsewhere).strip()
+    assert run(installed, "-c", SMOKE, cwd=elsewhere).splitlines()[-1] == os.path.join(own, "eet_tf")
+
+
+def test_the_wheel_alone_does_the_whole_job(installed, elsewhere):
+    """From photos to a page that is served, with the command that the wheel installs."""
+    eet = installed.parent / "eet"
+    version = f"eet-tf {eet_tf.__version__}\n"
+    assert run(eet, "--version", cwd=elsewhere) == run(installed, "-m", "eet_tf", "--version", cwd=elsewhere) == version
+    make_synthetic_catalog(elsewhere / "photos", num_products=8, photos_per_product=3, image_size=32)
+    trained = run(eet, "train", "--data=photos", "--model_dir=run", *TINY, cwd=elsewhere)
+    assert re.search(r"R@1 on .+ products: [\d.]+ % before, [\d.]+ % after", trained), trained
+    run(eet, "export", "--model=run", cwd=elsewhere)
+    run(eet, "index", "build", "--saved_model=run/serving", "--data=photos", "--index=exact", cwd=elsewhere)
+    photo = str(min((elsewhere / "photos" / "photos").iterdir()))
+    (answer,) = json.loads(run(eet, "search", photo, "--index_dir=run/index", "--k=3", "--json", cwd=elsewhere))
+    assert answer["query"] == photo and len(answer["found"]) == 3
+    with served(eet, "--index_dir=run/index", cwd=elsewhere) as address:
+        like = f"k=2&like={answer['found'][0]['photo']}".encode()
+        with urllib.request.urlopen(f"{address}search", like, timeout=60) as response:
+            assert len(json.load(response)["neighbors"]) == 2
+
+
+@contextlib.contextmanager
+def served(eet, *flags, cwd):
+    """The address of a page that `eet serve` serves on a free port, for a `with`."""
+    process = subprocess.Popen(
+        [eet, "serve", "--port=0", *flags], cwd=cwd, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        yield re.search(r"http://\S+/", line)[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def lines_of_pip():
+    """The lines of README.md that install something, as they are pasted."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    return [line for block in blocks for line in block.splitlines() if "pip install" in line]
+
+
+@pytest.mark.parametrize("line", lines_of_pip())
+def test_what_readme_installs_can_be_installed_from_the_checkout(place, metadata, tmp_path, line):
+    """Without a network and without what it depends on, into a folder; the extras are those of the package."""
+    command, verb, target = shlex.split(line)
+    assert (command, verb) == ("pip", "install")
+    path, extras = re.fullmatch(r"(\.[\w./-]*)(?:\[(.+)\])?", target).groups()
+    assert set(extras.split(",") if extras else []) <= set(metadata.get_all("Provides-Extra"))
+    alone = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", f"--target={tmp_path / 'installed'}")
+    run(sys.executable, "-m", command, verb, *alone, target, cwd=place / "source" / path)
+    assert (tmp_path / "installed" / "bin" / "eet").is_file()
+
+
+def test_readme_says_how_to_install():
+    assert "pip install ." in lines_of_pip()
 
 
 def test_what_is_installed_fits_together(tmp_path):
