@@ -17,7 +17,6 @@ SEEN_IN = {
     ],
     "tests/end_to_end/test_demo_page.py": [
         "`port` must be free at `host`. Received: --host={} --port={}: {}. Name another port, or end what listens there.",
-        "unknown argument {}; flags begin with --",
         "error: the page needs {}: pip install 'eet-tf[demo]'",
     ],
     "tests/end_to_end/test_embed_beam.py": [
@@ -27,18 +26,15 @@ SEEN_IN = {
     ],
     "tests/end_to_end/test_evaluate.py": [
         "--query_expansion must be 0 with --rerank, which searches with the queries as they are.",
-        "unknown argument {}; flags begin with --",
     ],
     "tests/end_to_end/test_export_and_search.py": [
         "--query must be a photo. Received: --query={}: {}.",
         "--query must be a JPEG, PNG, WebP, BMP or GIF. Received: --query={}: {}.",
-        "unknown argument {}; flags begin with --",
     ],
     "tests/end_to_end/test_index_admin.py": [
         "--target_recall is for --index=scann. Received: --index={}, which tunes nothing.",
         "--storage must be float32 with --index=milvus. Received: --storage={}.",
         "--{} is for --index=milvus. Received: --index={}.",
-        "unknown argument {}; flags begin with --",
         "{} must have the index's attributes. It lacks {}.",
         "delete must be told --photo or --sku. Received: neither.",
         "delete must be told --photo or --sku. Received: both. Give two commands.",
@@ -50,7 +46,6 @@ SEEN_IN = {
         "--warmup_steps needs --schedule=cosine. Received: --schedule=step.",
         "--category_probability needs categories, and {} has none. Name a column with --category_column; there are {}.",
         "--loss=soft_binomial_deviance needs --attributes=COLUMN,COLUMN or --attributes=all; {} has the columns {}.",
-        "unknown argument {}; flags begin with --",
     ],
     "tests/end_to_end/test_workers.py": [
         "TF_CONFIG names {} workers, which only --strategy=multi_worker lets train together. Received: --strategy={}. Change it, or unset TF_CONFIG.",
@@ -63,11 +58,8 @@ SEEN_IN = {
         "`k` must be at most {} with Milvus. Received: k={}. Ask for fewer neighbours, or use ScannIndex.",
         "the index in '{}' was replaced by one of another embedder or of other attributes. Embed the photos with that one, and give its attributes.",
         "the index could not be written to '{}': {}. Its photos are in the collection '{}' at {}: save it to another folder, or drop that with Milvus's own tools.",
-        "the collection '{}' must hold vectors of length 1. Received: another for '{}'. Add that photo again.",
         "<missing_package('milvus-lite')>",
-        "<refusal(self.contents.parent, f'{error}', name=self.contents.name, mend=mend)>",
         "the Milvus server at {} must keep each photo once. Received: {} rows of {}. Was the connection interrupted, or somebody writing? Try again.",
-        "{}{}is now one of kind '{}', not 'milvus'{}Load it again.",
     ],
     "tests/index/test_milvus_away.py": [
         "the Milvus collection '{}' must exist. Received: a server that has none of that name. Was it dropped? Run build_index again.",
@@ -89,19 +81,16 @@ SEEN_IN = {
     "tests/serving/test_bundle.py": [
         "Input {} of signature {} must be string [None] or uint8 [None, None, None, 3]. Received: {} {}. Export the model without that signature.",
         "`batch_sizes` must make at most {} warm-up requests. Received: {} sizes for {} signatures.",
-        "unknown argument {}; flags begin with --",
         "The bundle is not fit to be served and was thrown away:\n{}",
     ],
     "tests/serving/test_client.py": [
         "{}{}more than the {} bytes that fit into one message",
         "{}{}which the server at {} does not take ({})",
-        "<wrong_outputs(self.target, self.model, signature, missing)>",
         "<self._translated(error, signature, timeout)>",
         "<TooLargeError(f'HTTP {status}, {details}')>",
         "<TransientError(f'HTTP {status}, {details}')>",
         "<not_found(self._target, self._model, self._version, self._states(timeout), details)>",
         "<refusal(self._target, self._model, signature, details)>",
-        "the client was closed",
         "the server at {} does not answer as TensorFlow Serving does: {}. Is this the address of its REST API?",
     ],
     "tests/serving/test_demo.py": [
@@ -116,7 +105,6 @@ SEEN_IN = {
     "tests/serving/test_publishing.py": [
         "{} Others are served as before. Export it again: a server tries a version once, until it is started anew.",
         "{} That was after {} s. Look at the server's log: does it run, and read this folder and its models.config? Then run the same command again.",
-        "the label {} of {} at {} does not lead to version {} after {} s: {} Look at the server's log, and run the same command again.",
     ],
     "tests/serving/test_saved_model.py": [
         "<CatalogError(reasons.unreadable_message(lines, len(files)))>",
@@ -140,10 +128,8 @@ SEEN_IN = {
         "`weight_decay` must be 0 for {}. Received: weight_decay={}.",
     ],
     "tests/test_beam.py": [
-        "a worker does not see the folder {}",
         "<EmbeddingPipelineError(f'a flag of Beam: {error}.')>",
         "unknown flag {}: neither this script nor Beam has it. See --help.",
-        "<_stopped(f'its state is {result.state}')>",
     ],
     "tests/test_commands.py": [
         "error: {}\nPass --help to see the flags.",
@@ -152,7 +138,6 @@ SEEN_IN = {
     ],
     "tests/test_convert.py": [
         "<_CannotConvertError(why)>",
-        "{} of more than {} million pixels; make it smaller",
         "<_CannotConvertError(_cannot_open(what))>",
         "its colours are floating-point numbers, of which nobody says what is white",
     ],
@@ -169,12 +154,25 @@ SEEN_IN = {
     ],
     "tests/test_wrong_flags.py": [
         "--target_recall must be above 0, at most 1. Received: --target_recall={}.",
-        "--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.",
-        "unknown argument {}; flags begin with --",
         "--server must be host:port of a server's gRPC. Received: --server={}.",
         "--stopped says that no server runs. Received: --server beside it.",
     ],
 }
+
+# a test could show these, and none does yet: take a line away here when you write it
+OWED = [
+    "unknown argument {}; flags begin with --",
+    "the collection '{}' must hold vectors of length 1. Received: another for '{}'. Add that photo again.",
+    "<refusal(self.contents.parent, f'{error}', name=self.contents.name, mend=mend)>",
+    "{}{}is now one of kind '{}', not 'milvus'{}Load it again.",
+    "<wrong_outputs(self.target, self.model, signature, missing)>",
+    "the client was closed",
+    "the label {} of {} at {} does not lead to version {} after {} s: {} Look at the server's log, and run the same command again.",
+    "a worker does not see the folder {}",
+    "<_stopped(f'its state is {result.state}')>",
+    "{} of more than {} million pixels; make it smaller",
+    "--index_dir must be of kind scann or exact. Received: milvus, which lists no rows.",
+]
 
 # says on what another site has said
 SAID_ON = [
