@@ -145,11 +145,15 @@ def _checked(beam, flags_of_beam: list[str]) -> tuple:
 
 def _main(flags_of_beam: list[str]) -> None:
     """Checks everything that can be checked early, then embeds what is not done."""
+    from eet_tf.data.remote import joined
+
     beam = _library()
     options, catalog, embedder = _checked(beam, flags_of_beam)
     files = _prepare(embedder, len(catalog))
     shards = _undone(files, catalog.paths.tolist())
-    embed = beam.EmbedShard(files, os.path.abspath(embedder.folder), os.path.abspath(catalog.root), FLAGS.batch_size)
+    root = joined(os.getcwd(), catalog.root)
+    saved_model = os.path.abspath(embedder.folder)
+    embed = beam.EmbedShard(files, saved_model, root, FLAGS.batch_size, catalog.photo_cache)
     max_pixels = embedder.max_pixels
     del embedder  # the workers load their own
     start = time.monotonic()

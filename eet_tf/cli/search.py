@@ -117,7 +117,7 @@ def _main(files: list[str]) -> None:
         print(index.why_none(where) or "Nothing was found.", file=sys.stderr)
     if FLAGS.report:
         _write_report(found, FLAGS.photo_root or beside.get("photo_root", ""))
-        print(f"The page is {FLAGS.report}.", file=sys.stderr)
+        print(f"The page is {FLAGS.report}.", file=sys.stderr if FLAGS.json or FLAGS.csv else sys.stdout)
 
 
 def _found(files: list[str], seen: list[dict], neighbors) -> list[dict]:
@@ -156,7 +156,8 @@ def _print_table(found: list[dict]) -> None:
     for each in found:
         print(each["query"])
         if "attributes" in each:
-            print("  seen: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in each["attributes"].items()))
+            shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in each["attributes"].items())
+            print(f"  seen in it: {shares}")
         print("  rank  score  sku  (photo)")
         for rank, row in enumerate(each["found"], start=1):
             more = ", ".join(f"{name}={_shown(value)}" for name, value in row.get("attributes", {}).items() if value)

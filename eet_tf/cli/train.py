@@ -45,7 +45,7 @@ def _check_same_task(strategy, task: Task) -> None:
     from eet_tf.training import workers
     from eet_tf.training.run import RunError
 
-    own = {"model_dir", "data", "check_photos"}
+    own = {"model_dir", "data", "check_photos", "photo_cache"}
     shared = "\n".join(f"{name}={text}" for name, text in task.settings.items() if name not in own)
     photos = "\n".join([*task.train.paths.tolist(), *task.train.skus.tolist()])
     same_settings, same_photos = workers.agree(strategy, shared, photos)

@@ -54,7 +54,7 @@ RANGES = {  # of numbers, both ends of which may be given
 }
 _STRATEGIES = ["default", "one_device", "mirrored", "multi_worker"]
 MAY_CHANGE = frozenset(
-    {"epochs", "strategy", "jit", "virtual_devices", "model_dir", "data", "data_dir", "check_photos"}
+    {"epochs", "strategy", "jit", "virtual_devices", "model_dir", "data", "data_dir", "check_photos", "photo_cache"}
 )
 
 define_catalog(define, split=None)

@@ -48,7 +48,7 @@ def found(printed):
     """What search.py printed: {query: [(score, sku, photo), ...]}."""
     answers, query = {}, None
     for line in printed.splitlines():
-        row = re.fullmatch(r" +\d+ +(-?[\d.]+)  (.*)  \((.*)\)", line)
+        row = re.fullmatch(r" +\d+ +(-?[\d.]+)  (.*)  \(([^()]*)\)(?:  .*)?", line)
         if row:
             answers[query].append((float(row[1]), row[2], row[3]))
         elif not line.startswith("  rank"):
@@ -171,13 +171,13 @@ def test_the_page_of_a_run_shows_curves_figures_and_photos(searches):
 @pytest.mark.parametrize(
     "name, patterns",
     {
-        "half index": (r"half'", r"vectors\.npy is missing", "run build_index again"),
+        "half index": (r"half'", r"vectors\.npy is missing", "run `eet index build` again"),
         "no index": (r"empty'", r"manifest\.json is missing"),
         "other embedder": ("fingerprint|embedder|model",),
-        "missing query": (r"--query must be a photo", r"query=.*none\.jpg: the file does not exist"),
-        "no image": (r"--query must be a JPEG, PNG", r"query=.*text\.jpg: a text, not a photo"),
+        "missing query": (r"a query must be a photo", r"query=.*none\.jpg: the file does not exist"),
+        "no image": (r"a query must be a JPEG, PNG", r"query=.*text\.jpg: a text, not a photo"),
         "not an index": (r"mine'",),
-        "no saved model": (r"empty'.*Make one with export/main\.py",),
+        "no saved model": (r"empty'.*Make one with `eet export`",),
         "no model": (r"model\.keras in it.*empty'",),
         "no run": (r"empty' is not the folder of a training run",),
     }.items(),

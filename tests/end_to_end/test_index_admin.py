@@ -48,12 +48,12 @@ def test_the_life_of_an_index(place, admin, run_script):
     query = everything.files[1]
     conditions = ("--where=price>=4", "--where=price<=13", "--where=in_stock=true", "--group_by_sku")
     searched = run_script("export/search.py", f"--index_dir={index_dir}", f"--query={query}", "--k=9", *conditions)
-    found = re.findall(r"  \d+  -?\d\.\d+  (\S+)  \((.+)\)", searched.succeeded().printed)
+    found = re.findall(r"  \d+  -?\d\.\d+  (\S+)  \(([^)]+)\)", searched.succeeded().printed)
     expected = {everything.skus[row] for row in (5, 7, 9, 11, 13)}
     assert {sku for sku, _ in found} == expected and len(found) == len(expected)
 
     printed = admin("upsert", f"--data_dir={place / 'photos' / 'second.csv'}").succeeded().printed
-    assert "12 photos added, 4 replaced: 32 photos." in printed
+    assert "12 photos added, 4 replaced: 32 photos now." in printed
     reader = load_index(index_dir, read_only=True)
     assert sorted(reader.photos.tolist()) == sorted(everything.paths.tolist())
     printed = admin("stats").succeeded().printed
@@ -61,12 +61,12 @@ def test_the_life_of_an_index(place, admin, run_script):
         assert re.search(line, printed), (line, printed)
 
     sku = everything.skus[-1]
-    assert "4 photos deleted: 28 photos." in admin("delete", f"--sku={sku}").succeeded().printed
-    assert "1 photos deleted: 27 photos." in admin("delete", f"--photo={everything.paths[0]}").succeeded().printed
+    assert "4 photos deleted, 28 photos left." in admin("delete", f"--sku={sku}").succeeded().printed
+    assert "1 photo deleted, 27 photos left." in admin("delete", f"--photo={everything.paths[0]}").succeeded().printed
     assert reader.refresh() and reader.size == 27
     assert "The index is whole." in admin("verify").succeeded().printed
     assert admin("compact").succeeded().printed.endswith(" after: 27 photos.\n")
-    assert "27 photos, 7 skus" in admin("verify").succeeded().printed
+    assert "27 photos, 7 products." in admin("verify").succeeded().printed
     assert reader.refresh() and (reader.size, reader.num_recent, reader.num_deleted) == (27, 0, 0)
     admin("delete", f"--sku={sku}").refused(f"`skus` must be in the index. Received: '{sku}'")
 
@@ -88,7 +88,7 @@ def test_refused_in_one_line(place, admin, tmp_path):
             writer.writerows(changed)
     admin("upsert", f"--data_dir={lists['lacking']}").refused("must have the index's attributes. It lacks price")
     admin("upsert", f"--data_dir={lists['odd']}").refused(
-        r"`attributes\['price'\]` must hold numbers such as 12 or 19.90. Received: 'cheap'"
+        r"`attributes\['price'\]` must hold numbers.* Received: 'cheap'"
     )
     admin("delete").refused("delete must be told --photo or --sku")
     keras.utils.set_random_seed(1)
@@ -108,7 +108,7 @@ def test_damage_is_found_by_verify(place, admin, run_script, tmp_path):
     content[-3] ^= 0x10
     path.write_bytes(content)
     verified = run_script("export/index_admin.py", "verify", f"--index_dir={tmp_path / 'index'}")
-    verified.refused(r"vectors\.npy has another checksum", "run build_index again")
+    verified.refused(r"vectors\.npy has another checksum", "run `eet index build` again")
 
 
 @needs_milvus
@@ -122,22 +122,22 @@ def test_the_life_of_an_index_in_milvus(place, run_script, tmp_path):
     printed = run_script(
         "export/index_admin.py", "upsert", index_dir, f"--data_dir={photos / 'second.csv'}"
     ).succeeded()
-    assert "12 photos added, 4 replaced: 32 photos." in printed.printed
+    assert "12 photos added, 4 replaced: 32 photos now." in printed.printed
     everything = load_csv(str(photos))
     sku = everything.skus[-1]
     printed = run_script("export/index_admin.py", "delete", index_dir, f"--sku={sku}").succeeded().printed
-    assert "4 photos deleted: 28 photos." in printed
+    assert "4 photos deleted, 28 photos left." in printed
     query = f"--query={everything.files[1]}"
     conditions = ("--where=price>=4", "--where=price<=13", "--where=in_stock=true", "--group_by_sku")
     searched = run_script("export/search.py", index_dir, query, "--k=9", *conditions).succeeded().printed
-    found = re.findall(r"  \d+  -?\d\.\d+  (\S+)  \((.+)\)", searched)
+    found = re.findall(r"  \d+  -?\d\.\d+  (\S+)  \(([^)]+)\)", searched)
     assert {sku for sku, _ in found} == {everything.skus[row] for row in (5, 7, 9, 11, 13)}
     stats = run_script("export/index_admin.py", "stats", index_dir).succeeded().printed
     for line in ("kind +milvus, exact", "photos +28", "dimensions +16", "price \\(number\\)", "rows +milvus-lite"):
         assert re.search(line, stats), (line, stats)
     assert "28 photos." in run_script("export/index_admin.py", "compact", index_dir).succeeded().printed
     verified = run_script("export/index_admin.py", "verify", index_dir).succeeded().printed
-    assert "28 photos, 7 skus" in verified and "The index is whole." in verified
+    assert "28 photos, 7 products." in verified and "The index is whole." in verified
 
 
 @pytest.mark.parametrize(

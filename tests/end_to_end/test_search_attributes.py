@@ -54,6 +54,6 @@ def test_a_querys_likely_attributes_are_said_before_its_neighbours(answer):
     lines = outcome.printed.splitlines()
     for query in ("red.png", "green.png"):
         row = next(number for number, line in enumerate(lines) if line.endswith(query))
-        assert lines[row + 1] == f"  attributes: {expected}"
+        assert lines[row + 1] == f"  seen in it: {expected}"
         assert lines[row + 2].startswith("  rank")
         assert re.fullmatch(r" +1 +1\.000  [ab]  \([ab]\.png\)", lines[row + 3])
