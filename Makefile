@@ -6,6 +6,7 @@ PYTHON ?= python3
 PYTHON_ADDONS ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 PY ?= .venv/bin/python
+EET ?= $(PY) -m eet_tf
 RUN ?= runs/demo
 PHOTOS ?= runs/synthetic_photos
 # most tests spend their time in Python, on one core; files stay whole, so that what one of them sets up is shared, and
@@ -45,13 +46,12 @@ venv-docs: .venv-docs/complete
 
 # the whole way on drawn product photos: learn, export, index, search, report
 demo: venv
-	$(PY) train/main.py --strategy=mirrored --data_dir=$(PHOTOS) --model_dir=$(RUN) $(DEMO_FLAGS)
-	$(PY) export/main.py --model=$(RUN) --output_dir=$(RUN)/serving
-	$(PY) export/build_index.py --saved_model=$(RUN)/serving --dataset=synthetic --data_dir=$(PHOTOS) --split=test \
-		--output_dir=$(RUN)/index
-	$(PY) export/search.py --index_dir=$(RUN)/index --k=5 \
-		--query=$(PHOTOS)/$$(awk -F, '$$4 == "test" { print $$1; exit }' $(PHOTOS)/catalog.csv)
-	$(PY) export/make_report.py --model_dir=$(RUN) --index_dir=$(RUN)/index --output=$(RUN)/report.html
+	$(EET) train --strategy=mirrored --dataset=synthetic --data=$(PHOTOS) --model_dir=$(RUN) $(DEMO_FLAGS)
+	$(EET) export --model=$(RUN)
+	$(EET) index build --saved_model=$(RUN)/serving --data=$(PHOTOS) --split=test
+	$(EET) search $(PHOTOS)/$$(awk -F, '$$4 == "test" { print $$1; exit }' $(PHOTOS)/catalog.csv) \
+		--index_dir=$(RUN)/index --k=5
+	$(EET) report --model_dir=$(RUN) --index_dir=$(RUN)/index
 
 # all tests but those of test-slow and test-milvus, which would make it too long to be run before each commit
 test: typecheck

@@ -12,7 +12,7 @@ STRATEGIES = ("default", "one_device", "mirrored", "multi_worker")
 
 
 def make_strategy(name: str = "default") -> tf.distribute.Strategy:
-    """A `tf.distribute` strategy by name.
+    """Makes a `tf.distribute` strategy by name.
 
     Args:
         name: `"default"` (no distribution), `"one_device"` (the first GPU, or the CPU), `"mirrored"` (all GPUs of

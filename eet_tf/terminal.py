@@ -92,8 +92,8 @@ class Progress:
     >>> progress = Progress("photos embedded", 1200, stream=log)
     >>> progress.update(600)
     >>> progress.end(1200)
-    >>> log.getvalue()
-    '1,200 of 1,200 photos embedded.\n'
+    >>> print(log.getvalue(), end="")
+    1,200 of 1,200 photos embedded.
     """
 
     _EVERY = 10.0  # seconds between two lines of a file

@@ -49,7 +49,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AuditResult:
-    """What an audit found.
+    """Holds the findings of an audit.
 
     Args:
         catalog: what was audited.
@@ -65,7 +65,7 @@ class AuditResult:
 
     @property
     def blocks(self) -> bool:
-        """Whether something must be mended before training."""
+        """Whether a finding blocks training."""
         return any(finding.blocks for finding in self.findings)
 
     def finding(self, kind: str) -> Finding | None:
@@ -73,7 +73,7 @@ class AuditResult:
         return next((finding for finding in self.findings if finding.kind == kind), None)
 
     def summary(self) -> str:
-        """A line for each finding, and whether training may start."""
+        """Returns a line per finding, and whether training may start."""
         catalog = self.catalog
         lines = [
             f"{counted(len(catalog), 'photo')} of {counted(catalog.num_classes, 'product')}, "

@@ -26,9 +26,9 @@ FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
 catalogs.define_catalog(define)
 catalogs.define_unreadable(define)
-define.integer("examples_per_class", 4, "Photos of each product in a batch, as training will have them.", lower_bound=2)
+define.integer("examples_per_class", 4, "Photos of each product in a batch of the training.", lower_bound=2)
 define.string("output", "audit.html", "File of the page.")
-define.float("near", 3.0, "Largest difference between near copies, of 255.")
+define.float("near", 3.0, "Largest difference between near copies, from 0 to 255.")
 _MOST_LINES = 5  # named of each finding; the page has more
 
 

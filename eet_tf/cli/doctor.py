@@ -14,8 +14,8 @@ from eet_tf.terminal import open_door
 
 _HELP = """\
 Says which versions are installed and whether they go together, what of them does not import and why, what the processor
-lacks, and how each is mended. It ends with 0 if all that is needed works, and with 1 otherwise; hints are about what is
-not needed by all.
+lacks, and how each is mended. It ends with 0 if all that is needed works, and with 1 otherwise; hints are about
+optional parts.
 
 examples:
   eet doctor

@@ -28,11 +28,13 @@ Examples:
 
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
-define.string("saved_model", None, "A SavedModel, or its base path: the newest version.", required=True)
+define.string(
+    "saved_model", None, "Path of a SavedModel, or of the folder of its versions: the newest is used.", required=True
+)
 catalogs.define_catalog(define)
-define.string("output_dir", None, "The folder of embeddings; what is done in it stays.", required=True)
-define.integer("num_shards", None, "How many files; by default one for 5,000 photos.", lower_bound=1)
-define.integer("batch_size", 64, "Photos embedded at once.", lower_bound=1)
+define.string("output_dir", None, "Folder of the embeddings. Files that are complete are kept.", required=True)
+define.integer("num_shards", None, "Number of files. By default one per 5,000 photos.", lower_bound=1)
+define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
 
 
 def _library():

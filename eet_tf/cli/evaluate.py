@@ -10,6 +10,7 @@ from absl import flags
 from eet_tf.cli import catalogs
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
+from eet_tf.terminal import counted
 
 _HELP = """\
 Measures a trained embedder on a part of a catalogue: R@K, mAP@R and R-precision, each photo searched among all the
@@ -30,15 +31,17 @@ catalogs.define_catalog(define, split="test")
 catalogs.define_unreadable(define)
 define.list("ks", ["1", "10", "100"], "K of each R@K, separated by commas.")
 define.integer("query_expansion", 0, "Number of neighbours added to each query; 0 for none.", lower_bound=0)
-define.float("alpha", 3.0, "Exponent of query expansion: the larger, the more the nearest weigh.", lower_bound=0.0)
-define.bool("rerank", False, "Reorder the nearest of each query by the neighbours they share.")
-define.string("whitening", None, "File of a whitening that embeddings go through.")
-define.string(
-    "fit_whitening", None, "File that a whitening is written to, which is fitted to the train split and used."
+define.float(
+    "alpha", 3.0, "Exponent of query expansion: larger values give near neighbours more weight.", lower_bound=0.0
 )
-define.integer("whitening_dim", None, "Number of dimensions a fitted whitening keeps; all by default.")
+define.bool(
+    "rerank", False, "Re-rank the neighbours of each query by the neighbours that they share with it (k-reciprocal)."
+)
+define.string("whitening", None, "File of a whitening to apply to the embeddings.")
+define.string("fit_whitening", None, "File of a whitening to fit to the train split, write and use.")
+define.integer("whitening_dim", None, "Number of dimensions that a fitted whitening keeps. By default all.")
 flags.mark_flags_as_mutual_exclusive(["whitening", "fit_whitening"], flag_values=FLAGS)
-define.string("output", None, "File that figures are written to. By default evaluation.json in --model_dir.")
+define.string("output", None, "File of the measures. By default evaluation.json in --model_dir.")
 
 
 def _embeddings(embedder, catalog):
@@ -46,7 +49,7 @@ def _embeddings(embedder, catalog):
     from eet_tf.evaluation.callback import embed
     from eet_tf.training.lines import verbosity
 
-    print(f"Embedding {len(catalog):,} photos.", flush=True)
+    print(f"Embedding {counted(len(catalog), 'photo')}.", flush=True)
     with data.naming_unreadable(catalog):
         return embed(embedder, data.gallery_dataset(catalog, embedder.input_shape[1]), verbose=verbosity())
 

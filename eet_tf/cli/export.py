@@ -35,7 +35,9 @@ define.string(
     None,
     "Folder of the versions (a server's base path); with --bundle of all models. By default serving, beside the model.",
 )
-define.integer("image_size", None, "Side of the photos in pixels, for a model of any size; by default its own.")
+define.integer(
+    "image_size", None, "Side of the photos in pixels, for a model that takes any size. By default that of the model."
+)
 define.integer(
     "max_megapixels",
     40,
@@ -43,30 +45,39 @@ define.integer(
     lower_bound=1,
     upper_bound=89,
 )
-define.string("whitening", None, "A whitening that embeddings go through; none by default.")
-define.bool("bundle", False, "Write all that a server wants, and verify it before it can be seen.")
-define.string("name", "embedder", "With --bundle: the model's name on the server.")
+define.string("whitening", None, "File of a whitening that is folded into the model. By default none.")
+define.bool("bundle", False, "Write all files that a server needs, and verify them before a server can see them.")
+define.string("name", "embedder", "With --bundle: name of the model on the server.")
 define.integer(
     "max_batch_size", 32, "With --bundle: the most photos of a request, and of a batch that the server puts together."
 )
 define.bool(
     "pad_batches",
     False,
-    "With --bundle: pad batches to 1, 2, 4, ... photos (allowed_batch_sizes), for GPUs. A gRPC request without photos "
-    "then ends the server for all, and a large photo is decoded up to 15 times.",
+    "With --bundle: pad batches to 1, 2, 4, ... photos (allowed_batch_sizes), for GPUs. An empty gRPC request then "
+    "crashes the server, and a large photo is decoded up to 15 times.",
 )
 define.integer(
     "keep_versions",
     0,
     "With --bundle: how many versions stay, at least 2, and any that models.config names; 0 keeps all.",
 )
-define.multi_string("op_library", [], "With --bundle: a library of operations that the server will have loaded.")
-define.string("index_dir", None, "An index that the server searches by itself; none by default.")
-define.integer("k", 10, "Products that such a search finds.", lower_bound=1)
-define.enum(
-    "catalog_storage", None, ["float32", "bfloat16", "int8"], "How it keeps vectors; by default as the index does."
+define.multi_string(
+    "op_library", [], "With --bundle: library of operations that the server loads, such as _scann_ops.so."
 )
-define.bool("scann_in_graph", False, "Search with ScaNN's operations, which a stock server does not have.")
+define.string(
+    "index_dir", None, "Folder of an index that the server searches, from a copy inside the model. By default none."
+)
+define.integer("k", 10, "With --index_dir: number of products that a search finds.", lower_bound=1)
+define.enum(
+    "catalog_storage",
+    None,
+    ["float32", "bfloat16", "int8"],
+    "With --index_dir: type in which the server keeps vectors. By default that of the index.",
+)
+define.bool(
+    "scann_in_graph", False, "With --index_dir: search with the operations of ScaNN, which a stock server lacks."
+)
 
 
 def _checked():

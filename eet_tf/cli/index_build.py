@@ -34,8 +34,12 @@ catalogs.define_unreadable(define)
 catalogs.define_check(define, "the first is embedded")
 define.string("output_dir", None, "Folder of the index. By default index, beside the SavedModel's folder.")
 define.enum("index", "scann", ["scann", "exact", "milvus"], "Kind of index.")
-define.float("target_recall", None, "Share of the true 10 nearest that ScaNN must find, e.g. 0.95: tunes it.")
-define.enum("storage", "float32", ["float32", "bfloat16", "int8"], "Type in which vectors are kept.")
+define.float(
+    "target_recall",
+    None,
+    "Share of the true 10 nearest photos that a search must find, such as 0.95. The build tunes ScaNN and verifies it.",
+)
+define.enum("storage", "float32", ["float32", "bfloat16", "int8"], "Type in which vectors are stored.")
 define.string(
     "milvus_uri", None, "Address of a Milvus cluster, http://host:port. By default milvus-lite, in the folder."
 )
@@ -44,7 +48,7 @@ define.enum(
     "milvus_consistency",
     None,
     ["session", "strong"],
-    "Writes that the cluster's searches see; see MilvusIndex. Default session.",
+    "Consistency of searches in the cluster: session sees one's own writes, strong all writes. By default session.",
 )
 define.float("milvus_timeout", None, "Seconds in which the cluster must answer a call; 10 by default.")
 define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)

@@ -34,7 +34,7 @@ def _verify(_) -> None:
     from eet_tf.index import verify_index
 
     found = verify_index(_loaded(read_only=True), FLAGS.index_dir)
-    print(f"{found['files']} files have the checksums that were saved.")
+    print(f"{counted(found['files'], 'file')} with the checksums that were saved.")
     print(f"{counted(found['photos'], 'photo')}, {counted(found['skus'], 'product')}.")
     if found["torn_bytes"]:
         print(f"The log ends with {found['torn_bytes']} bytes of an update that was never acknowledged; it is ignored.")
@@ -103,7 +103,7 @@ def _attributes(index) -> str:
 
 
 _COMPACT_HELP = """\
-Builds an index anew from its rows, which makes it as fast and as small as at first. Do so when `eet index stats` says
+Builds an index again from its rows, so that it is small and searches are fast. Do so when `eet index stats` says
 that more than a tenth of the photos were added or deleted since it was built. It stays searchable meanwhile.
 
 Example:

@@ -7,6 +7,7 @@ from absl import flags
 from eet_tf.cli import catalogs, indexes
 from eet_tf.cli.door import Command, Definitions
 from eet_tf.cli.index_upsert import checked, readable
+from eet_tf.terminal import counted
 
 _HELP = """\
 Compares an index with a catalogue and does what is missing: it embeds and adds new photos, rewrites products and
@@ -25,7 +26,7 @@ catalogs.define_catalog(define)
 catalogs.define_unreadable(define)
 catalogs.define_check(define, "the first is embedded")
 define.bool("keep_gone", False, "Keep photos that the catalogue no longer has.")
-define.bool("dry_run", False, "Only say what would be done.")
+define.bool("dry_run", False, "Print the changes without making them.")
 define.string("saved_model", None, "Path of the SavedModel that embeds; by default the index's own.")
 define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
 
@@ -38,7 +39,7 @@ def _main(_) -> None:
     catalog, photos, attributes = readable(index, catalog, FLAGS, embedder.max_pixels)
     plan = plan_update(index, catalog.skus, photos, attributes)
     gone = [] if FLAGS.keep_gone else plan.gone
-    done = f"{len(plan.new):,} photos added, {len(plan.changed):,} rewritten, {len(gone):,} deleted"
+    done = f"{counted(len(plan.new), 'photo')} added, {len(plan.changed):,} rewritten, {len(gone):,} deleted"
     if FLAGS.dry_run:
         print(f"Would be: {done}; {plan.num_same:,} are the same.")
         return
@@ -49,7 +50,7 @@ def _main(_) -> None:
         index.rewrite(*_rows(plan.changed, catalog, photos, attributes))
     if gone:
         index.delete(photos=gone)
-    print(f"{done}; {plan.num_same:,} are the same: {index.size:,} photos.")
+    print(f"{done}; {plan.num_same:,} are the same: {counted(index.size, 'photo')}.")
 
 
 def _rows(rows, catalog, photos, attributes) -> tuple:

@@ -25,13 +25,13 @@ that a person wrote is kept as models.config.before."""
 
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
-define.string("output_dir", None, "The folder of models that export/main.py --bundle wrote.", required=True)
-define.string("name", "embedder", "The model's name on the server.")
-define.integer("version", None, "The version to serve, older or newer.", lower_bound=1, required=True)
-define.string("label", None, "A name by which callers may ask for the version, e.g. stable; none by default.")
-define.multi_integer("retire", [], "A version that is no longer served; may be given several times.", lower_bound=1)
-define.multi_string("server", [], "host:port of a server's gRPC, to wait for; one for each server.")
-define.bool("stopped", False, "No server runs: write everything at once.")
+define.string("output_dir", None, "Folder that `eet export --bundle` wrote.", required=True)
+define.string("name", "embedder", "Name of the model on the server.")
+define.integer("version", None, "Number of the version to serve, older or newer.", lower_bound=1, required=True)
+define.string("label", None, "Label by which callers may ask for the version, such as stable. By default none.")
+define.multi_integer("retire", [], "Number of a version to stop serving; may be given several times.", lower_bound=1)
+define.multi_string("server", [], "Address of a server to wait for, host:port (gRPC); may be given several times.")
+define.bool("stopped", False, "Write everything at once, since no server runs.")
 define.integer("timeout", 600, "Seconds that a server may take to load the version.", lower_bound=1)
 
 

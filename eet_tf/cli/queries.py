@@ -13,13 +13,13 @@ from eet_tf.cli.door import Definitions
 
 def define_embedder(define: Definitions, values: flags.FlagValues) -> None:
     """Defines `--saved_model`, `--server` and what goes with them."""
-    define.string("saved_model", None, "The SavedModel that embeds the query; by default the index's own.")
+    define.string("saved_model", None, "Path of the SavedModel that embeds the query. By default that of the index.")
     define.string("server", None, "Embed on a server instead: host:8500 (gRPC) or http://host:8501 (REST).")
-    define.string("server_model", "embedder", "The embedder's name on --server.")
-    define.integer("server_version", None, "Its version on --server; by default the newest that is served.")
-    define.float("server_deadline", 10.0, "Seconds after which --server is given up, if it is away or busy.")
+    define.string("server_model", "embedder", "Name of the embedder on --server.")
+    define.integer("server_version", None, "Version of the embedder on --server. By default the newest that is served.")
+    define.float("server_deadline", 10.0, "Seconds to wait for --server while it is unreachable or busy.")
     define.float(
-        "server_max_megapixels", 40.0, "Larger photos are not sent to --server; as the embedder was exported with."
+        "server_max_megapixels", 40.0, "Million pixels of a photo sent to --server at most; as in `eet export`."
     )
     flags.mark_flags_as_mutual_exclusive(["saved_model", "server"], flag_values=values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eet_tf.cli.training_flags import FLAGS, ks
+from eet_tf.terminal import counted
 
 
 def rank(embedder, catalog):
@@ -34,7 +35,7 @@ def count_copies(task) -> int:
 def measure_before(run, embedder, task) -> None:
     """Measures the untrained embedder, once for a run."""
     if task.measured_on and run.read_json("before.json") is None:
-        print(f"Measuring the untrained embedder on {len(task.measured_on):,} photos.", flush=True)
+        print(f"Measuring the untrained embedder on {counted(len(task.measured_on), 'photo')}.", flush=True)
         run.write_json("before.json", rank(embedder, task.measured_on).summary(ks(task.layout)))
 
 

@@ -83,20 +83,29 @@ define.enum(
 define.float("margin", 0.3, "EET, triplet, tfa: margin, in units of the distance.", lower_bound=0.0)
 define.float("equidistant_weight", 1.0, "EET: weight of the equidistant term.", lower_bound=0.0)
 define.float("equidistributed_weight", 1.0, "EET: weight of the class terms.", lower_bound=0.0)
-define.bool("symmetric_margin", False, "EET: add the margin seen from the positive.")
+define.bool("symmetric_margin", False, "EET: also keep the positive away from the negative by the margin.")
 
 define.enum("positives", "hard", ["hard", "partner", "all"], "Triplet: positives of an anchor.")
 define.enum("negatives", "hard", ["hard", "semi_hard", "all"], "Triplet: negatives of an anchor.")
 define.enum("distance", "euclidean", ["euclidean", "squared", "cosine"], "Triplet: distance of unit vectors.")
-define.bool("soft_margin", False, "Triplet: log(1 + exp(.)) in place of the margin.")
-define.float("alpha", 2.0, "Deviance: steepness.", lower_bound=0.0)
+define.bool("soft_margin", False, "Triplet: use log(1 + exp(.)), the soft margin, instead of a margin.")
+define.float("alpha", 2.0, "Deviance: steepness of the softplus.", lower_bound=0.0)
 define.float("beta", 0.5, "Deviance: cosine that separates positive from negative pairs.")
 define.float("negative_cost", 25.0, "Deviance: weight of negatives in the exponent.", lower_bound=0.0)
 define.enum(
-    "weighting", "informativeness", ["informativeness", "preserving"], "Soft deviance: how attributes weight pairs."
+    "weighting",
+    "informativeness",
+    ["informativeness", "preserving"],
+    "Soft deviance: weights of pairs by their attributes.",
 )
 define.enum("granularity", "labels", ["labels", "predictions"], "Soft deviance: source of the attributes.")
-define.float("preserved_share", 0.5, "Soft deviance, preserving: how much similar negatives are spared.", 0.0, 1.0)
+define.float(
+    "preserved_share",
+    0.5,
+    "Soft deviance, preserving: share of the weight that negatives with equal attributes lose.",
+    0.0,
+    1.0,
+)
 define.list("attributes", [], "Attribute columns that a second head learns, separated by commas; all for every column.")
 define.float("attribute_weight", 1.0, "Weight of the attribute loss.", lower_bound=0.0)
 
@@ -109,17 +118,22 @@ define.string(
 define.integer("image_size", 64, "Side of the square input in pixels.")
 define.integer("embedding_dim", 128, "Length of the embedding.")
 define.enum("pooling", "gem", ["gem", "avg", "grid"], "Pooling of the feature map.")
-define.bool("freeze_batch_norm", False, "Keep the backbone's batch normalisation as loaded.")
+define.bool("freeze_batch_norm", False, "Freeze the batch normalisation of the backbone.")
 
 define.integer(
     "classes_per_batch", None, "Products in a batch. By default 16, or as many as the catalogue has if there are fewer."
 )
 define.integer("examples_per_class", 4, "Photos of each product in a batch.")
 define.integer(
-    "microbatch", None, "Photos per device that pass the network at a time, to train large batches in little memory."
+    "microbatch",
+    None,
+    "Photos per device that pass the network at a time. Saves memory; the update is that of the whole batch.",
 )
 define.integer(
-    "memory_size", 0, "Photos of past batches that a batch is also compared with (arXiv 1912.06798).", lower_bound=0
+    "memory_size",
+    0,
+    "Number of photos of past batches that the loss also compares with (arXiv 1912.06798).",
+    lower_bound=0,
 )
 define.integer("memory_start", 1000, "Steps of training before --memory_size is used.", lower_bound=0)
 define.float(
@@ -149,23 +163,23 @@ define.float("drop_at", 0.2, "Schedule step: share of the training after which t
 define.integer("warmup_steps", 0, "Steps of linear warm-up of the learning rate.")
 define.float("weight_decay", 0.0, "Decoupled weight decay; adam has none.")
 define.float("ema", 0.0, "Momentum of a running average of the weights, which is measured and saved; 0 for none.", 0, 1)
-define.float("clip_norm", None, "Largest norm of the gradient of all weights together; no limit by default.")
+define.float("clip_norm", None, "Largest norm of the gradient of all weights together. By default no limit.")
 define.enum(
     "mixed_precision",
     "none",
     ["none", "bfloat16", "float16"],
-    "Precision in which layers calculate; weights and losses stay float32.",
+    "Type in which layers compute; weights and losses stay float32.",
 )
 define.enum(
     "jit",
     "auto",
     ["auto", "on", "off"],
-    "Whether XLA compiles network and loss, under every strategy; auto compiles where there is a GPU.",
+    "Compile network and loss with XLA; auto does so on GPUs.",
 )
 define.integer("seed", 0, "Random seed for weights, batches and the validation split.")
 define.list("ks", None, "K of each R@K, separated by commas. By default the data set's own, or 1,10,100.")
 
-define.enum("strategy", "default", _STRATEGIES, "How training is shared among devices (tf.distribute).")
+define.enum("strategy", "default", _STRATEGIES, "Strategy of tf.distribute that shares the training among devices.")
 define.integer("virtual_devices", 0, "Number of devices to split the CPU into, to try a strategy without GPUs.")
 
 FIRST = (

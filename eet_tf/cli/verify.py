@@ -14,7 +14,7 @@ SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 
 _HELP = """\
 Proves that a bundle can be served: its files, signatures, operations, warm-up requests and batch sizes are as a server
-wants them, and its vectors are those of the training model. With --server a running server is asked instead.
+needs them, and its vectors are those of the training model. With --server a running server is asked instead.
 
 Examples:
   eet verify served
@@ -23,15 +23,21 @@ Examples:
 It needs `pip install 'eet-tf[serving]'`, and ends with 0 if nothing is wrong."""
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("server", None, "host:port of a server's gRPC, to ask it instead of the files.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "server", None, "Address of a running server to verify instead of the files, host:port (gRPC).", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "name", None, "Name of the model on the server; by default that in the manifest.", flag_values=FLAGS
 )
 flags.DEFINE_float(
-    "tolerance", 1e-5, "Largest difference of a number of a vector from the training model's.", 0, flag_values=FLAGS
+    "tolerance",
+    1e-5,
+    "Largest difference allowed between a vector of the bundle and that of the training model.",
+    0,
+    flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
-    "op_library", [], "Library of operations that the server will have loaded, too.", flag_values=FLAGS
+    "op_library", [], "Library of operations that the server loads, such as _scann_ops.so.", flag_values=FLAGS
 )
 
 

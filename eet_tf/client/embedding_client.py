@@ -123,7 +123,7 @@ class EmbeddingClient:
 
     @property
     def fingerprint(self) -> str:
-        """Which embedder the server runs. It is asked each time, since a server may take up a new version."""
+        """The fingerprint of the embedder on the server, asked each time, since the server may load a new version."""
         return str(self._described()["fingerprint"][0])
 
     @property

@@ -15,7 +15,7 @@ _SHORTEST_TRY, _LAST_TRY = 0.001, 1.0  # seconds; the latter for one more where 
 
 
 class ServingError(RuntimeError):
-    """A server that did not answer as asked; the message says what happened, names the server and how to mend it."""
+    """Tells that a server did not answer; the message says what happened, which server it is, and how to repair it."""
 
 
 class TransientError(Exception):

@@ -18,7 +18,7 @@ _MOST_WORDS = 1000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AttributeTable:
-    """The attributes of photos as numbers.
+    """Holds the attributes of photos as numbers.
 
     Args:
         names: the A attributes, each a column's name or `"column=word"`.

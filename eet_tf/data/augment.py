@@ -20,7 +20,7 @@ def augmentation(
     seed: int = 0,
     noise: float = 0.0,
 ) -> Callable[..., tf.Tensor]:
-    """Random mirror, crop, light, cut-out and noise, as a function of a batch of images and of its number.
+    """Makes a function that mirrors, crops, lights, cuts out and adds noise at random, by the number of the batch.
 
     Everything is drawn for each photo by itself, and only from `seed` and the number: the same batch under the same
     number is changed in the same way.

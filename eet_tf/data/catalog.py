@@ -24,7 +24,7 @@ _MOST_COMPLAINTS = 1000  # lines of one message
 
 
 class CatalogError(ValueError):
-    """A catalogue that cannot be used; the message names the file, the line and the mend of all that is wrong."""
+    """Tells that a catalogue cannot be used; the message names file, line and repair of all that is wrong."""
 
 
 class MissingPhotosError(CatalogError):
@@ -50,7 +50,7 @@ def one_after_another(complaints: Sequence[str]) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Catalog:
-    """Photos with the product (sku) each one shows, checked once when it is made.
+    """Lists photos with the product (sku) that each shows; checked when it is made.
 
     Args:
         paths: `[N]` photo files, relative to `root` or absolute, or URLs such as `https://...` and `s3://...`. A path
@@ -241,7 +241,7 @@ class Catalog:
         return f"{self.source}, row {row}" if self.lines is None else self.where(row)
 
     def where(self, row: int) -> str:
-        """The place a row came from, as `file:line`."""
+        """Returns the place that a row came from, as `file:line`."""
         if self.lines is None:
             return self.source
         line = self.lines[row]
@@ -255,7 +255,7 @@ class Catalog:
 
     @property
     def num_classes(self) -> int:
-        """How many products it holds."""
+        """The number of products."""
         return len(self.label_skus)
 
     @property
@@ -264,7 +264,7 @@ class Catalog:
         return values.as_objects([remote.joined(self.root, path) for path in self.paths.tolist()])
 
     def columns(self, kinds: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
-        """What photos can be filtered by, `{name: [N] values}`: the category, if there is one, and all attributes.
+        """Returns the columns that photos can be filtered by, `{name: [N] values}`: the category and all attributes.
 
         This is what an index keeps of each photo: `attributes=catalog.columns()`. `catalog.attributes` lacks the
         category. Numbers and bools are such; categories that are numbers are too.
@@ -306,7 +306,7 @@ class Catalog:
         return as_texts(self.column(name), self.spellings.get(name, {}))
 
     def categorized_by(self, name: str) -> Catalog:
-        """The same catalogue with the attribute column `name` for categories.
+        """Returns the catalogue with the attribute `name` as its category.
 
         Args:
             name: an attribute, or `"category"`: then they stay as they are.
@@ -323,7 +323,7 @@ class Catalog:
         return dataclasses.replace(self, categories=self.column_texts(name))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Catalog:
-        """The catalogue of some rows (indices or a boolean mask); labels are numbered anew."""
+        """Returns the catalogue of some rows (indices or a boolean mask), with labels numbered again."""
         rows = np.asarray(rows)
 
         def pick(column):
@@ -345,7 +345,7 @@ class Catalog:
         )
 
     def split(self, name: str) -> Catalog:
-        """The rows of one split; `"all"` means every row.
+        """Returns the rows of one split; `"all"` means every row.
 
         Args:
             name: the split, in any spelling that the splits of a catalogue may have.
@@ -365,7 +365,7 @@ class Catalog:
         return self.take(np.asarray(self.splits == split, bool))
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Catalog, Catalog]:
-        """Cuts it in two with no product in both: (the rest, about `share` of the products).
+        """Splits the catalogue into (the rest, about `share` of the products); no product is in both.
 
         The second part is for choosing a model. Only products with two photos or more are held out, at
         least two of them, since a product with one photo has nothing to be found.
@@ -417,7 +417,7 @@ class Catalog:
         return self
 
     def without_singles(self) -> Catalog:
-        """The catalogue without the products that have only one photo.
+        """Returns the catalogue without products that have one photo.
 
         Raises:
             CatalogError: if none is left.

@@ -177,7 +177,7 @@ def _targets(catalog: Catalog, attributes: np.ndarray | None) -> Callable:
 
 
 def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64) -> tf.data.Dataset:
-    """The photos of a catalogue in its order: batches of images `[B, S, S, 3]` float32 in [0, 255]."""
+    """Makes batches of the photos of a catalogue in its order: images `[B, S, S, 3]` float32 in [0, 255]."""
     dataset = _decoded(tf.data.Dataset.range(len(catalog)), catalog, image_size, tf.data.AUTOTUNE)
     return dataset.map(lambda image, row: image).batch(batch_size).prefetch(2)
 
@@ -203,7 +203,7 @@ def check_photos(
 class SkippedPhoto(NamedTuple):
     """A photo that was left out.
 
-    Args:
+    Attributes:
         place: where it is listed, as `file:line`.
         photo: its path or URL, as it is listed.
         reason: why it cannot be read.

@@ -11,7 +11,7 @@ from eet_tf.labels import check_labels
 
 
 class PKSampler:
-    """Batches of P classes x K photos, class after class, so that every anchor has positives and negatives.
+    """Draws batches of P classes x K photos, class after class, so that every anchor has positives and negatives.
 
     - A pass visits every class exactly once, in a random order; passes follow each other without end.
     - The last batch of a pass is filled with the first classes of the next pass that are not in it yet.
@@ -88,7 +88,7 @@ class PKSampler:
 
     @property
     def batch_size(self) -> int:
-        """Photos in a batch, P x K."""
+        """The number of photos in a batch, P x K."""
         return self.classes_per_batch * self.examples_per_class
 
     @property

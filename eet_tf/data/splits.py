@@ -17,7 +17,7 @@ _READ_AT_ONCE = 2**20
 
 
 class Parts(NamedTuple):
-    """The parts of a catalogue by its splits; no product is in two of them.
+    """Holds the parts of a catalogue by its splits; no product is in two of them.
 
     Attributes:
         train: what is learned from.

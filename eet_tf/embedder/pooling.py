@@ -38,7 +38,7 @@ class GeMPooling(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, features):
-        """`[B, H, W, C]` -> `[B, C]`, in float32 inside: powers do not survive half precision."""
+        """Pools `[B, H, W, C]` to `[B, C]`. It computes in float32, since powers overflow in half precision."""
         exponent = tf.maximum(tf.cast(self.exponent, tf.float32), 1.0)
         positive = tf.maximum(tf.cast(features, tf.float32), 1e-6)
         pooled = tf.pow(tf.reduce_mean(tf.pow(positive, exponent), axis=[1, 2]), 1.0 / exponent)

@@ -109,7 +109,7 @@ class RetrievalResult:
 def evaluate_retrieval(
     embeddings, labels, ks: Sequence[int] = (1, 10, 100, 1000), gallery_embeddings=None, gallery_labels=None
 ) -> dict[str, float]:
-    """Ranks the gallery for every query by cosine, and says how soon right answers come.
+    """Ranks the gallery for every query by cosine, and computes R@K, R-precision and mAP@R.
 
     Without a gallery every embedding is searched among all the others, itself left out by position, so that an exact
     duplicate counts as what it is. Ties count against us: a wrong answer with the score of a right one stands before

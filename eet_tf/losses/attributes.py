@@ -17,7 +17,7 @@ def values_and_known(attributes) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def attribute_loss(attributes, predictions, *, from_logits: bool = True) -> tf.Tensor:
-    """Binary cross-entropy over the known attributes of each photo; see `AttributeLoss`.
+    """Computes the binary cross-entropy over the known attributes of each photo; see `AttributeLoss`.
 
     Args:
         attributes: `[B, A]` in {1, 0, -1 = unknown}.
@@ -56,7 +56,7 @@ def attribute_loss(attributes, predictions, *, from_logits: bool = True) -> tf.T
 
 @keras.saving.register_keras_serializable(package="eet_tf")
 class AttributeLoss(BatchLoss):
-    """Binary cross-entropy of an attribute head, over what is known of each photo.
+    """Computes the binary cross-entropy of an attribute head over the known attributes of each photo.
 
     - The mean is over the known attributes of a photo, then over photos; one of which nothing is known contributes
       exactly 0 and counts.

@@ -159,7 +159,7 @@ class DevianceLoss(MetricLoss):
 
 @keras.saving.register_keras_serializable(package="eet_tf")
 class BinomialDevianceLoss(DevianceLoss):
-    """Binomial deviance over all pairs of the batch.
+    """Computes the binomial deviance over all pairs of the batch.
 
     With s the cosine of two embeddings:
 
@@ -210,5 +210,5 @@ class BinomialDevianceLoss(DevianceLoss):
         super().__init__(alpha, beta, negative_cost, from_normalized, reduction, name, dtype)
 
     def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
-        """Both terms by name, each `[B]`."""
+        """Returns both terms by name, each `[B]`."""
         return binomial_deviance_terms(labels, embeddings, **self._arguments(), memory=memory)

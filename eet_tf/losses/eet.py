@@ -134,7 +134,7 @@ def _equidistributed(batch: Batch, classes: Classes, separation: Separation) -> 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
 class EETLoss(MetricLoss):
-    """Equidistant and equidistributed triplet loss.
+    """Computes the equidistant and equidistributed triplet loss (EET).
 
     For every anchor a, p is its farthest same-class sample and n its nearest other-class sample, d the Euclidean
     distance of unit vectors, `D(c, c')` the smallest distance between two classes of the batch, `m_c` the smallest
@@ -212,7 +212,7 @@ class EETLoss(MetricLoss):
         }
 
     def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
-        """The weighted terms in use by name, each `[B]`."""
+        """Returns the weighted terms in use by name, each `[B]`."""
         return eet_terms(labels, embeddings, **self._arguments(), memory=memory)
 
     def get_config(self) -> dict:

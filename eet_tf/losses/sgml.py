@@ -139,7 +139,7 @@ def soft_binomial_deviance(
 
 @keras.saving.register_keras_serializable(package="eet_tf")
 class SoftBinomialDevianceLoss(DevianceLoss):
-    """Soft binomial deviance: binomial deviance whose pairs are weighted by how alike their attributes are.
+    """Computes the binomial deviance with pairs weighted by the similarity of their attributes.
 
     With s the cosine of two embeddings and g that of their attributes, over what is known of both photos:
 
@@ -228,7 +228,7 @@ class SoftBinomialDevianceLoss(DevianceLoss):
         return soft_binomial_deviance_terms(labels, embeddings, attributes, **self._arguments(), memory=memory)
 
     def graded_by(self, targets, outputs) -> tf.Tensor:
-        """The attributes `[B, A]` that pairs are weighted by."""
+        """Returns the attributes `[B, A]` that weight the pairs."""
         if self.granularity == "predictions":
             return tf.sigmoid(tf.cast(entry_of("y_pred", outputs, "attributes"), tf.float32))
         return entry_of("y_true", targets, "attributes")

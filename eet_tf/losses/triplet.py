@@ -201,7 +201,7 @@ def _against_all(violation, to_negatives, to_positive, negative, exists, slopes)
 
 @keras.saving.register_keras_serializable(package="eet_tf")
 class TripletLoss(MetricLoss):
-    """Triplet loss: for an anchor a, positive p and negative n of the batch, `[ d(a, p) - d(a, n) + margin ]_+`.
+    """Computes the triplet loss `[ d(a, p) - d(a, n) + margin ]_+` of an anchor a, positive p and negative n.
 
     Which triplets count is a matter of settings. The well-known ones are:
 

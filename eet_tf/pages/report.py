@@ -126,7 +126,7 @@ def write_report(
     ...     path = os.path.join(folder, "report.html")
     ...     write_report(path, "Mugs", results=[result], after={"recall@1": 0.0})
     ...     with open(path, encoding="utf-8") as page:
-    ...         "0 of 1 shown queries have a right product in first place" in page.read()
+    ...         "0 of 1 shown query has the right product in first place" in page.read()
     True
     """
     check_file("path", path)
@@ -363,7 +363,7 @@ def _tally(results):
     sentences = [_tally_of(others, "of unseen products" if learned else ""), _tally_of(learned, "of trained products")]
     num_unknown = sum(result.sku is None for result in results)
     if num_unknown:
-        sentences.append(f"{_queries(num_unknown)} {'is' if num_unknown == 1 else 'are'} of a product nobody named.")
+        sentences.append(f"The product of {_queries(num_unknown)} is not known.")
     return " ".join([*filter(None, sentences), "Worst first." if num_unknown < len(results) else ""]).strip()
 
 
@@ -373,7 +373,7 @@ def _tally_of(results, which):
         return ""
     right, shown = known.count("right"), f"{len(known)} shown quer{'y' if len(known) == 1 else 'ies'}"
     verb = "has" if len(known) == 1 else "have"
-    return f"{right} of {shown}{f' {which}' if which else ''} {verb} a right product in first place."
+    return f"{right} of {shown}{f' {which}' if which else ''} {verb} the right product in first place."
 
 
 def _queries(count):
@@ -421,7 +421,7 @@ def _mark_of_split(result):
 def _verdict(result):
     rank = _first_right(result)[0]
     if result.sku is None:
-        return "its right product is not given"
+        return "the product of this photo is not known"
     if math.isinf(rank):
         return f"not among the first {len(result.neighbors)}" if result.neighbors else "nothing found"
     return "found in first place" if rank == 1 else f"first found at rank {rank}"

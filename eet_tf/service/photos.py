@@ -15,7 +15,7 @@ _KEPT = 2048  # thumbnails of about 15 kB each
 
 
 class DemoError(ValueError):
-    """A page that cannot be made as asked; the message says why and how to mend it."""
+    """Tells that a page cannot be made; the message says why and how to repair it."""
 
 
 class Thumbnails:

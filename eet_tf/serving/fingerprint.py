@@ -14,7 +14,7 @@ from eet_tf.embedder.heads import attribute_head
 
 
 def embedder_fingerprint(embedder: keras.Model, whitening=None) -> str:
-    """A short name of the function from photo to vector: its weights, its layers, its whitening and the decoding.
+    """Computes a hash of everything that makes a vector of a photo: weights, layers, whitening and decoding.
 
     Vectors of two embedders can be compared only if their fingerprints are equal. An attribute head is no part of it.
     """

@@ -167,7 +167,7 @@ def _versions(output_dir: str) -> list[int]:
 
 
 def newest_version(path: str) -> str:
-    """The folder of a SavedModel: `path` itself, or the version with the largest number in it.
+    """Returns the folder of a SavedModel: `path` itself, or its version with the largest number.
 
     Raises:
         SavedModelError: if there is none.

@@ -18,7 +18,7 @@ _NUM_PROBES = 4
 
 
 class SavedModelError(ValueError):
-    """A SavedModel that cannot be written or read; the message names the folder and the mend."""
+    """Tells that a SavedModel cannot be written or read; the message names the folder and how to repair it."""
 
 
 def servable(embedder: keras.Model, image_size: int | None = None) -> keras.Model:

@@ -19,7 +19,7 @@ from eet_tf.serving.saved_model import MANIFEST, SavedModelError, newest_version
 
 
 class ServedEmbedder:
-    """A SavedModel written by `export_embedder`, loaded to embed photos as a server would.
+    """Embeds photos as a server would, by a SavedModel that `export_embedder` wrote.
 
     Args:
         path: the version's folder, or the base path, of which the newest version is taken.
@@ -98,7 +98,7 @@ class ServedEmbedder:
         raise CatalogError(reasons.unreadable_message([why], len(catalog)))
 
     def predict_attributes(self, photos: Iterable[bytes]) -> np.ndarray:
-        """The probability of each of `attribute_names`: `[N, A]` float32, zeros where bytes are no image."""
+        """Returns the probability of each of `attribute_names`: `[N, A]` float32, zeros where `ok` would be false."""
         outputs = self._outputs(photos)
         return outputs["attributes"].numpy() if self.attribute_names else np.zeros([len(outputs["ok"]), 0], np.float32)
 

@@ -110,7 +110,7 @@ class MetricLearner(keras.Model):
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
     ):
-        """As `keras.Model.compile`, with one loss for the embedding and one for the attribute head.
+        """Compiles the learner as `keras.Model.compile`, with a loss for the embedding and one for the attribute head.
 
         Args:
             optimizer: a Keras optimizer or its name.
@@ -278,7 +278,7 @@ class MetricLearner(keras.Model):
 
     @contextlib.contextmanager
     def averaged(self):
-        """Within this the embedder has the running averages of its weights, if the optimizer has `use_ema=True`.
+        """Gives the embedder the running averages of its weights within a `with`, if the optimizer has `use_ema=True`.
 
         `RetrievalEvaluation` measures them, and a training run saves them.
 
@@ -338,7 +338,7 @@ class MetricLearner(keras.Model):
         return step
 
     def train_step(self, data):
-        """One update from a batch; returns the running means of the loss and its terms."""
+        """Updates the weights from a batch, and returns the running means of the loss and its terms."""
         images, targets = images_and_targets(data)
         self._logged.images = images.shape
         if self._compiles_parts:
@@ -388,7 +388,7 @@ class MetricLearner(keras.Model):
         return compat.scale_loss(self.optimizer, loss / replicas.num_replicas())
 
     def test_step(self, data):
-        """The loss and its terms on a batch, without an update."""
+        """Computes the loss and its terms on a batch without an update."""
         images, targets = images_and_targets(data)
         outputs, _ = _with_a_photo(lambda images: (self(images, training=False), []))(images)
         self._observed_loss(targets, outputs)

@@ -230,7 +230,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "marked": (r"catalog\.csv: no photo has the split 'train'", "14 of '', 2 of 'test'"),
         "mistyped": (r"catalog\.csv:2: a split must be one of train", "Received: 'trian', and in 13 other rows"),
         "shared": (r"catalog\.csv:14: product 'sku6' .*1 in test, 1 in train", r"catalog\.csv:16: product 'sku7'"),
-        "no folder": (r"bad\d*/none' does not exist",),
+        "no folder": (r"bad\d*/none, which does not exist",),
         "replicas": ("multiple of the 3 replicas", "batch_size=8"),
         "classes": ("`classes_per_batch` must be at most the number of classes, 4", "classes_per_batch=9"),
         "backbone": (r"--backbone must be one of .*small_cnn", "--backbone=resnet51"),

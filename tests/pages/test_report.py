@@ -101,8 +101,8 @@ def test_worst_queries_stand_first(tmp_path):
     ]
     page = page_of(tmp_path, results=results)
     assert headings(page) == ["not found", "third", "first, unsure", "first, sure", "unnamed product"]
-    assert "2 of 4 shown queries have a right product in first place" in page
-    assert "1 shown without a known right product" in page
+    assert "2 of 4 shown queries have the right product in first place" in page
+    assert "The product of 1 shown query is not known." in page
     assert re.findall('class="note">([^<]*)</p></div></div>', page) == [
         "not among the first 2",
         "first found at rank 3",
@@ -180,7 +180,7 @@ def test_photos_are_upright(tmp_path):
 def test_a_photo_found_by_many_queries_is_read_once(tmp_path, monkeypatch):
     opened = []
     original = reading.shrunk
-    monkeypatch.setattr(reading, "shrunk", lambda path, side: opened.append(path) or original(path, side))
+    monkeypatch.setattr(reading, "shrunk", lambda path, *rest: opened.append(path) or original(path, *rest))
     hub = photo(tmp_path, "hub.jpg")
     results = [SearchResult(hub, "a", [Neighbor(hub, "a", 0.5)] * 3)] * 4
     page = page_of(tmp_path, results=results)
@@ -312,3 +312,32 @@ def test_importing_loads_neither_matplotlib_nor_tensorflow():
     root = Path(__file__).parents[1]
     finished = subprocess.run([sys.executable, "-c", check], cwd=root, capture_output=True, text=True, check=False)
     assert not finished.stderr.strip()
+
+
+def test_products_that_were_trained_on_are_marked_and_counted_apart(tmp_path):
+    neighbors = [Neighbor("a.jpg", "mug", 0.9)]
+    results = [
+        SearchResult("1.jpg", "mug", neighbors, "train"),
+        SearchResult("2.jpg", "cup", neighbors, "validation"),
+        SearchResult("3.jpg", "mug", neighbors, "test"),
+        SearchResult("4.jpg", "mug", neighbors),
+    ]
+    page = page_of(tmp_path, results=results)
+    assert "2 of 2 shown queries of unseen products have the right product in first place." in page
+    assert "1 of 2 shown queries of trained products have the right product in first place." in page
+    assert re.findall(r'title="split: (\w+)">([\w ]+)<', page) == [
+        ("validation", "trained"),
+        ("train", "trained"),
+        ("test", "unseen product"),
+    ]
+
+
+def test_measures_are_explained_and_attributes_shown(tmp_path):
+    attributes = {
+        "colour=red": {"accuracy": 0.9, "majority": 0.8, "num_known": 1200},
+        "<b>": {"accuracy": 0.5, "majority": 0.9, "num_known": 7},
+    }
+    meanings = {"recall@1": "Share of photos & more.", "map@r": "Not shown."}
+    page = page_of(tmp_path, after={"recall@1": 0.5}, meanings=meanings, attributes=attributes)
+    assert "<dt>recall@1</dt><dd>Share of photos &amp; more.</dd>" in page and "Not shown" not in page
+    assert page.index("colour=red") < page.index("&lt;b&gt;") and "<td>90.0%</td><td>80.0%</td><td>1,200</td>" in page
