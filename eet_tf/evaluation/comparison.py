@@ -13,6 +13,7 @@ import numpy as np
 from eet_tf import files
 from eet_tf.evaluation.metrics import RetrievalResult
 from eet_tf.labels import check_labels
+from eet_tf.terminal import counted
 
 _DRAWS_AT_ONCE = 200_000  # fits the cache
 # Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
@@ -191,9 +192,9 @@ class Comparison:
     Example:
 
     >>> print(Comparison(difference=0.0231, low=0.0092, high=0.037, num_classes=1927))
-    better by 2.31 points (95 % interval 0.92 to 3.70 over 1,927 classes)
+    better by 2.31 points (95 % interval 0.92 to 3.70 over 1,927 products)
     >>> print(Comparison(difference=0.004, low=-0.008, high=0.016, num_classes=1927))
-    no difference: +0.40 points (95 % interval -0.80 to 1.60 over 1,927 classes)
+    no difference shown: +0.40 points (95 % interval -0.80 to 1.60 over 1,927 products)
     """
 
     difference: float
@@ -208,12 +209,12 @@ class Comparison:
 
     def __str__(self) -> str:
         difference, low, high = self.difference, self.low, self.high
-        verdict, sign = ("better by", "") if self.is_different else ("no difference:", "+")
+        verdict, sign = ("better by", "") if self.is_different else ("no difference shown:", "+")
         if high < 0:
             verdict, difference, low, high = "worse by", -difference, -high, -low
         return (
             f"{verdict} {_points(difference):{sign}.2f} points "
-            f"(95 % interval {_points(low):.2f} to {_points(high):.2f} over {self.num_classes:,} classes)"
+            f"(95 % interval {_points(low):.2f} to {_points(high):.2f} over {counted(self.num_classes, 'product')})"
         )
 
 
@@ -258,7 +259,7 @@ def compare(
     >>> first = ClassResults(["a", "b", "c", "d"], [2, 4, 3, 2], {"recall@1": [0, 2, 2, 1]})
     >>> second = ClassResults(["a", "b", "c", "d"], [2, 4, 3, 2], {"recall@1": [1, 4, 3, 2]})
     >>> print(compare(first, second))
-    better by 45.45 points (95 % interval 36.36 to 50.00 over 4 classes)
+    better by 45.45 points (95 % interval 36.36 to 50.00 over 4 products)
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile intervals).
     """

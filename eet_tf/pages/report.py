@@ -133,6 +133,7 @@ def write_report(
     sections = (
         parts.facts(facts),
         _measures(before, after, meanings or {}),
+        _attributes(attributes or {}),
         _curves(_panels(history)),
         _gallery(results),
     )

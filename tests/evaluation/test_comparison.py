@@ -238,7 +238,7 @@ def test_a_result_does_not_differ_from_itself():
     found = compare(make_results(0), make_results(0))
     assert dataclasses.astuple(found) == (0, 0, 0, 23)
     assert not found.is_different
-    assert str(found) == "no difference: +0.00 points (95 % interval 0.00 to 0.00 over 23 classes)"
+    assert str(found) == "no difference shown: +0.00 points (95 % interval 0.00 to 0.00 over 23 products)"
 
 
 def test_the_seed_makes_it_repeatable():
@@ -295,13 +295,16 @@ def test_one_product_says_nothing():
 @pytest.mark.parametrize(
     "ends, sentence",
     [
-        ((0.0231, 0.0092, 0.037), "better by 2.31 points (95 % interval 0.92 to 3.70 over 1,927 classes)"),
-        ((-0.0231, -0.037, -0.0092), "worse by 2.31 points (95 % interval 0.92 to 3.70 over 1,927 classes)"),
-        ((0.004, -0.008, 0.016), "no difference: +0.40 points (95 % interval -0.80 to 1.60 over 1,927 classes)"),
-        ((-0.004, -0.016, 0.008), "no difference: -0.40 points (95 % interval -1.60 to 0.80 over 1,927 classes)"),
-        ((0.004, 0.0, 0.016), "no difference: +0.40 points (95 % interval 0.00 to 1.60 over 1,927 classes)"),
-        ((-1e-9, -0.01, 0.01), "no difference: +0.00 points (95 % interval -1.00 to 1.00 over 1,927 classes)"),
-        ((-0.01, -0.02, -1e-9), "worse by 1.00 points (95 % interval 0.00 to 2.00 over 1,927 classes)"),
+        ((0.0231, 0.0092, 0.037), "better by 2.31 points (95 % interval 0.92 to 3.70 over 1,927 products)"),
+        ((-0.0231, -0.037, -0.0092), "worse by 2.31 points (95 % interval 0.92 to 3.70 over 1,927 products)"),
+        ((0.004, -0.008, 0.016), "no difference shown: +0.40 points (95 % interval -0.80 to 1.60 over 1,927 products)"),
+        (
+            (-0.004, -0.016, 0.008),
+            "no difference shown: -0.40 points (95 % interval -1.60 to 0.80 over 1,927 products)",
+        ),
+        ((0.004, 0.0, 0.016), "no difference shown: +0.40 points (95 % interval 0.00 to 1.60 over 1,927 products)"),
+        ((-1e-9, -0.01, 0.01), "no difference shown: +0.00 points (95 % interval -1.00 to 1.00 over 1,927 products)"),
+        ((-0.01, -0.02, -1e-9), "worse by 1.00 points (95 % interval 0.00 to 2.00 over 1,927 products)"),
     ],
 )
 def test_it_says_what_it_found_in_points(ends, sentence):

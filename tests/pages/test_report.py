@@ -108,7 +108,7 @@ def test_worst_queries_stand_first(tmp_path):
         "first found at rank 3",
         "found in first place",
         "found in first place",
-        "right product not known",
+        "the product of this photo is not known",
     ]
 
 
