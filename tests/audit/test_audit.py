@@ -529,12 +529,10 @@ def test_what_a_folder_passes_over_is_told(drawn, tmp_path, capsys):
     assert main(["--dataset=folder", f"--data_dir={tmp_path}", f"--output={page}"]) == 0
     line = (
         "4 files and folders are passed over: 2 hidden or of a tool: cup/@eaDir, mug/@eaDir; "
-        "1 HEIC, to be converted with python -m eet_tf.convert: jug/{1}.heic; 1 product without a photo: jug"
+        "1 HEIC, to be converted with `eet convert`: jug/{1}.heic; 1 product without a photo: jug"
     )
     assert f"look: {line}\n" in capsys.readouterr().out
-    assert "1 HEIC, to be converted with python -m eet_tf.convert: jug/{1}.heic</figcaption>" in page.read_text(
-        encoding="utf-8"
-    )
+    assert "1 HEIC, to be converted with `eet convert`: jug/{1}.heic</figcaption>" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("singles", [1, 3])

@@ -306,4 +306,7 @@ def test_the_command_is_a_module(tmp_path):
         f"--output_dir={tmp_path}/new",
     ]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert (ended.returncode, ended.stderr) == (1, f"error: '{tmp_path}/none.csv' does not exist. Check `data_dir`.\n")
+    said = (
+        f"error: --data must be the path of your photos. Received: --data={tmp_path}/none.csv, which does not exist.\n"
+    )
+    assert (ended.returncode, ended.stderr) == (2, said)

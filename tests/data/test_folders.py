@@ -87,7 +87,7 @@ def test_what_must_be_converted_is_named(name, kind, photos):
     write(photos, f"jug/{name}", OTHERS[kind])
     assert paths(photos) == BEFORE
     assert note_of_dataset("folder", str(photos)) == (
-        f"2 files and folders are passed over: 1 {kind}, to be converted with python -m eet_tf.convert: jug/{name}; "
+        f"2 files and folders are passed over: 1 {kind}, to be converted with `eet convert`: jug/{name}; "
         "1 product without a photo: jug."
     )
 
@@ -95,9 +95,7 @@ def test_what_must_be_converted_is_named(name, kind, photos):
 @pytest.mark.parametrize("ending, kind", {"HEIC": "HEIC", "heif": "HEIC", "avif": "AVIF", "TIF": "TIFF"}.items())
 def test_endings_that_must_be_converted(ending, kind, photos):
     write(photos, f"cup/1.{ending}", b"x")
-    assert f"1 {kind}, to be converted with python -m eet_tf.convert: cup/1.{ending}" in note_of_dataset(
-        "folder", str(photos)
-    )
+    assert f"1 {kind}, to be converted with `eet convert`: cup/1.{ending}" in note_of_dataset("folder", str(photos))
 
 
 def test_all_that_is_passed_over_is_counted_and_named_by_reason(photos):
@@ -112,13 +110,10 @@ def test_all_that_is_passed_over_is_counted_and_named_by_reason(photos):
         "of another kind": ("a.csv", "cup/BMW.txt", "mug/empty"),
         "beside the products' folders": ("loose.jpg",),
         "hidden or of a tool": ("cup/.x",),
-        "HEIC, to be converted with python -m eet_tf.convert": tuple(f"cup/{number}.heic" for number in range(5)),
+        "HEIC, to be converted with `eet convert`": tuple(f"cup/{number}.heic" for number in range(5)),
     }
     assert "cup/notes.txt" in found.paths  # it begins like a photo
-    assert (
-        "5 HEIC, to be converted with python -m eet_tf.convert: cup/0.heic, cup/1.heic, cup/2.heic and 2 more"
-        in found.note()
-    )
+    assert "5 HEIC, to be converted with `eet convert`: cup/0.heic, cup/1.heic, cup/2.heic and 2 more" in found.note()
     assert found.note().startswith("11 files and folders are passed over: ") and found.empty == ("jug",)
 
 

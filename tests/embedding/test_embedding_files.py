@@ -179,7 +179,7 @@ def test_missing_files_are_counted_and_the_first_named(files, photos):
     for shard in (1, 3):
         os.remove(files.file(shard))
     with refuses(
-        re.escape(files.folder), "2 of 4 files are missing, first embeddings-00001-of-00004.npz", "embed_beam.py again"
+        re.escape(files.folder), "2 of 4 files are missing, first embeddings-00001-of-00004.npz", "eet embed` again"
     ):
         files.read(photos)
 
@@ -188,13 +188,13 @@ def test_a_damaged_file_is_named(files, photos):
     fill(files, photos)
     with open(files.file(2), "r+b") as file:
         file.truncate(200)
-    with refuses("embeddings-00002-of-00004.npz is damaged", "embed_beam.py again"):
+    with refuses("embeddings-00002-of-00004.npz is damaged", "eet embed` again"):
         files.read(photos)
 
 
 def test_photos_that_are_not_in_it_are_counted_and_named(files, photos):
     fill(files, photos)
-    with refuses("2 of 42 photos are not in it", "'new 1.jpg', 'new 2.jpg'", "embed_beam.py again"):
+    with refuses("2 of 42 photos are not in it", "'new 1.jpg', 'new 2.jpg'", "eet embed` again"):
         files.read([*photos, "new 1.jpg", "new 2.jpg"])
 
 
@@ -210,7 +210,7 @@ def test_embeddings_of_two_embedders_are_not_mixed(files, photos):
     other = EmbeddingFolder(files.folder, "beef", DIM, NUM_SHARDS, "../serving/2")
     other.save()
     other.write(0, *_one_shard(other, photos, 0))
-    with refuses("of the embedder 'f00d', and embeddings.json of 'beef'", "embed_beam.py again"):
+    with refuses("of the embedder 'f00d', and embeddings.json of 'beef'", "eet embed` again"):
         open_folder(files.folder).read(photos)
 
 
@@ -236,7 +236,7 @@ def test_a_shard_of_wrong_shape_or_kind_is_not_written(files, embeddings, ok):
 
 
 def test_a_folder_that_is_none(tmp_path):
-    with refuses("embeddings.json is missing", "Make it with export/embed_beam.py"):
+    with refuses("embeddings.json is missing", "Make it with `eet embed`"):
         open_folder(tmp_path)
     (tmp_path / "file").write_text("")
     with refuses("embeddings.json is missing"):
@@ -247,7 +247,7 @@ def test_a_folder_that_is_none(tmp_path):
 def test_a_manifest_that_cannot_be_read(tmp_path, content):
     (tmp_path / "embeddings.json").write_text(content)
     for read in (open_folder, find_folder):
-        with refuses("embeddings.json cannot be read", "Delete embeddings.json"):
+        with refuses("embeddings.json cannot be read", "Run `eet embed` again with another output_dir"):
             read(tmp_path)
 
 

@@ -224,7 +224,7 @@ def test_an_index_of_an_older_version_is_replaced(tmp_path):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({"format": manifest["format"], "format_version": 1}))
     with pytest.raises(
-        CatalogIndexError, match="format version 1, and this eet_tf reads 2 to 4.*run build_index again"
+        CatalogIndexError, match="format version 1, and this eet_tf reads 2 to 4.*run `eet index build` again"
     ):
         load_index(tmp_path)
     make_index(seed=2).save(tmp_path)
@@ -285,7 +285,9 @@ def damage_contents_missing(contents):
 def test_damage_is_named(damage, message, tmp_path):
     make_index("scann_brute_force").save(tmp_path / "index")
     damage(contents_of(tmp_path / "index"))
-    with pytest.raises(CatalogIndexError, match=f"Received: folder='.*index', where {message}.*run build_index again"):
+    with pytest.raises(
+        CatalogIndexError, match=f"Received: folder='.*index', where {message}.*run `eet index build` again"
+    ):
         load_index(tmp_path / "index")
 
 
@@ -317,7 +319,7 @@ def test_files_that_scann_cannot_read_are_named(tmp_path, monkeypatch):
     make_index("scann_tree").save(tmp_path / "index")
     (contents_of(tmp_path / "index") / "scann" / "scann_config.pb").write_bytes(b"not a protocol buffer")
     monkeypatch.setattr(eet_tf.index.local, "check_files", lambda path, manifest: path / manifest.contents)
-    with pytest.raises(CatalogIndexError, match=r"installed ScaNN reads.*run build_index again"):
+    with pytest.raises(CatalogIndexError, match=r"installed ScaNN reads.*run `eet index build` again"):
         load_index(tmp_path / "index")
 
 

@@ -366,7 +366,7 @@ def test_queries_must_be_finite_unit_vectors(index, value, message):
 
 def test_queries_of_another_embedder_are_refused(index):
     with pytest.raises(
-        CatalogIndexError, match=r"index's 'embedder-1'.*'embedder-2'.*Rebuild the index with build_index"
+        CatalogIndexError, match=r"index's 'embedder-1'.*'embedder-2'.*Rebuild the index with `eet index build`"
     ):
         index.search(unit_vectors(1), fingerprint="embedder-2")
 

@@ -1,4 +1,4 @@
-"""One small bundle that several modules look at, and the checks that export/verify.py makes of one."""
+"""One small bundle that several modules look at, and the checks that the verifier makes of one."""
 
 import functools
 import importlib
@@ -10,7 +10,7 @@ import sys
 import keras
 import pytest
 
-EXPORT = pathlib.Path(__file__).parents[2] / "export"
+VERIFIER = pathlib.Path(__file__).parents[2] / "eet_tf" / "verifier"
 
 
 @pytest.fixture(scope="session")
@@ -56,31 +56,31 @@ def write_copy(version):
 
 
 @pytest.fixture(scope="session")
-def _export_modules():
-    """Modules of export/, by name; neither they nor that folder can be imported from elsewhere afterwards."""
+def _verifier_modules():
+    """Modules of eet_tf/verifier/, by name; neither they nor that folder can be imported from elsewhere afterwards."""
     names = ["bundle_files", "bundle_checks", "bundle_server"]
-    sys.path.insert(0, str(EXPORT))
+    sys.path.insert(0, str(VERIFIER))
     try:
         return {name: importlib.import_module(name) for name in names}
     finally:
-        sys.path.remove(str(EXPORT))
+        sys.path.remove(str(VERIFIER))
         for name in names:
             sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")
-def bundle_files(_export_modules):
-    """The module export/bundle_files.py."""
-    return _export_modules["bundle_files"]
+def bundle_files(_verifier_modules):
+    """The module eet_tf/verifier/bundle_files.py."""
+    return _verifier_modules["bundle_files"]
 
 
 @pytest.fixture(scope="session")
-def bundle_checks(_export_modules):
-    """The module export/bundle_checks.py."""
-    return _export_modules["bundle_checks"]
+def bundle_checks(_verifier_modules):
+    """The module eet_tf/verifier/bundle_checks.py."""
+    return _verifier_modules["bundle_checks"]
 
 
 @pytest.fixture(scope="session")
-def bundle_server(_export_modules):
-    """The module export/bundle_server.py."""
-    return _export_modules["bundle_server"]
+def bundle_server(_verifier_modules):
+    """The module eet_tf/verifier/bundle_server.py."""
+    return _verifier_modules["bundle_server"]

@@ -267,7 +267,7 @@ def test_where_a_stock_server_would_not_start_there_is_no_compose_file(write_cop
     assert "There is no `docker-compose.yml` here: `hats` needs operations" in readme
     assert "`Scann>ScannSearchBatched`" in readme
     assert "LD_PRELOAD=/path/to/scann/scann_ops/cc/_scann_ops.so tensorflow_model_server" in readme
-    assert "export/verify.py --op_library=" in readme and "PATH_OF_THIS_FOLDER/hats" in readme
+    assert "eet verify --op_library=" in readme and "PATH_OF_THIS_FOLDER/hats" in readme
     assert "docker compose up" not in readme.partition("## ")[0]
     write_bundle(write_copy, str(tmp_path), name="hats")
     assert (tmp_path / "docker-compose.yml").exists()
@@ -671,8 +671,8 @@ def test_a_bundle_that_fails_never_ships(exported):
 
 def test_a_batch_size_that_is_no_number_is_refused(exported):
     code, _, errors = exported[1]["nonsense"]
-    assert code == 1
-    assert "error: --max_batch_size=two: --max_batch_size must be an integer" in errors
+    assert code == 2
+    assert "error: --max_batch_size must be an integer. Received: --max_batch_size=two." in errors
 
 
 def test_its_manifest_has_the_training(exported):

@@ -153,10 +153,10 @@ def served(bundles, tmp_path):
 def pasted(served, number, address=""):
     """Runs one of the README's commands, with the folder and the server's address in it."""
     readme = (served / "README.md").read_text()
-    command = re.findall(r"^python export/publish\.py .*$", readme, re.M)[number]
+    command = re.findall(r"^eet publish .*$", readme, re.M)[number]
     command = command.replace("PATH_OF_THIS_FOLDER", str(served)).replace("localhost:8500", address)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    program = command.replace("python ", f"{sys.executable} ", 1)
+    program = command.replace("eet ", f"{sys.executable} -m eet_tf ", 1)
     done = subprocess.run(program, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

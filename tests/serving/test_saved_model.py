@@ -319,7 +319,7 @@ def test_newest_version_of_nothing_names_the_path_and_the_mend(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     os.mkdir("empty")
     pathlib.Path("file").write_text("")
-    with pytest.raises(SavedModelError, match=f"Received: path='{name}'. Make one with export/main.py"):
+    with pytest.raises(SavedModelError, match=f"Received: path='{name}'. Make one with `eet export`"):
         newest_version(name)
 
 
@@ -328,7 +328,7 @@ def test_a_version_with_a_part_missing_is_refused(base, tmp_path, gone):
     shutil.copytree(base, tmp_path / "copy")
     path = tmp_path / "copy" / "1" / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(SavedModelError, match=r"(?s)copy/1' is no complete SavedModel .*export/main\.py"):
+    with pytest.raises(SavedModelError, match=r"(?s)copy/1' is no complete SavedModel .*eet export"):
         ServedEmbedder(str(tmp_path / "copy"))
 
 

@@ -91,5 +91,5 @@ def test_a_damaged_model_is_refused_in_words(tmp_path, manifest, why):
     with pytest.raises(SavedModelError) as caught:
         ServedEmbedder(str(tmp_path))
     assert str(caught.value) == (
-        f"'{tmp_path}/1' is no complete SavedModel of this package: {why}. Write it again with export/main.py."
+        f"'{tmp_path}/1' is no complete SavedModel of this package: {why}. Write it again with `eet export`."
     )

@@ -333,7 +333,7 @@ def test_an_operation_of_a_library_is_found(bundle_checks, bundle_files, version
 def test_an_operation_of_a_library_that_the_server_has_is_none_to_find(version, run_python):
     run_python(f"""
 import importlib.util, pathlib, sys
-sys.path.insert(0, "export")
+sys.path.insert(0, "eet_tf/verifier")
 import bundle_checks, bundle_files
 import tensorflow as tf
 

@@ -653,7 +653,7 @@ def test_a_dropped_collection_is_named(server, tmp_path):
     index = MilvusIndex.build(**make_rows(9), uri=server)
     index.save(tmp_path)
     pymilvus.MilvusClient(uri=server).drop_collection(index.collection)
-    with pytest.raises(CatalogIndexError, match=f"collection '{index.collection}' must exist.*build_index again"):
+    with pytest.raises(CatalogIndexError, match=f"collection '{index.collection}' must exist.*`eet index build` again"):
         load_index(tmp_path)
 
 
