@@ -144,8 +144,7 @@ def _checks(values: flags.FlagValues) -> bool:
 def complain(complaints: Complaints, values: flags.FlagValues) -> None:
     """Complains about flags that name no catalogue, as far as they alone tell."""
     complaints.folder("photo_cache", values.photo_cache)
-    if values.dataset != "synthetic" and values.data is not None:
-        complaints.existing("data", values.data)
+    complaints.check(layout_of, values)
 
 
 def tell_notes(catalog) -> None:
