@@ -112,6 +112,7 @@ def layout_of(values: flags.FlagValues) -> str:
     Raises:
         ValueError: if no path is given, or nothing there is recognised.
     """
+    from eet_tf import data
 
     if values.dataset == "synthetic":
         return "synthetic"
@@ -124,13 +125,7 @@ def layout_of(values: flags.FlagValues) -> str:
         raise CommandError(
             f"--data must be the path of your photos. Received: --data={values.data}, which does not exist."
         )
-    if values.dataset == "auto":
-        return (
-            "folder"
-            if os.path.isdir(values.data) and not os.path.isfile(os.path.join(values.data, "catalog.csv"))
-            else "csv"
-        )
-    return values.dataset
+    return data.detect_layout(values.data) if values.dataset == "auto" else values.dataset
 
 
 def _skips(values: flags.FlagValues) -> bool:

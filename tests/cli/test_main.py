@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from eet_tf.cli import catalogs, door
 from eet_tf.cli.main import COMMANDS, main
@@ -106,3 +107,16 @@ def test_names_of_photos_become_names_of_folders():
     assert catalogs.name_of("photos/catalog.csv") == "photos"
     assert catalogs.name_of("/data/Shoes 2026/") == "Shoes_2026"
     assert catalogs.name_of("/") == "photos"
+
+
+def test_the_layout_is_that_of_what_lies_there(tmp_path):
+    (tmp_path / "Ebay_train.txt").write_text("image_id class_id super_class_id path\n")
+    (tmp_path / "Ebay_test.txt").write_text("image_id class_id super_class_id path\n")
+    values = flags.FlagValues()
+    catalogs.define_catalog(door.Definitions(values))
+    values(["x", f"--data={tmp_path}"])
+    assert catalogs.layout_of(values) == "sop"
+    values(["x", "--dataset=folder"])
+    assert catalogs.layout_of(values) == "folder"
+    values(["x", "--dataset=synthetic"])
+    assert catalogs.layout_of(values) == "synthetic"
