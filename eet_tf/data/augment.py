@@ -100,8 +100,10 @@ def _cropped_and_mirrored(images: tf.Tensor, draw: _Draws, smallest_area: float,
     top, left = draw.uniform() * (1.0 - height), draw.uniform() * (1.0 - width)
     is_mirrored = draw.uniform() < 0.5
     ends = tf.where(is_mirrored, left + width, left), tf.where(is_mirrored, left, left + width)
-    boxes = tf.reshape(tf.stack([top, ends[0], top + height, ends[1]], axis=1), [-1, 4])
-    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [image_size, image_size])
+    # a number where it is known: TensorFlow logs a warning about boxes of unknown shape
+    count = images.shape[0] or tf.shape(images)[0]
+    boxes = tf.reshape(tf.stack([top, ends[0], top + height, ends[1]], axis=1), [count, 4])
+    return tf.image.crop_and_resize(images, boxes, tf.range(count), [image_size, image_size])
 
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
