@@ -9,7 +9,7 @@ seconds on 2 cores and prints:
     after:   recall@1 0.35  recall@5 0.72  map@r 0.17
     after, by category: bag 0.33, shoe 0.38
     least found: bag-pink-bands-drop (0 of 8)
-    after against before: better by 12.50 points (95 % interval 1.04 to 27.08 over 12 classes)
+    after against before: better by 12.50 points (95 % interval 1.04 to 27.08 over 12 products)
 """
 
 import keras

@@ -18,6 +18,9 @@ EXTRAS = {
     "milvus": (("pymilvus", "milvus-lite"), "an index in a Milvus cluster"),
     "beam": (("apache-beam",), "embedding a large catalogue with Apache Beam"),
     "demo": (("flask",), "the page to search with"),
+    "xlsx": (("openpyxl",), "lists of photos as Excel files"),
+    "parquet": (("pyarrow",), "lists of photos as Parquet files"),
+    "remote": (("fsspec",), "photos at s3://, gs:// and other URLs"),
     "convert": (("pillow-heif",), "converting HEIC photos"),
     "cars196": (("scipy",), "reading the annotations of Cars196"),
 }

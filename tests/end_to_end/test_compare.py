@@ -21,7 +21,7 @@ def test_two_results_make_one_sentence(tmp_path, run_script):
     assert outcome.printed.splitlines() == [
         f"{first}: recall@1 50.00 % over 400 queries",
         f"{second}/classes.csv: recall@1 100.00 % over 400 queries",
-        "second against first: better by 50.00 points (95 % interval 50.00 to 50.00 over 200 classes).",
+        "second against first: better by 50.00 points (95 % interval 50.00 to 50.00 over 200 products).",
     ]
 
 
@@ -33,7 +33,7 @@ def test_several_seeds_a_side(tmp_path, run_script):
     assert outcome.printed.splitlines() == [
         f"{one}: map@r 50.00 % over 400 queries",
         f"{seeds}: map@r 37.50 % over 400 queries, mean of 2 runs (95 % interval over runs +- 158.82 points)",
-        "second against first: worse by 12.50 points (95 % interval 12.50 to 12.50 over 200 classes).",
+        "second against first: worse by 12.50 points (95 % interval 12.50 to 12.50 over 200 products).",
     ]
 
 

@@ -74,7 +74,7 @@ def test_it_says_what_is_done_and_what_it_did(embedded):
     output, outcome = embedded
     assert "0 of 4 shards are done." in outcome.printed
     assert "Embedded 32 photos, " in outcome.printed
-    assert f"The embeddings of 32 photos are {output}." in outcome.printed
+    assert f"The embeddings of 32 photos are in {output}." in outcome.printed
     expected = [f"embeddings-{shard:05d}-of-00004.npz" for shard in range(NUM_SHARDS)]
     assert sorted(os.listdir(output)) == [*expected, "embeddings.json"]
 
@@ -187,7 +187,7 @@ def test_embeddings_of_another_model_are_replaced_and_never_mixed(copied, place,
     for name in sorted(before)[:2]:
         shutil.copy(place / "embeddings" / name, copied / name)
     build = build_command(place, tmp_path / "index", f"--embeddings_dir={copied}")
-    run_script(*build).refused("of the embedder '", "embed_beam.py again")
+    run_script(*build).refused("of the embedder '", "eet embed` again")
     assert not (tmp_path / "index").exists()
 
 
@@ -202,7 +202,7 @@ def test_workers_in_processes_of_their_own_do_the_same(embedded, place, run_scri
 
 REFUSED = {
     "misspelt flag": ({}, ["--num_shard=3"], ["unknown flag '--num_shard=3'"]),
-    "no saved model": ({"saved_model": "empty"}, [], [r"empty'.*Make one with export/main\.py"]),
+    "no saved model": ({"saved_model": "empty"}, [], [r"empty'.*Make one with `eet export`"]),
     "no catalogue": ({"photos": "empty"}, [], ["empty"]),
     "other number of shards": ({}, ["--num_shards=5"], ["must be the folder's 4. Received: num_shards=5"]),
     "no shards": ({}, ["--num_shards=0"], ["num_shards"]),
@@ -231,10 +231,10 @@ def test_an_index_needs_a_saved_model_or_embeddings_and_not_both(place, run_scri
     both = run_script(*build_command(place, tmp_path / "index", "--saved_model=a", "--embeddings_dir=b"))
     for outcome in (neither, both):
         assert outcome.returncode != 0
-        assert "saved_model, embeddings_dir" in outcome.errors
+        assert "ne of --saved_model and --embeddings_dir must be given. Received: " in outcome.errors
         assert "Traceback" not in outcome.errors
 
 
 def test_no_embeddings_no_index(place, run_script, tmp_path):
     build = build_command(place, tmp_path / "index", f"--embeddings_dir={place / 'empty'}")
-    run_script(*build).refused("empty', where embeddings.json is missing", "Make it with export/embed_beam.py")
+    run_script(*build).refused("empty', where embeddings.json is missing", "Make it with `eet embed`")

@@ -357,7 +357,7 @@ def refusals(shop, run_script, tmp_path_factory):
         "port in use": (r"`port` must be free .*Address already in use", "another port"),
         "no address": (r"--host=1\.2\.3\.4",),
         "no server": (r"server at http://localhost:1 did not answer",),
-        "no model": (r"empty'.*Make one with export/main\.py",),
+        "no model": (r"empty'.*Make one with `eet export`",),
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -371,5 +371,5 @@ def test_without_flask_it_says_what_to_install(shop, start_script, tmp_path):
     flags = ("export/serve_demo.py", f"--index_dir={shop[0] / 'index'}")
     with start_script(*flags, environment={"PYTHONPATH": path}) as process:
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert "error: the page needs flask: pip install 'eet-tf[demo]'" in errors
