@@ -29,6 +29,8 @@ def said():
     """`{example: (what it says, the sites behind it)}`."""
     pytest.importorskip("scann")
     pytest.importorskip("tensorflow_serving")
+    for reader in ("openpyxl", "pandas", "pyarrow", "fsspec"):
+        pytest.importorskip(reader)
     return {example: catalogue.refused(example.code) for _, example in ALL_EXAMPLES}
 
 

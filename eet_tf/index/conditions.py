@@ -96,9 +96,8 @@ class _Attribute:
             return [self._choice("in", [condition], condition)]
         unknown = [sign for sign in condition if sign not in (*_CHOICES, *_BOUNDS, "contains")]
         if unknown or not condition:
-            raise self._refusal(
-                condition, f"compares by {shown(unknown[0])}" if unknown else "compares by nothing", f"one of {_SIGNS}"
-            )
+            sign = shown(unknown[0]) if unknown else "nothing"
+            raise self._refusal(condition, f"one of {_SIGNS}", f"compares by {sign}")
         return [self._test(sign, value, condition) for sign, value in condition.items()]
 
     def _test(self, sign: str, value, condition) -> Comparison:
@@ -109,14 +108,14 @@ class _Attribute:
         if sign in _CHOICES:
             return self._choice(_CHOICES[sign], values, condition)
         if self._kind not in TEXTS:
-            raise self._refusal(condition, f"looks into {self._kind}s for a part", "a text to contain anything")
+            raise self._refusal(condition, "a text to contain anything", f"looks into {self._kind}s for a part")
         if "" in values:
-            raise self._refusal(condition, "looks for an empty text, which every text contains")
+            raise self._refusal(condition, None, "looks for an empty text, which every text contains")
         return Comparison(sign, self._choice("in", values, condition).values)
 
     def _bound(self, sign: str, value, condition) -> Comparison:
         if self._kind != "number":
-            raise self._refusal(condition, f"is a range of {self._kind}s", "a number to be compared by order")
+            raise self._refusal(condition, "a number to be compared by order", f"is a range of {self._kind}s")
         number = self._number(value, condition)
         exact = as_float(number)
         if exact is not None:
@@ -126,7 +125,7 @@ class _Attribute:
 
     def _choice(self, sign: str, values: list, condition) -> Comparison:
         if not values:
-            raise self._refusal(condition, "is an empty choice")
+            raise self._refusal(condition, None, "is an empty choice")
         values = [self._value(value, condition) for value in values]
         return Comparison(sign, tuple(value for value in values if value is not None))
 
@@ -137,15 +136,15 @@ class _Attribute:
             return as_float(self._number(value, condition))
         if not isinstance(value, str if self._kind in TEXTS else bool):
             kind = "string" if self._kind in TEXTS else self._kind
-            raise self._refusal(condition, f"holds {shown(value)}, which is not a {kind}")
+            raise self._refusal(condition, None, f"holds {shown(value)}, which is not a {kind}")
         return value
 
     def _number(self, value, condition):
         if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
-            raise self._refusal(condition, f"holds {shown(value)}, which is not a number")
+            raise self._refusal(condition, None, f"holds {shown(value)}, which is not a number")
         return value
 
-    def _refusal(self, condition, problem: str, what: str | None = None) -> CatalogIndexError:
+    def _refusal(self, condition, what: str | None, problem: str) -> CatalogIndexError:
         kind = "string" if self._kind in TEXTS else self._kind
         several = "several strings per photo" if self._kind == "strings" else f"{self._kind}s"
         return CatalogIndexError(

@@ -95,7 +95,8 @@ def sites_behind(error):
     places, said = set(_places(error, set())), message_of(error)
     for site in sites.all_sites():
         is_raised = any(file == site.file and site.first <= line <= site.last for file, line in places)
-        if is_raised or (not site.is_raise and not site.words.startswith("<") and site.is_said_in(said)):
+        # complaints are raised together, by another raise than their own
+        if is_raised or (not site.words.startswith("<") and site.is_said_in(said)):
             yield site
 
 

@@ -20,7 +20,7 @@ from eet_tf import data, evaluation, index, replicas
 from eet_tf.cli.complaints import Complaints
 from eet_tf.data import Catalog
 from eet_tf.embedding.files import EmbeddingFolder, choose_num_shards, find_folder, open_folder
-from eet_tf.evaluation import comparison, metrics, postprocessing
+from eet_tf.evaluation import attribute_metrics, comparison, metrics, postprocessing
 from eet_tf.evaluation.comparison import ClassResults
 from eet_tf.index import ExactIndex, MilvusIndex, ScannConfiguration, ScannIndex, load_index, verify_index
 from eet_tf.pages import report

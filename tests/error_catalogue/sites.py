@@ -57,7 +57,8 @@ def _said(node):
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
         owner, name = ast.unparse(node.value.func.value), node.value.func.attr
         is_complaint = name in ("add", "append") and owner.split(".")[-1].strip("_") == "complaints"
-        if is_complaint or (owner, name) in (("sys", "exit"), ("self", "add")):
+        is_door = bool(node.value.args) and ast.unparse(node.value.args[0]).startswith("main([")
+        if is_complaint or (owner, name) == ("self", "add") or ((owner, name) == ("sys", "exit") and not is_door):
             return node.value
     return None
 
