@@ -504,7 +504,10 @@ def others():
         "video": (box + b"mp42\0\0\0\0isommp42" + bytes(400), "a video"),
         "JPEG XL": (b"\xff\x0a" + bytes(99), "JPEG XL"),
         "JPEG XL in boxes": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL"),
-        "TIFF": (encoded(PICTURE, "TIFF"), "a TIFF photo, which TensorFlow does not read; convert it with `eet convert`"),
+        "TIFF": (
+            encoded(PICTURE, "TIFF"),
+            "a TIFF photo, which TensorFlow does not read; convert it with `eet convert`",
+        ),
         "TIFF of 16 bits": (encoded(Image.fromarray(np.zeros([9, 9], np.uint16)), "TIFF"), "TIFF"),
         "TIFF from the big end": (b"MM\0*\0\0\0\x08" + bytes(99), "TIFF"),
         "Photoshop": (b"8BPS\0\1" + bytes(99), "Photoshop"),

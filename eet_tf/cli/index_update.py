@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from eet_tf.cli import catalogs, indexes
+from eet_tf.cli import indexes
 from eet_tf.cli.door import Command, Definitions
 from eet_tf.cli.index_upsert import checked, readable
 from eet_tf.terminal import counted
@@ -22,13 +22,9 @@ Examples:
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
 indexes.define_index(define)
-catalogs.define_catalog(define)
-catalogs.define_unreadable(define)
-catalogs.define_check(define, "the first is embedded")
+indexes.define_photos(define)
 define.bool("keep_gone", False, "Keep photos that the catalogue no longer has.")
 define.bool("dry_run", False, "Print the changes without making them.")
-define.string("saved_model", None, "Path of the SavedModel that embeds; by default the index's own.")
-define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
 
 
 def _main(_) -> None:

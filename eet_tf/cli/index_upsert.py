@@ -22,11 +22,7 @@ Examples:
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
 indexes.define_index(define)
-catalogs.define_catalog(define)
-catalogs.define_unreadable(define)
-catalogs.define_check(define, "the first is embedded")
-define.string("saved_model", None, "Path of the SavedModel that embeds; by default the index's own.")
-define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
+indexes.define_photos(define)
 
 
 def _main(_) -> None:

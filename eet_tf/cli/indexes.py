@@ -16,6 +16,15 @@ def define_index(define: Definitions) -> None:
     define.string("index_dir", None, "Folder of an index that `eet index build` wrote.", required=True)
 
 
+def define_photos(define: Definitions) -> None:
+    """Defines the flags of photos that an index gets: which they are, how they are read, and what embeds them."""
+    catalogs.define_catalog(define)
+    catalogs.define_unreadable(define)
+    catalogs.define_check(define, "the first is embedded")
+    define.string("saved_model", None, "Path of the SavedModel that embeds. By default that of the index.")
+    define.integer("batch_size", 64, "Number of photos embedded at once.", lower_bound=1)
+
+
 def load_part(values: flags.FlagValues):
     """The part of the catalogue that the flags name, whose photos are not looked at yet.
 

@@ -62,22 +62,11 @@ def training_dataset(
     >>> model.fit(dataset, steps_per_epoch=100)  # doctest: +SKIP
     """
     targets = _targets(catalog, attributes)
-    share, remainder = divmod(sampler.batch_size, part[1])
-    if remainder or not 0 <= part[0] < part[1]:
-        raise ValueError(
-            f"`part` must be (k, n), k below n, and n must divide the {sampler.batch_size} photos of a batch. "
-            f"Received: part={part}."
-        )
-    rows_of_part = slice(part[0] * share, (part[0] + 1) * share)
-    steps = steps_per_epoch or sampler.steps_per_epoch
+    sampler.endless(first_epoch, steps_per_epoch, part)  # refuses a part that no batch has, before anything is read
+    share, steps = sampler.batch_size // part[1], steps_per_epoch or sampler.steps_per_epoch
 
     def batches():
-        epoch = first_epoch
-        while True:
-            drawn = sampler.batches(epoch)
-            for _ in range(steps):
-                yield next(drawn)[rows_of_part]
-            epoch += 1
+        return sampler.endless(first_epoch, steps_per_epoch, part)
 
     if decoded is None:
         dataset = _from_files(batches, catalog, image_size, share)
