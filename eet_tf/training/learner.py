@@ -331,7 +331,7 @@ class MetricLearner(keras.Model):
         def step(*args):
             result = function(*args)
             partners = self._logged.partners
-            if next(places) == 0 and float(partners.count) > 0 and float(partners.result()) == 0:
+            if next(places) == 0 and float(tf.convert_to_tensor(partners.count)) > 0 and float(partners.result()) == 0:
                 warn_of_no_partner()
             return result
 
