@@ -76,15 +76,11 @@ def test_the_settings_of_triplets_are_flags(root, tiny, run_script):
 def test_every_recipe_is_made_of_flags_that_exist(run_python):
     """Each is read by the script's own flags, in one process; that stops at the first unknown or impossible one."""
     code = f"""
-import sys; sys.path.insert(0, "train"); sys.argv = ["main"]
-import main
+from eet_tf.cli import door, training_parts
+from eet_tf.cli.train import COMMAND
 for file in {[str(file) for file in FLAGFILES]}:
-    main.FLAGS(["main", "--flagfile=" + file])
-    loss = main._loss()
-    assert loss.name, file
-    main.FLAGS.unparse_flags()
-    for flag in main.FLAGS.flags_by_module_dict()["main"]:
-        flag.unparse()
+    door.parsed(COMMAND, "eet train", ["--flagfile=" + file])
+    assert training_parts._loss().name, file
 print("read")
 """
     assert run_python(code)[0].strip() == "read"
