@@ -115,5 +115,6 @@ def why_no_folder(path: str, name: str = "") -> str | None:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
     except OSError as error:
-        return f"where {there!r} cannot be written to: {error.strerror}"
+        takes_none = isinstance(error, FileNotFoundError)  # such as /proc, which is there
+        return f"where {there!r} {'takes no files' if takes_none else f'cannot be written to: {error.strerror}'}"
     return None

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from eet_tf.wording import counted
+
 STRATEGIES = ("default", "one_device", "mirrored", "multi_worker")
 
 
@@ -112,13 +114,13 @@ def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy, microbat
     count = strategy.num_replicas_in_sync
     if batch_size % count:
         raise ValueError(
-            f"`batch_size` must be a multiple of the {count} replicas. Received: batch_size={batch_size}. "
+            f"`batch_size` must be a multiple of the {counted(count, 'replica')}. Received: batch_size={batch_size}. "
             f"Change classes_per_batch x examples_per_class, e.g. to {batch_size // count * count or count}."
         )
     share = batch_size // count
     if microbatch is not None and (microbatch < 1 or share % microbatch):
         raise ValueError(
-            f"`microbatch` must divide the {share} photos that each of {count} replicas gets of a batch. "
+            f"`microbatch` must divide the {share} photos that each of {counted(count, 'replica')} gets of a batch. "
             f"Received: microbatch={microbatch}."
         )
 

@@ -64,19 +64,6 @@ def seconds_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, in the plural where there is not one.
-
-    Example:
-
-    >>> counted(1, "photo"), counted(1200, "photo"), counted(0, "query")
-    ('1 photo', '1,200 photos', '0 queries')
-    """
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
-
-
 class Progress:
     """Shows how far long work has come: on a terminal in one line that changes, in a file as a line every 10 seconds.
 

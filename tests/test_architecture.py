@@ -58,7 +58,7 @@ def room(name):
 
 # What must run, or start at once, where TensorFlow is not wanted.
 WITHOUT_TENSORFLOW = {
-    *("_lazy", "arguments", "files", "labels", "terminal"),
+    *("_lazy", "arguments", "files", "labels", "terminal", "wording"),
     *("embedding.files", "evaluation.comparison", "evaluation.metrics", "evaluation.postprocessing"),
     *("evaluation.ranking",),
     *(f"data.{name}" for name in ("answers", "attributes", "benchmarks", "catalog", "deepfashion", "drawing")),

@@ -16,6 +16,7 @@ from eet_tf.audit.prints import PhotoPrints, read_prints
 from eet_tf.data import splits, values
 from eet_tf.data.answers import has_answers
 from eet_tf.data.catalog import Catalog
+from eet_tf.wording import counted
 
 EXAMPLES_PER_CLASS = 4  # as `eet train` has it
 _MOST_PLACES = 6  # of copies, that are told
@@ -207,17 +208,6 @@ def _named(catalog: Catalog, groups: Sequence[np.ndarray]) -> list[str]:
     return [
         f"{_place(catalog, group[0])}: {catalog.skus[group[0]]}: {counted(len(group), 'photo')}" for group in groups
     ]
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things, in words.
-
-    Example:
-
-    >>> counted(1, "photo"), counted(1200, "product")
-    ('1 photo', '1,200 products')
-    """
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _single_photos(catalog: Catalog, is_training: np.ndarray) -> Finding | None:

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 
 from eet_tf.arguments import check_file
-from eet_tf.audit.findings import AuditResult, Finding, counted
+from eet_tf.audit.findings import AuditResult, Finding
 from eet_tf.data import reasons
 from eet_tf.data.catalog import Catalog
 from eet_tf.data.remote import joined
 from eet_tf.pages import parts, thumbnails
 from eet_tf.pages.parts import text
+from eet_tf.wording import counted
 
 _SIDE = 112  # pixels on the longer side; about 4 kB
 _MOST_GROUPS = 60  # shown of each finding

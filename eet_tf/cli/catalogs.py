@@ -8,7 +8,8 @@ from absl import flags
 
 from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Definitions
-from eet_tf.terminal import Progress, counted
+from eet_tf.terminal import Progress
+from eet_tf.wording import counted
 
 LAYOUTS = ("csv", "xlsx", "parquet", "folder", "sop", "inshop", "consumer_to_shop", "cub", "cars196", "synthetic")
 

@@ -9,7 +9,8 @@ from absl import flags
 from eet_tf.cli import catalogs
 from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import Progress, counted
+from eet_tf.terminal import Progress
+from eet_tf.wording import counted
 
 _HELP = """\
 Converts the photos of a catalogue that TensorFlow does not read, such as HEIC, AVIF and TIFF, to JPEG or PNG in another

@@ -12,7 +12,8 @@ from absl import flags, logging
 from eet_tf.cli import catalogs
 from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import Progress, counted
+from eet_tf.terminal import Progress
+from eet_tf.wording import counted
 
 _HELP = """\
 Embeds a catalogue through a SavedModel with Apache Beam, into files that `eet index build --embeddings_dir` reads.

@@ -10,7 +10,7 @@ from absl import flags
 from eet_tf.cli import catalogs
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import counted
+from eet_tf.wording import counted
 
 _HELP = """\
 Measures a trained embedder on a part of a catalogue: R@K, mAP@R and R-precision, each photo searched among all the

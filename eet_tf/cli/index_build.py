@@ -9,7 +9,7 @@ from absl import flags
 from eet_tf.cli import catalogs, indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import counted
+from eet_tf.wording import counted
 
 _HELP = """\
 Embeds the photos of a catalogue through a SavedModel and builds the index that `eet search` and `eet serve` use. Every

@@ -7,7 +7,7 @@ from absl import flags
 from eet_tf.cli import indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import counted
+from eet_tf.wording import counted
 
 FLAGS = flags.FlagValues()
 indexes.define_index(Definitions(FLAGS))

@@ -7,7 +7,7 @@ from absl import flags
 from eet_tf.cli import indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
-from eet_tf.terminal import counted
+from eet_tf.wording import counted
 
 _HELP = """\
 Deletes photos from an index, by their paths or by their products. The photos' files stay. Servers that have the index

@@ -7,7 +7,7 @@ from absl import flags
 from eet_tf.cli import indexes
 from eet_tf.cli.door import Command, Definitions
 from eet_tf.cli.index_upsert import checked, readable
-from eet_tf.terminal import counted
+from eet_tf.wording import counted
 
 _HELP = """\
 Compares an index with a catalogue and does what is missing: it embeds and adds new photos, rewrites products and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eet_tf.cli.training_flags import FLAGS, ks
-from eet_tf.terminal import counted
+from eet_tf.wording import counted
 
 
 def rank(embedder, catalog):

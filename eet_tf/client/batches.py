@@ -46,14 +46,18 @@ def read_photos(photos: Iterable[bytes | str | os.PathLike], max_pixels: int) ->
 def _read(photo: bytes | str | os.PathLike, number: int) -> Photo:
     if isinstance(photo, bytes | bytearray | memoryview):
         return Photo(bytes(photo), f"photo {number}")
+    if not isinstance(photo, str | os.PathLike):  # a whole number would be a file that this process has open
+        raise _refusal(number, f"a {type(photo).__name__}")
     try:
         with open(photo, "rb") as file:
             return Photo(file.read(), f"photo {number}, {os.fspath(photo)!r}")
-    except (OSError, TypeError, ValueError) as error:
-        raise ServingError(
-            f"`photos` must be paths of photos, or their bytes. Received: photos[{number}]={photo!r:.200}, which "
-            f"cannot be read: {error}."
-        ) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no name of a file"
+        raise _refusal(number, f"{photo!r:.200}, which cannot be read: {why}") from error
+
+
+def _refusal(number: int, received: str) -> ServingError:
+    return ServingError(f"`photos` must be paths of photos, or their bytes. Received: photos[{number}]={received}.")
 
 
 def batches(photos: Iterable[Photo], max_photos: int, max_bytes: int) -> Iterator[list[Photo]]:

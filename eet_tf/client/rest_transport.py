@@ -104,7 +104,7 @@ class RestTransport:
                 f"the server at {self._target} cannot be reached by TLS: {error}. Is its certificate one that this "
                 "machine trusts? Write http:// if it does not encrypt."
             )
-        return TransientError(f"{error or type(error).__name__}")
+        return TransientError(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
     def _taken(self) -> http.client.HTTPConnection:
         """A connection that was kept open, or a new one that is not open yet."""

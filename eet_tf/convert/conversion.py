@@ -54,7 +54,7 @@ def load_folder_of_any_kind(data_dir: str) -> Catalog:
     """
     found = scan_folder(data_dir).with_convertible()
     if not found.paths:
-        raise CatalogError(f"{data_dir} lists no photos in folders of products. {found.note()}".rstrip())
+        raise CatalogError(f"{os.fspath(data_dir)!r} lists no photos in folders of products. {found.note()}".rstrip())
     return Catalog(found.paths, found.skus, root=data_dir, source=data_dir)
 
 

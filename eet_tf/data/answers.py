@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
-from eet_tf.data.wording import counted
+from eet_tf.wording import counted
 
 
 def has_answers(catalog: Catalog) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.kinds import is_of_tuples
-from eet_tf.data.wording import counted
+from eet_tf.wording import counted
 
 _ANSWERS = np.array(["no", "yes", ""], dtype=object)  # found by value: 0, 1, and -1 for the last
 _VALUES = {"no": 0, "yes": 1, "": -1}

@@ -18,8 +18,8 @@ from eet_tf.data.lists import listed, numbered_lines, split_fields
 from eet_tf.data.roles import check_header
 from eet_tf.data.synthetic import make_synthetic_catalog
 from eet_tf.data.tables import Table
-from eet_tf.data.wording import normal_path, shown_path
 from eet_tf.files import why_no_folder
+from eet_tf.wording import normal_path, shown_path
 
 _SOP_HEADER = ["image_id", "class_id", "super_class_id", "path"]
 
@@ -121,7 +121,7 @@ def load_folder(data_dir: str) -> Catalog:
     shown = shown_path(data_dir)
     found = scan_folder(shown)
     if not found.paths:
-        raise CatalogError(f"{shown} lists no photos in folders of products. {found.note()}".rstrip())
+        raise CatalogError(f"{shown!r} lists no photos in folders of products. {found.note()}".rstrip())
     notes = (found.note(),) if found.note() else ()
     return Catalog(found.paths, found.skus, root=normal_path(data_dir), source=shown, notes=notes).check_files()
 

@@ -14,7 +14,7 @@ import numpy as np
 from eet_tf.data import remote, values
 from eet_tf.data.kinds import as_column, as_texts, of_kind, typed_texts, typed_values
 from eet_tf.data.overview import overview
-from eet_tf.data.wording import counted
+from eet_tf.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -186,7 +186,7 @@ class Catalog:
             self._set(name, texts)
             refused_rows.update(refused)
             for row, reason in refused.items():
-                yield f"{self._place(row)}: the {what} of a photo: {reason}."
+                yield f"{self._place(row)}: the {what}{reason}."
         if self.roles is not None:
             self._set("roles", values.read_cells(self.roles))
         typed = {name: typed_values(column) for name, column in self.attributes.items()}

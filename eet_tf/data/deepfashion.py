@@ -16,7 +16,7 @@ import numpy as np
 from eet_tf.data.attributes import answer_columns
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.lists import find_file, listed, numbered_lines, split_fields
-from eet_tf.data.wording import counted, normal_path
+from eet_tf.wording import counted, normal_path
 
 _PARTITIONS = (os.path.join("Eval", "list_eval_partition.txt"), "list_eval_partition.txt")
 _INSHOP_HEADER = ["image_name", "item_id", "evaluation_status"]
@@ -194,7 +194,8 @@ def _item_answers(file: str, num_attributes: int) -> dict[str, np.ndarray]:
         if len(values) != num_attributes:
             raise CatalogError(
                 f"{file}:{number}: item {item!r} must have a value for each of the {num_attributes} attributes in "
-                f"list_attr_cloth.txt. Received: {len(values)} values. Get both files anew, from one release."
+                f"list_attr_cloth.txt. Received: {counted(len(values), 'value')}. Get both files anew, from one "
+                "release."
             )
         row = _answers_of(f"{file}:{number}", values)
         if not np.array_equal(answers.setdefault(item, row), row):

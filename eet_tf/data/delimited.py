@@ -12,7 +12,7 @@ from eet_tf.data.encodings import Encoding, encoding_of
 from eet_tf.data.lists import find_file
 from eet_tf.data.tables import Table, named_columns
 from eet_tf.data.values import shared
-from eet_tf.data.wording import counted
+from eet_tf.wording import counted
 
 _MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _ROWS_AT_ONCE = 10_000

@@ -12,7 +12,7 @@ import numpy as np
 from eet_tf.data.attributes import answer_columns
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.lists import find_file, listed, numbered_lines, split_fields
-from eet_tf.data.wording import normal_path
+from eet_tf.wording import normal_path
 
 _CUB_TRAIN_CLASSES = 100
 _CUB_ATTRIBUTE_NAMES = [os.path.join(folder, "attributes.txt") for folder in ("attributes", "", os.pardir)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from eet_tf.data import bmp, gif, headers, orientation
+from eet_tf.data import bmp, gif, headers, orientation, reasons
 from eet_tf.data.limits import MAX_BYTES, MAX_PIXELS
 
 # goes up when the same bytes become other pixels; what is refused becomes none. 2: palettes of BMP; transparent GIF,
@@ -46,8 +46,12 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int =
     >>> decode_and_resize(photo, 32).shape.as_list()
     [32, 32, 3]
     """
-    # resizing takes bytes as they are; turned into floats first, a large photo costs more than its decoding
-    return _decoded(image_bytes, max_pixels, lambda image: resize(image, image_size))
+    try:
+        # resizing takes bytes as they are; turned into floats first, a large photo costs more than its decoding
+        return _decoded(image_bytes, max_pixels, lambda image: resize(image, image_size))
+    except tf.errors.InvalidArgumentError as error:  # outside a graph, where the bytes are known
+        why = reasons.of_bytes(tf.get_static_value(tf.convert_to_tensor(image_bytes)), max_pixels)
+        raise tf.errors.InvalidArgumentError(None, None, f"`image_bytes` must be a photo. Received: {why}.") from error
 
 
 def _decoded(image_bytes: tf.Tensor, max_pixels: int, use: Callable):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from eet_tf.data.catalog import CatalogError
 from eet_tf.data.deepfashion import benchmark_in
 from eet_tf.data.folders import has_products, loose_photos
-from eet_tf.data.wording import counted, shown_path
+from eet_tf.wording import counted, shown_path
 
 _TABLES = {".csv": "csv", ".tsv": "csv", ".xlsx": "xlsx", ".parquet": "parquet"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")

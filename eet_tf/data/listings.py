@@ -17,7 +17,7 @@ from eet_tf.data.roles import check_columns, roles_of
 from eet_tf.data.spreadsheets import read_xlsx
 from eet_tf.data.tables import Table
 from eet_tf.data.values import is_missing
-from eet_tf.data.wording import normal_path, shown_path
+from eet_tf.wording import normal_path, shown_path
 
 _WITH_COMMA = re.compile(r"-?[0-9]+(?:\.[0-9]{3})*,[0-9]+")
 _Read = Callable[[str, Sequence[str], Callable[[str, list[str]], object]], Table]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from eet_tf.data.catalog import Catalog, CatalogError, MissingPhotosError, missing_photos, one_after_another
-from eet_tf.data.wording import normal_path
+from eet_tf.wording import counted, normal_path
 
 
 def find_file(data_dir: str, *names: str) -> str:
@@ -45,7 +45,7 @@ def split_fields(place: str, line: str, num_fields: int) -> list[str]:
     """
     fields = line.split(maxsplit=num_fields - 1)
     if len(fields) != num_fields:
-        raise CatalogError(f"{place}: a row must have {num_fields} fields. Received: {line!r}.")
+        raise CatalogError(f"{place}: a row must have {counted(num_fields, 'field')}. Received: {line!r}.")
     return fields
 
 

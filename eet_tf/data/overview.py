@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from eet_tf.data.kinds import is_of_tuples, name_of
-from eet_tf.data.wording import counted
+from eet_tf.wording import counted
 
 _MOST_NAMED = 12
 _MOST_CATEGORIES = 6

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from eet_tf import files
-from eet_tf.arguments import check_file
+from eet_tf.arguments import check_file, check_integer
 from eet_tf.data import images
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.limits import MAX_PIXELS
@@ -129,8 +129,10 @@ def decode_photos(catalog: Catalog, image_size: int, progress: Callable[[int], N
         progress: called with the number of photos decoded so far.
 
     Raises:
+        ValueError: if `image_size` is not a positive integer.
         CatalogError: names the unreadable photos, as `check_photos` does.
     """
+    check_integer("image_size", image_size, 1)
     decoded = np.empty([len(catalog), image_size, image_size, 3], np.uint8)
 
     def decode(content):

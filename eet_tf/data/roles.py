@@ -117,7 +117,7 @@ def roles_of(place: str, names: Sequence[str], columns: Mapping[str, str]) -> di
     >>> roles_of("list.csv:1", ["image", "product_id"], {})
     Traceback (most recent call last):
         ...
-    eet_tf.data.catalog.CatalogError: list.csv:1: the header must name columns 'path' and 'sku', and none twice. \
+    eet_tf.data.catalog.CatalogError: list.csv:1: the header must name columns 'path' and 'sku', each once. \
 Received: ['image', 'product_id']. If 'image' is the photo's path and 'product_id' is the product's sku, say so with \
 --columns=path:image,sku:product_id (columns={'path': 'image', 'sku': 'product_id'} in Python).
     """
@@ -149,7 +149,7 @@ def check_header(place: str, names: Sequence[str], needed: Sequence[str], propos
     twice = sorted({name for name in names if name and list(names).count(name) > 1})
     if set(needed) <= set(names) and not twice:
         return
-    what = f"{'columns' if len(needed) > 1 else 'a column'} {' and '.join(map(repr, needed))}, and none twice"
+    what = f"{'columns' if len(needed) > 1 else 'a column'} {' and '.join(map(repr, needed))}, each once"
     found = f" These stand there twice: {', '.join(map(repr, twice))}." if twice else ""
     mend = "" if set(needed) <= set(names) else propose()
     raise CatalogError(

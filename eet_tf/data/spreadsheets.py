@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from eet_tf.data.catalog import CatalogError, one_after_another
 from eet_tf.data.lists import find_file
 from eet_tf.data.tables import Table, named_columns
-from eet_tf.data.wording import counted
+from eet_tf.wording import counted
 
 _SHEET = "catalog"
 _OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"  # how .xls begins, and .xlsx with a password

@@ -63,15 +63,15 @@ def _refusal(value: object) -> str | None:
     if isinstance(value, str):
         return None
     if is_missing(value):
-        return f"it is missing (its value is {_shown(value)}). Fill it in or delete the row"
+        return f" is missing ({_shown(value)}). Fill it in or delete the row"
     if isinstance(value, (float, np.floating)):
         return (
-            f"it must be text or a whole number. Received: {float(value)!r}, a float. pandas makes floats of whole "
+            f" must be text or a whole number. Received: {float(value)!r}, a float. pandas makes floats of whole "
             "numbers where a value of the column is missing: read the column as text, with dtype=str"
         )
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return None
-    return f"it must be text or a whole number. Received: a {type(value).__name__}"
+    return f" must be text or a whole number. Received: a {type(value).__name__}"
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from eet_tf.wording import first_sentence
+
 _APPLICATIONS = {
     **{f"efficientnet_b{i}": (f"EfficientNetB{i}", "none") for i in range(8)},
     **{f"efficientnet_v2_b{i}": (f"EfficientNetV2B{i}", "none") for i in range(4)},
@@ -40,7 +42,10 @@ def build_backbone(name: str, image_size: int, weights: str | None) -> tuple[ker
     if name not in builders:
         raise ValueError(f"`backbone` must be one of {', '.join(BACKBONES)}. Received: backbone={name!r}.")
     if weights == "imagenet":
-        raise ValueError(f"`weights` must be None or a path for {name}, which has no ImageNet weights in Keras.")
+        raise ValueError(
+            f"`weights` must be None or a path for {name}, which has no ImageNet weights in Keras. Received: "
+            f"weights={weights!r}."
+        )
     network = builders[name](image_size)
     if weights is not None:
         _with_weights_error(lambda: network.load_weights(weights), name, weights)
@@ -61,7 +66,8 @@ def _with_weights_error(build: Callable, backbone: str, weights: str | None):
         if weights is None:
             raise
         raise ValueError(
-            f"`weights` could not be loaded into {backbone}. Received: weights={weights!r}: {error}"
+            f"`weights` could not be loaded into {backbone}. Received: weights={weights!r}: "
+            f"{first_sentence(str(error))}."
         ) from error
 
 

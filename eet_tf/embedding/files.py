@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eet_tf.files import replaced
+from eet_tf.wording import counted
 
 FORMAT = 1
 MANIFEST = "embeddings.json"
@@ -131,7 +132,8 @@ class EmbeddingFolder:
         for rows, places, found in self._located(photos):
             unreadable.extend(rows[~found.ok[places]])
             vectors[rows] = found.embeddings[places]
-        self._refuse(photos, unreadable, "are no images", f"Replace them or delete their rows. {_AGAIN}")
+        mend = f"Replace them or delete their rows. {_AGAIN}"
+        self._refuse(photos, unreadable, ("is no image", "are no images"), mend)
         return vectors
 
     def unreadable(self, photos: Sequence[str]) -> list[int]:
@@ -154,7 +156,7 @@ class EmbeddingFolder:
             places = np.array([place_of.get(str(photos[row]), -1) for row in rows])
             absent.extend(rows[places < 0])
             yield rows[places >= 0], places[places >= 0], found
-        self._refuse(photos, absent, "are not in it", _AGAIN)
+        self._refuse(photos, absent, ("is not in it", "are not in it"), _AGAIN)
 
     def _shards_with_rows(self, photos: Sequence[str]) -> list[tuple[int, np.ndarray]]:
         """The shards that `photos` are in, with their rows; refuses if a file of them is missing."""
@@ -162,7 +164,8 @@ class EmbeddingFolder:
         missing = [self.file(shard) for shard, _ in shards if not os.path.isfile(self.file(shard))]
         if missing:
             first = os.path.basename(missing[0])
-            raise self._refusal(f"{len(missing)} of {len(shards)} files are missing, first {first}")
+            verb = "is" if len(missing) == 1 else "are"
+            raise self._refusal(f"{len(missing)} of {counted(len(shards), 'file')} {verb} missing, first {first}")
         return shards
 
     def _load(self, shard: int) -> Shard:
@@ -171,7 +174,8 @@ class EmbeddingFolder:
             with open(self.file(shard), "rb") as file, np.load(file, allow_pickle=False) as stored:
                 found = Shard(*(stored[field] for field in Shard._fields))
         except Exception as error:  # a damaged file can fail in any way
-            raise self._refusal(f"{name} is damaged: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else "it is not a NumPy file of embeddings"
+            raise self._refusal(f"{name} is damaged: {why}") from error
         self._check_shapes(shard, found)
         if str(found.fingerprint) != self.fingerprint:
             raise self._refusal(
@@ -186,13 +190,14 @@ class EmbeddingFolder:
         if received != expected or found.photos.dtype.kind != "U":
             name = os.path.basename(self.file(shard))
             raise self._refusal(
-                f"{name} has {received} and not (photos, {self.embedding_dim}) float32 with a bool each"
+                f"the arrays of {name} do not fit each other or the embedder's {self.embedding_dim} dimensions"
             )
 
-    def _refuse(self, photos: Sequence[str], rows: list, what: str, mend: str) -> None:
+    def _refuse(self, photos: Sequence[str], rows: list, what: tuple[str, str], mend: str) -> None:
         if rows:
             shown = ", ".join(repr(str(photos[row])) for row in sorted(rows)[:5])
-            raise self._refusal(f"{len(rows)} of {len(photos)} photos {what}, first {shown}", mend)
+            share = f"{len(rows)} of {counted(len(photos), 'photo')}"
+            raise self._refusal(f"{share} {what[len(rows) > 1]}, first {shown}", mend)
 
     def _refusal(self, problem: str, mend: str = _AGAIN) -> EmbeddingFilesError:
         return _refusal(self.folder, problem, mend)

@@ -13,7 +13,7 @@ import numpy as np
 from eet_tf import files
 from eet_tf.evaluation.metrics import RetrievalResult
 from eet_tf.labels import check_labels
-from eet_tf.terminal import counted
+from eet_tf.wording import counted
 
 _DRAWS_AT_ONCE = 200_000  # fits the cache
 # Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
@@ -283,17 +283,23 @@ def _check_same_queries(first: ClassResults, other: ClassResults) -> None:
     alone = np.setxor1d(first.skus, other.skus)
     if alone.size:
         raise ValueError(
-            f"Results must be over the same products. Received: {alone.size} that only one of {first.source} and "
-            f"{other.source} has, e.g. {str(alone[0])!r}. Measure both on the same catalogue."
+            f"Results must be over the same products. Received: {alone.size} that only {_one_of(first, other)} "
+            f"has, e.g. {str(alone[0])!r}. Measure both on the same catalogue."
         )
     unequal = np.flatnonzero(first.num_queries != other.num_queries)
     if unequal.size:
         row = unequal[0]
         raise ValueError(
-            f"Results must be over the same queries. Received: {unequal.size} products with unequal num_queries, e.g. "
-            f"{str(first.skus[row])!r} with {first.num_queries[row]} in {first.source} and {other.num_queries[row]} in "
-            f"{other.source}. Measure both on the same catalogue."
+            "Results must be over the same queries. "
+            f"Received: {counted(unequal.size, 'product')} with unequal num_queries, "
+            f"e.g. {str(first.skus[row])!r} with {first.num_queries[row]} in {first.source} and "
+            f"{other.num_queries[row]} in {other.source}. Measure both on the same catalogue."
         )
+
+
+def _one_of(first: ClassResults, other: ClassResults) -> str:
+    same = first.source == other.source
+    return "one of the two" if same else f"one of {first.source} and {other.source}"
 
 
 def _mean_sums(results: Sequence[ClassResults], metric: str) -> np.ndarray:

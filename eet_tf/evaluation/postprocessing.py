@@ -110,8 +110,9 @@ class Whitening:
             with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return cls(arrays["mean"], arrays["projection"])
         except (OSError, EOFError, LookupError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not a NumPy file of mean and projection"
             raise ValueError(
-                f"{os.fspath(file)!r} is no whitening: {error}. Make one with `eet evaluate --fit_whitening`."
+                f"{os.fspath(file)!r} is no whitening: {why}. Make one with `eet evaluate --fit_whitening`."
             ) from error
 
 

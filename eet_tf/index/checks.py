@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eet_tf.wording import counted
+
 UNIT_LENGTH_TOLERANCE = 1e-3  # float16 embeddings are within 5e-4; an embedder without its normalisation is far outside
 _LONGEST_SHOWN = 200  # characters of a value in a message
 
@@ -206,7 +208,7 @@ def check_asked(photos) -> list[str]:
 def refuse_unknown(argument: str, unknown: list) -> None:
     """Refuses to change or look up what is not there."""
     if unknown:
-        others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
+        others = f" and {counted(len(unknown) - 1, 'other')}" if len(unknown) > 1 else ""
         raise CatalogIndexError(
             f"`{argument}` must be in the index. Received: {shown(unknown[0])}{others}, not in it. Nothing has changed."
         )
@@ -233,7 +235,10 @@ def _metadata_message(metadata) -> str:
 
 def describe(array: np.ndarray) -> str:
     """An array in a message."""
-    return f"array of shape {array.shape} and dtype {array.dtype}"
+    if array.ndim == 1:
+        return counted(len(array), "value")
+    what = {"U": "strings", "S": "bytes", "O": "values"}.get(array.dtype.kind, array.dtype.name)
+    return f"array of shape {array.shape} of {what}"
 
 
 def plain(value):

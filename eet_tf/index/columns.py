@@ -68,8 +68,9 @@ class Column:
             return cls(name, "bool")
         if any(isinstance(value, _SEVERAL) for value in known):
             return cls(name, "strings")
-        # what is mixed is refused, value by value, as no string
-        return cls(name, "number" if known and all(map(_is_number, known)) else "string")
+        # what is mixed is refused later: the values of the kind that fewer have
+        num_numbers = sum(map(_is_number, known))
+        return cls(name, "number" if num_numbers > len(known) / 2 else "string")
 
     @property
     def names(self) -> list:

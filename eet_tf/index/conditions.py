@@ -15,6 +15,7 @@ _CHOICES = {"in": "in", "!=": "not in"}
 _SIGNS = ", ".join([*_CHOICES, "contains", *_BOUNDS])
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 TEXTS = ("string", "strings")  # kinds of attributes whose values are texts
+KINDS = (*TEXTS, "number", "bool")  # of attributes
 
 
 class Comparison(NamedTuple):
@@ -97,7 +98,7 @@ class _Attribute:
         unknown = [sign for sign in condition if sign not in (*_CHOICES, *_BOUNDS, "contains")]
         if unknown or not condition:
             sign = shown(unknown[0]) if unknown else "nothing"
-            raise self._refusal(condition, f"one of {_SIGNS}", f"compares by {sign}")
+            raise self._refusal(condition, f"one of {_SIGNS}", f", which compares by {sign}")
         return [self._test(sign, value, condition) for sign, value in condition.items()]
 
     def _test(self, sign: str, value, condition) -> Comparison:
@@ -108,14 +109,14 @@ class _Attribute:
         if sign in _CHOICES:
             return self._choice(_CHOICES[sign], values, condition)
         if self._kind not in TEXTS:
-            raise self._refusal(condition, "a text to contain anything", f"looks into {self._kind}s for a part")
+            raise self._refusal(condition, "a text to contain anything", f", which looks into {self._kind}s for a part")
         if "" in values:
-            raise self._refusal(condition, None, "looks for an empty text, which every text contains")
+            raise self._refusal(condition, None, ", which looks for an empty text, which every text contains")
         return Comparison(sign, self._choice("in", values, condition).values)
 
     def _bound(self, sign: str, value, condition) -> Comparison:
         if self._kind != "number":
-            raise self._refusal(condition, "a number to be compared by order", f"is a range of {self._kind}s")
+            raise self._refusal(condition, "a number to be compared by order", f", which is a range of {self._kind}s")
         number = self._number(value, condition)
         exact = as_float(number)
         if exact is not None:
@@ -125,7 +126,7 @@ class _Attribute:
 
     def _choice(self, sign: str, values: list, condition) -> Comparison:
         if not values:
-            raise self._refusal(condition, None, "is an empty choice")
+            raise self._refusal(condition, None, ", which is an empty choice")
         values = [self._value(value, condition) for value in values]
         return Comparison(sign, tuple(value for value in values if value is not None))
 
@@ -136,12 +137,12 @@ class _Attribute:
             return as_float(self._number(value, condition))
         if not isinstance(value, str if self._kind in TEXTS else bool):
             kind = "string" if self._kind in TEXTS else self._kind
-            raise self._refusal(condition, None, f"holds {shown(value)}, which is not a {kind}")
+            raise self._refusal(condition, None, _holding(condition, value, f"a {kind}"))
         return value
 
     def _number(self, value, condition):
         if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
-            raise self._refusal(condition, None, f"holds {shown(value)}, which is not a number")
+            raise self._refusal(condition, None, _holding(condition, value, "a number"))
         return value
 
     def _refusal(self, condition, what: str | None, problem: str) -> CatalogIndexError:
@@ -149,5 +150,10 @@ class _Attribute:
         several = "several strings per photo" if self._kind == "strings" else f"{self._kind}s"
         return CatalogIndexError(
             f"`where['{self._name}']` must be {what or f'a {kind}, a list of such, or comparisons with such'}. "
-            f"Received: {shown(condition)}, which {problem}. The column '{self._name}' holds {several}."
+            f"Received: {shown(condition)}{problem}. The column '{self._name}' holds {several}."
         )
+
+
+def _holding(condition, value, kind: str) -> str:
+    """What is wrong with one value of a condition; nothing more where the condition is that value."""
+    return "" if condition is value else f", which holds {shown(value)}, not {kind}"

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from eet_tf.files import flush
 from eet_tf.index.checks import CatalogIndexError
+from eet_tf.index.conditions import KINDS
 from eet_tf.terminal import escaped, is_utf8
 
 FORMAT = "eet_tf.index"
@@ -68,7 +69,8 @@ def locked(folder: str | os.PathLike, patience: float = 60.0) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise CatalogIndexError(f"`folder` must be a saved index. Received: folder='{folder}': {error}.") from error
+        why = f"Received: folder='{folder}': {error.strerror}."
+        raise CatalogIndexError(f"`folder` must be a saved index. {why}") from error
     try:
         deadline = time.monotonic() + patience
         while True:
@@ -79,7 +81,7 @@ def locked(folder: str | os.PathLike, patience: float = 60.0) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise CatalogIndexError(
                         f"`folder` must not be in use. Received: folder='{os.fspath(folder)}', to which another "
-                        f"process has been writing for {patience:.0f} s. Try again when it is done."
+                        "process is writing. Try again when it is done."
                     ) from error
                 time.sleep(0.01)
         yield
@@ -135,8 +137,13 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
         problem = f"has format version {version}, and this eet_tf reads {_READABLE[0]} to {_READABLE[-1]}"
         raise refusal(folder, problem, mend="Upgrade eet_tf, or run `eet index build` again.")
     names = {field.name for field in dataclasses.fields(Manifest)}
-    if set(fields) != names or not _CONTENTS.fullmatch(str(fields["contents"])):
+    if set(fields) != names:
         raise refusal(folder, f"must list {sorted(names)}, but lists {sorted(fields)}")
+    if not _CONTENTS.fullmatch(str(fields["contents"])):
+        raise refusal(folder, f"names {str(fields['contents'])!r} as its contents, which is no name of such a folder")
+    for column in fields["attributes"]:
+        if column.get("kind") not in KINDS:
+            raise refusal(folder, f"has an attribute of kind {column.get('kind')!r}, and not one of {', '.join(KINDS)}")
     return Manifest(**fields)
 
 
@@ -145,6 +152,11 @@ def _read_fields(folder: str | os.PathLike) -> dict:
     try:
         fields = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not os.path.isdir(folder):
+            raise CatalogIndexError(
+                f"`folder` must be a saved index. Received: folder='{os.fspath(folder)}', and there is no such folder. "
+                "Give the folder of an index, or build one with `eet index build`."
+            ) from error
         raise refusal(folder, "is missing: this is no index, or its first save was interrupted") from error
     except ValueError as error:
         raise refusal(folder, f"is not readable as JSON: {error}") from error

@@ -163,7 +163,7 @@ class LocalIndex(StoredIndex):
                 end = append_record(self._folder / self._snapshot.manifest.contents / LOG, payload, end)
             except OSError as error:
                 raise CatalogIndexError(
-                    f"the update could not be written to '{self._folder}': {error}. Nothing has changed."
+                    f"the update could not be written to '{self._folder}': {error.strerror}. Nothing has changed."
                 ) from error
         self._take(dead, added, end)
 
@@ -204,7 +204,8 @@ class LocalIndex(StoredIndex):
         try:
             rows = Rows.read(contents, manifest.attributes)
         except (OSError, ValueError) as error:
-            raise refusal(folder, f"cannot be read: {error}", name=manifest.contents) from error
+            why = error.strerror if isinstance(error, OSError) else "a file of it is not a NumPy file"
+            raise refusal(folder, f"cannot be read: {why}", name=manifest.contents) from error
         engine = cls._read_engine(contents, rows, manifest.settings)
         return cls(Snapshot(rows, engine, manifest.settings, manifest.fingerprint, manifest.metadata, manifest))
 

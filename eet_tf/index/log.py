@@ -39,6 +39,8 @@ def read_records(path: str | os.PathLike, start: int = 0) -> Iterator[Record]:
         file = open(path, "rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise DamagedLogError(f"{os.path.basename(path)} cannot be read: {error.strerror}") from error
     with file:
         while True:
             file.seek(start)

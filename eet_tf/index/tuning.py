@@ -19,12 +19,18 @@ _CANDIDATES = (20, 40, 80, 160, 320, 640, 1280)
 _STEP = 1.25  # between numbers of leaves
 
 
+def _as_share(target) -> str:
+    """What to write for a percentage."""
+    is_percentage = isinstance(target, int | float) and 1 < target <= 100
+    return f"Write {target / 100:g} for {target:g} %. " if is_percentage else ""
+
+
 def check_target(target_recall) -> None:
     """Refuses what is no share of neighbours."""
     if isinstance(target_recall, bool) or not isinstance(target_recall, (int, float)) or not 0 < target_recall <= 1:
         raise CatalogIndexError(
             f"`target_recall` must be a share above 0 and up to 1. Received: target_recall={target_recall!r}. "
-            "0.95 finds 95 % of the true 10 nearest."
+            f"{_as_share(target_recall)}0.95 finds 95 % of the true 10 nearest."
         )
 
 

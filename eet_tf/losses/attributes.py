@@ -40,7 +40,7 @@ def attribute_loss(attributes, predictions, *, from_logits: bool = True) -> tf.T
     truth = tf.cast(attributes, tf.float32)
     if attributes.shape.rank != 2 or not attributes.shape.is_compatible_with(predictions.shape):
         raise ValueError(
-            "Attributes and predictions must both have the shape [batch, num_attributes]. "
+            "`attributes` and `predictions` must both have the shape [batch, num_attributes]. "
             f"Received: shapes {attributes.shape} and {predictions.shape}."
         )
     targets, known = values_and_known(attributes)

@@ -55,11 +55,16 @@ def _tensor(labels, argument: str) -> tf.Tensor:
     if labels.dtype.kind in "US":
         raise _refusal(argument, "strings")
     if labels.dtype == object:
-        kinds = sorted({type(each).__name__ for each in labels.reshape(-1)})
-        raise _refusal(argument, f"values of type {', '.join(kinds)}")
+        raise _refusal(argument, _first_odd(labels.reshape(-1).tolist()))
     if labels.dtype.kind not in "biuf":
         raise _refusal(argument, f"values of type {labels.dtype}")
     return tf.convert_to_tensor(labels)
+
+
+def _first_odd(labels: list) -> str:
+    """The first label that is no number, with its row."""
+    row, odd = next((row, each) for row, each in enumerate(labels) if not isinstance(each, int | float))
+    return f"{'None' if odd is None else f'a {type(odd).__name__}'} in row {row}"
 
 
 def _of_floats(labels: tf.Tensor, argument: str) -> tuple[tf.Tensor, tf.Tensor]:

@@ -65,7 +65,7 @@ def soft_binomial_deviance_terms(
     batch = make_batch(labels, embeddings, from_normalized, memory)
     if attributes.shape.rank != 2 or not attributes.shape[:1].is_compatible_with(embeddings.shape[:1]):
         raise ValueError(
-            "Attributes must have the shape [batch, num_attributes], a row for each embedding. "
+            "`attributes` must have the shape [batch, num_attributes], a row for each embedding. "
             f"Received: shape {attributes.shape} for {embeddings.shape[0]} embeddings."
         )
     (attributes,), (reference_attributes,) = gathered(tf.stop_gradient(tf.cast(attributes, tf.float32)))

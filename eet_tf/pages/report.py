@@ -80,7 +80,7 @@ def plot_curves(history: Sequence[Mapping], path: str | os.PathLike) -> None:
     if not panels:
         raise ValueError(
             "`history` must hold at least one epoch with a number beside its epoch, such as {'epoch': 1, 'loss': 0.7}. "
-            f"Received: history={history!r}"
+            f"Received: history={history!r:.200}."
         )
     check_file("path", path)
     picture = _draw(panels, _INK["light"], "#ffffff", dpi=150)
@@ -146,7 +146,7 @@ def _number(argument, name, value):
         return math.nan if value is None else float(value)
     except (TypeError, ValueError):
         raise ValueError(
-            f"`{argument}` must hold numbers only; leave other entries out. Received: {name}={value!r}"
+            f"`{argument}` must hold numbers only; leave other entries out. Received: {name}={value!r:.200}."
         ) from None
 
 

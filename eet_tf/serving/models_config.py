@@ -39,7 +39,8 @@ def read_models(output_dir: str) -> model_server_config_pb2.ModelServerConfig:
         try:
             return text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise SavedModelError(f"{path!r} is no configuration of a model server: {error}. Mend it.") from error
+            why = str(error).strip().rstrip(".") if isinstance(error, text_format.ParseError) else "it is not UTF-8"
+            raise SavedModelError(f"{path!r} is no configuration of a model server: {why}. Mend it.") from error
 
 
 def held_versions(output_dir: str, name: str) -> set[int]:

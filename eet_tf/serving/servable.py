@@ -12,6 +12,7 @@ from eet_tf.embedder.heads import UnitLength
 from eet_tf.index.checks import UNIT_LENGTH_TOLERANCE
 from eet_tf.training import compilation
 from eet_tf.training.loading import embedder_of
+from eet_tf.wording import first_sentence
 
 _ADDED = "brought_to_unit_length"
 _NUM_PROBES = 4
@@ -98,9 +99,11 @@ def _of_size(embedder: keras.Model, size: int) -> keras.Model:
     try:
         return keras.Model(images, embedder(images), name=embedder.name)
     except Exception as error:  # of any layer, in Keras's words
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith("Exception encountered when calling")]
+        reason = first_sentence(" ".join(said)) or type(error).__name__
         raise SavedModelError(
-            f"`image_size` must be a size that the model takes. Received: image_size={size}: {reason[:200]}"
+            f"`image_size` must be a size that the model takes. Received: image_size={size}: {reason}."
         ) from error
 
 

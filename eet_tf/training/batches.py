@@ -25,7 +25,7 @@ def checked(method: Callable) -> Callable:
         given = signature.bind(self, *args, **kwargs).arguments
         for name in ("sample_weight", "class_weight"):
             if given.get(name) is not None:
-                raise _refusal_of_weights(f"`{name}`", name)
+                raise _refusal_of_weights(f"`{name}`", f"a {type(given[name]).__name__}")
         y = given.get("y")
         labels = y.get("label") if isinstance(y, Mapping) else y
         if isinstance(labels, (list, np.ndarray)) and np.asarray(list(labels[:1])).dtype.kind in "US":
@@ -57,8 +57,8 @@ def images_and_targets(data):
         )
     weights = [part for part in parts[2:] if part is not None]
     if weights:
-        received = f"a batch of {len(parts)} parts, the third of them weights, {_described(weights[0])}"
-        raise _refusal_of_weights("weights", received)
+        received = f"batches of (images, labels, sample_weight), the last {_described(weights[0])}"
+        raise _refusal_of_weights("`sample_weight`", received)
     images, targets = parts[:2]
     labels = targets.get("label") if isinstance(targets, Mapping) else targets
     if tf.as_dtype(getattr(labels, "dtype", tf.int64)) == tf.string:
@@ -68,8 +68,9 @@ def images_and_targets(data):
 
 def _refusal_of_weights(what: str, received: str) -> ValueError:
     return ValueError(
-        f"{what} must be left out: a metric loss is of pairs of photos, and neither photos nor classes have weights in "
-        f"it. Received: {received}."
+        f"{what} must be left out: a metric loss compares pairs of photos, and no photo or class has a weight "
+        "in it. "
+        f"Received: {received}."
     )
 
 

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import compat, plans, replicas
+from eet_tf.arguments import check_integer
 from eet_tf.losses.base import MetricLoss, Remembered, can_look, entry_of, has_partner, warn_of_no_partner
 from eet_tf.losses.labels import class_numbers
 from eet_tf.training import compilation, pieces
@@ -449,6 +450,7 @@ def _sum(losses: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _make_memory(size: int, start: int, embedder: keras.Model) -> CrossBatchMemory:
+    check_integer("memory_start", start, 0)
     if compilation.input_shape(embedder) is None:
         raise ValueError(
             "`memory_size` must be 0 where the embedder does not know the shape of its images: make it a functional "

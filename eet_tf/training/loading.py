@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 
 import keras
 
 from eet_tf.training.learner import MetricLearner
+from eet_tf.wording import first_sentence
 
 
 def load_embedder(path: str) -> keras.Model:
@@ -40,8 +42,8 @@ def load_embedder(path: str) -> keras.Model:
     except Exception as error:  # a damaged file can fail in any way
         raise ValueError(
             f"`path` must be a .keras file that this version of Keras, {keras.__version__}, can load. Received: "
-            f"path={path!r}: {_reason(error)}. Layers of your own must be known where they are loaded: register them "
-            "with keras.saving.register_keras_serializable, or export in Python with eet_tf.export_embedder."
+            f"path={path!r}: {_reason(file, error)}. Layers of your own must be known where they are loaded: register "
+            "them with keras.saving.register_keras_serializable, or export in Python with eet_tf.export_embedder."
         ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(
@@ -55,9 +57,16 @@ def embedder_of(model: keras.Model) -> keras.Model:
     return model.embedder if isinstance(model, MetricLearner) else model
 
 
-def _reason(error: Exception) -> str:
+def _reason(file: str, error: Exception) -> str:
     """The class that is not known, or the first line of what Keras says."""
     unknown = re.search(r"(?:Could not locate \w+|Unknown \w+:) '([^']+)'", str(error))
     if unknown:
         return f"nothing is known of {unknown[1]!r}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    if not _is_whole(file):
+        return "it is no .keras file, or it is cut off"
+    return first_sentence(str(error)) or type(error).__name__
+
+
+def _is_whole(file: str) -> bool:
+    """Whether a file is of the kind that Keras names after its ending: a zip file, or HDF5."""
+    return zipfile.is_zipfile(file) or not file.endswith(".keras")

@@ -228,7 +228,10 @@ class Progress(keras.callbacks.Callback):
                 prefix = os.path.join(folder, os.path.basename(latest))
                 self._manager.checkpoint.restore(prefix).assert_existing_objects_matched()
         except (AssertionError, IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
-            raise RunError(f"{latest!r} does not fit this model: {error}. Give another --model_dir.") from error
+            raise RunError(
+                f"{latest!r} does not fit this model: it was trained with another backbone, embedding_dim, loss or "
+                "optimizer. Give the same flags, or another --model_dir."
+            ) from error
         done = int(self._epoch.numpy())
         self._history = [row for row in self._run.read_history() if row["epoch"] <= done]
         return done

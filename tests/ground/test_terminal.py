@@ -5,7 +5,8 @@ import io
 import pytest
 
 from eet_tf import terminal
-from eet_tf.terminal import Progress, counted, seconds_text
+from eet_tf.terminal import Progress, seconds_text
+from eet_tf.wording import counted
 
 
 class Terminal(io.StringIO):

@@ -75,7 +75,7 @@ class State:
                 end = append_record(self.contents / LOG, payload, self.log_end)
             except OSError as error:
                 raise CatalogIndexError(
-                    f"the update could not be written to '{self.contents}': {error}. Nothing has changed."
+                    f"the update could not be written to '{self.contents}': {error.strerror}. Nothing has changed."
                 ) from error
         self._applied(payload)
         if self.is_local:

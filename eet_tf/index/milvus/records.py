@@ -114,14 +114,17 @@ def checked_records(
 
 def _check_lengths(argument: str, texts: list[str], row: int | None = None) -> None:
     for place, text in enumerate(texts):
+        where = f"in row {place if row is None else row}"
         try:
-            is_fine = len(text.encode()) <= LONGEST_STRING
-        except UnicodeEncodeError:
-            is_fine = False
-        if not is_fine:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise CatalogIndexError(
+                f"`{argument}` must be UTF-8 with Milvus. Received: {ascii(text[:40])} {where}. Rename it."
+            ) from error
+        if size > LONGEST_STRING:
             raise CatalogIndexError(
                 f"`{argument}` must be at most {LONGEST_STRING} bytes of UTF-8 each. Received: {text[:40]!r}... "
-                f"in row {place if row is None else row}. Milvus takes no others."
+                f"{where}. Milvus takes no others."
             )
 
 

@@ -61,8 +61,8 @@ def _check_indexed(collection: Collection) -> None:
         indexed, total = collection.indexed()
         raise CatalogIndexError(
             f"the index of the collection '{collection.name}' must be built. Received: {indexed} of {total} rows, "
-            "and it does not grow, so searches are slow and find less. Servers before 2.5.12 never built those "
-            "of eet-tf 0.1: run `eet index build` again. Else look into the server's log."
+            "and it does not grow, so searches are slow and find less. Build the index "
+            "again with `eet index build`; if that does not help, look into the server's log."
         ) from error
 
 

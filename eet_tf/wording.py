@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 
 
-def counted(count: int, what: str) -> str:
-    """A number with its noun, in the plural where it is not 1.
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural where there is not one.
 
     Example:
 
-    >>> counted(1, "photo"), counted(12000, "photo")
-    ('1 photo', '12,000 photos')
+    >>> counted(1, "photo"), counted(1200, "photo"), counted(0, "query")
+    ('1 photo', '1,200 photos', '0 queries')
     """
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def first_sentence(text: str) -> str:
+    """What a library says first, without its full stop; `""` of an empty text.
+
+    Example:
+
+    >>> first_sentence("The kernel (9 x 9) exceeds the image. Received:\\n  images of 4 x 4")
+    'The kernel (9 x 9) exceeds the image'
+    """
+    text = re.sub(r"\x1b\[\d*m", "", text)  # Keras writes in bold
+    return re.split(r"\.\s", text.strip() + "\n", maxsplit=1)[0].partition("\n")[0].rstrip(" .:")
 
 
 def normal_path(path: str | os.PathLike) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from eet_tf.data import load_csv, load_dataset, load_folder
 from eet_tf.data.catalog import CatalogError
-from eet_tf.data.wording import counted, normal_path, shown_path
+from eet_tf.wording import counted, normal_path, shown_path
 
 
 @pytest.fixture
