@@ -47,7 +47,7 @@ def _read(photo: bytes | str | os.PathLike, number: int) -> Photo:
     if isinstance(photo, bytes | bytearray | memoryview):
         return Photo(bytes(photo), f"photo {number}")
     if not isinstance(photo, str | os.PathLike):  # a whole number would be a file that this process has open
-        raise _refusal(number, f"a {type(photo).__name__}")
+        raise _refusal(number, f"{photo!r:.60}, which is neither")
     try:
         with open(photo, "rb") as file:
             return Photo(file.read(), f"photo {number}, {os.fspath(photo)!r}")

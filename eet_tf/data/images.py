@@ -50,7 +50,8 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int =
         # resizing takes bytes as they are; turned into floats first, a large photo costs more than its decoding
         return _decoded(image_bytes, max_pixels, lambda image: resize(image, image_size))
     except tf.errors.InvalidArgumentError as error:  # outside a graph, where the bytes are known
-        why = reasons.of_bytes(tf.get_static_value(tf.convert_to_tensor(image_bytes)), max_pixels)
+        content = tf.get_static_value(tf.convert_to_tensor(image_bytes))
+        why = reasons.without_command(reasons.of_bytes(content, max_pixels))
         raise tf.errors.InvalidArgumentError(None, None, f"`image_bytes` must be a photo. Received: {why}.") from error
 
 

@@ -149,7 +149,8 @@ def check_header(place: str, names: Sequence[str], needed: Sequence[str], propos
     twice = sorted({name for name in names if name and list(names).count(name) > 1})
     if set(needed) <= set(names) and not twice:
         return
-    what = f"{'columns' if len(needed) > 1 else 'a column'} {' and '.join(map(repr, needed))}, each once"
+    what = f"{'columns' if len(needed) > 1 else 'a column'} {' and '.join(map(repr, needed))}"
+    what += ", each once" if len(needed) > 1 else ", once"
     found = f" These stand there twice: {', '.join(map(repr, twice))}." if twice else ""
     mend = "" if set(needed) <= set(names) else propose()
     raise CatalogError(

@@ -10,8 +10,6 @@ import numpy as np
 from eet_tf.evaluation import ranking
 from eet_tf.labels import check_labels, numbered
 
-_LONGEST_SHOWN = 100  # characters of what is no list of K, in a message
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RetrievalResult:
@@ -164,10 +162,10 @@ def check_ks(ks) -> tuple[int, ...]:
     listed = [k.item() if isinstance(k, np.generic) else k for k in ks] if is_list else []
     are_counts = all(isinstance(k, int) and not isinstance(k, bool) and k > 0 for k in listed)
     if not is_list or not are_counts or len(set(listed)) < len(listed):
-        shown = f"ks={listed!r}" if is_list else f"ks={ks!r:.100}"
-        if np.ndim(ks) > 1 or len(shown) > _LONGEST_SHOWN:
-            shown = f"an array of shape {np.shape(ks)}. Are the gallery's embeddings meant? Name gallery_embeddings=..."
-        raise ValueError(f"`ks` must be different positive integers, e.g. (1, 10). Received: {shown}.")
+        shown = repr(listed if is_list else ks)[:100]
+        if any(isinstance(k, (list, tuple, np.ndarray)) for k in listed):
+            shown = "a table. If that is the gallery, name it: gallery_embeddings=..., gallery_labels=..."
+        raise ValueError(f"`ks` must be different positive integers, e.g. (1, 10). Received: ks={shown.rstrip('.')}.")
     return tuple(listed)
 
 

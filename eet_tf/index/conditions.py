@@ -156,4 +156,4 @@ class _Attribute:
 
 def _holding(condition, value, kind: str) -> str:
     """What is wrong with one value of a condition; nothing more where the condition is that value."""
-    return "" if condition is value else f", which holds {shown(value)}, not {kind}"
+    return "" if condition is value else f", which holds {shown(value)}, which is not {kind}"

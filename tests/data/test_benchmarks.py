@@ -124,7 +124,7 @@ def test_sop_without_attributes_has_none(sop):
 
 def test_sop_attributes_without_path(sop):
     (sop / "attributes.csv").write_text("photo,colour\nchair/3.JPG,red\n")
-    with pytest.raises(CatalogError, match=r"attributes\.csv:1: the header must name a column 'path', and none twice"):
+    with pytest.raises(CatalogError, match=r"attributes\.csv:1: the header must name a column 'path', once"):
         load_sop(str(sop))
 
 
@@ -372,7 +372,7 @@ def test_folder_of_which_all_is_read_has_no_notes(tmp_path):
 
 def test_folder_without_photos(tmp_path):
     touch(tmp_path, "mug/notes.txt")
-    with pytest.raises(CatalogError, match=f"{tmp_path} lists no photos"):
+    with pytest.raises(CatalogError, match=f"'{tmp_path}' lists no photos"):
         load_folder(str(tmp_path))
 
 

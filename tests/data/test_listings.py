@@ -347,7 +347,7 @@ def test_missing_values_of_pandas(folder):
     assert catalog.splits.tolist() == ["", "test"]
     np.testing.assert_array_equal(catalog.attributes["n"], [1.0, np.nan])
     frame["sku"] = [4711.0, None]
-    with pytest.raises(CatalogError, match=r"the frame, row 0: .*dtype=str\.\nthe frame, row 1: .*it is missing"):
+    with pytest.raises(CatalogError, match=r"the frame, row 0: .*dtype=str\.\nthe frame, row 1: .*the sku is missing"):
         catalog_from_frame(frame, str(folder))
 
 

@@ -108,5 +108,5 @@ def test_what_is_proposed_works(tmp_path):
 
 
 def test_a_name_that_stands_twice_is_refused():
-    with pytest.raises(CatalogError, match="and none twice. .* These stand there twice: 'x'"):
+    with pytest.raises(CatalogError, match="each once. .* These stand there twice: 'x'"):
         roles_of("list:1", ["path", "sku", "x", "x"], {})

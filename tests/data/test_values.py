@@ -76,7 +76,7 @@ def test_anything_else_is_no_name(value):
     column = np.empty(1, object)
     column[0] = value
     _, refused = values.read_names(column)
-    assert refused[0] == f"it must be text or a whole number. Received: a {type(value).__name__}"
+    assert refused[0] == f" must be text or a whole number. Received: a {type(value).__name__}"
 
 
 def test_cells_may_be_anything():

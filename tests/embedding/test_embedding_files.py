@@ -230,7 +230,7 @@ def _one_shard(files, photos, shard):
     ],
 )
 def test_a_shard_of_wrong_shape_or_kind_is_not_written(files, embeddings, ok):
-    with refuses("embeddings-00000-of-00004.npz has"):
+    with refuses("the arrays of embeddings-00000-of-00004.npz do not fit"):
         files.write(0, ["a", "b", "c"], embeddings, ok)
     assert os.listdir(files.folder) == [embedding_files.MANIFEST]
 

@@ -290,9 +290,9 @@ def changed(row, value):
 @pytest.mark.parametrize(
     "embeddings, message",
     [
-        (unit_vectors(5)[0], r"2-D floating-point .* shape \(24,\)"),
+        (unit_vectors(5)[0], r"2-D floating-point .*=24 values"),
         (unit_vectors(5)[None], r"2-D floating-point .* shape \(1, 5, 24\)"),
-        (np.eye(5, dtype=np.int64), "floating-point .* dtype int64"),
+        (np.eye(5, dtype=np.int64), "floating-point .* of int64"),
         ([["a", "b"]], "floating-point"),
         (np.zeros((0, 24), np.float32), "at least one row"),
         (np.zeros((5, 0), np.float32), "length 1 .* first row 0"),
@@ -318,7 +318,7 @@ def test_lengths_within_the_tolerance_are_taken(kind):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"skus": ["a"] * 4}, r"`skus` must be one per embedding, 5. Received: skus=array of shape \(4,\)"),
+        ({"skus": ["a"] * 4}, r"`skus` must be one per embedding, 5. Received: skus=4 values"),
         ({"skus": "abcde"}, "`skus` must be one per embedding"),
         ({"skus": [["a"]] * 5}, r"`skus` must be one per embedding, 5. Received: skus=array of shape \(5, 1\)"),
         ({"skus": ["a", "b", None, "d", "e"]}, r"`skus` must be non-empty strings .* skus\[2\]=None"),

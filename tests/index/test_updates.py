@@ -293,7 +293,7 @@ def test_what_is_deleted_is_unknown_afterwards(name):
         ({"size": "XL"}, "`where` must name attributes of the index. Received: 'size'; it has 'colour', 'price'"),
         ({}, "`where` must be a dict"),
         ("colour", "`where` must be a dict"),
-        ({"colour": 3}, "holds 3, which is not a string"),
+        ({"colour": 3}, "must be a string.* Received: 3. The column"),
         ({"colour": []}, "is an empty choice"),
         ({"colour": {"min": "a"}}, "is a range of strings"),
         ({"in_stock": {">": False}}, "is a range of bools"),
@@ -303,13 +303,13 @@ def test_what_is_deleted_is_unknown_afterwards(name):
         ({"colour": {"!=": []}}, "is an empty choice"),
         ({"tags": ("sale", ("new",))}, "which is not a string.*several strings per photo"),
         ({"price": {">": [5]}}, r"holds \[5\], which is not a number"),
-        ({"size": "XL", "colour": 3}, "(?s)Received: 'size'.*holds 3"),
-        ({"price": "7"}, "holds '7', which is not a number"),
-        ({"price": True}, "holds True, which is not a number"),
+        ({"size": "XL", "colour": 3}, "(?s)Received: 'size'.*Received: 3"),
+        ({"price": "7"}, "must be a number.* Received: '7'. The column"),
+        ({"price": True}, "must be a number.* Received: True. The column"),
         ({"price": {"least": 7}}, "must be one of in, !=, contains, min, .* which compares by 'least'"),
         ({"price": {}}, "compares by nothing"),
         ({"price": {"min": float("nan")}}, "holds nan"),
-        ({"in_stock": "yes"}, "holds 'yes', which is not a bool"),
+        ({"in_stock": "yes"}, "must be a bool.* Received: 'yes'. The column"),
     ],
 )
 def test_a_condition_that_does_not_fit_is_refused(where, message, kept):
@@ -558,7 +558,7 @@ def test_a_writer_that_waits_too_long_says_so(tmp_path, monkeypatch):
     index.save(tmp_path)
     locked = eet_tf.index.stored.locked
     monkeypatch.setattr(eet_tf.index.stored, "locked", lambda folder: locked(folder, patience=0.05))
-    with locked(tmp_path), pytest.raises(CatalogIndexError, match="another process has been writing"):
+    with locked(tmp_path), pytest.raises(CatalogIndexError, match="another process is writing"):
         index.delete(photos="photo/3.jpg")
     assert index.delete(photos="photo/3.jpg") == 1
 

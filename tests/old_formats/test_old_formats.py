@@ -204,7 +204,7 @@ def test_files_of_embeddings_are_read(old):
     assert_close(files.read(expected["photos"]), expected["vectors"])
     photos = [f"p/{row}.jpg" for row in range(12)]
     assert files.unreadable(photos) == expected["unreadable"]
-    with pytest.raises(EmbeddingFilesError, match="1 of 12 photos are no images, first 'p/3.jpg'"):
+    with pytest.raises(EmbeddingFilesError, match="1 of 12 photos is no image, first 'p/3.jpg'"):
         files.read(photos)
 
 

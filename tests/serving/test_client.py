@@ -422,7 +422,7 @@ def test_a_server_of_something_else_is_found_out():
         ("photo.jpg", r"`photos` must be a list of paths or of bytes.*Write \[photo\] for one"),
         (b"bytes", r"Write \[photo\] for one"),
         (["no-such.jpg"], r"photos\[0\]='no-such\.jpg', which cannot be read"),
-        ([b"x", 3.5], r"photos\[1\]=3\.5, which cannot be read"),
+        ([b"x", 3.5], r"photos\[1\]=3\.5, which is neither"),
     ],
 )
 def test_what_is_no_photo_is_refused(photos, message):

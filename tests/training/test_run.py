@@ -265,7 +265,7 @@ def test_the_checkpoint_of_another_model_is_refused(run, other):
     if "optimizer" in other:
         other = {"optimizer": keras.optimizers.SGD(0.1, momentum=0.9)}
     train(run, learner(), epochs=1)
-    with pytest.raises(RunError, match=r"(?s)checkpoints/ckpt-1' does not fit this model: .*Give another --model_dir"):
+    with pytest.raises(RunError, match=r"(?s)checkpoints/ckpt-1' does not fit this model: .*or another --model_dir"):
         Progress(run, learner(**other)).restore()
 
 
