@@ -103,7 +103,7 @@ class GrpcTransport:
         return refusal(self._target, self._model, signature, details)
 
     def _states(self, timeout: float) -> dict[int, tuple[str, str]]:
-        """Of each version that the server knows, its state and its error; empty if it knows none."""
+        """Returns the state and the error of each version that the server knows; empty if it knows none."""
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self._model
         try:

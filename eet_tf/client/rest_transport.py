@@ -62,7 +62,7 @@ class RestTransport:
         raise refusal(self._target, self._model, signature, details)
 
     def _states(self, timeout: float) -> dict[int, tuple[str, str]]:
-        """Of each version that the server knows, its state and its error; empty if it knows none."""
+        """Returns the state and the error of each version that the server knows; empty if it knows none."""
         try:
             _, text = self._asked("GET", self._path, None, timeout)
             rows = json.loads(text)["model_version_status"]

@@ -166,7 +166,7 @@ class Column:
         return np.isin(kept, values) if sign == "in" else _COMPARES[sign](kept, values[0])
 
     def _is_one_of(self, values: Sequence[str]) -> np.ndarray:
-        """Of the name of each number, and of -1, the place after the last, for one that no photo has."""
+        """Marks the numbers of the names in `values`; the last place, -1, is for a name that no photo has."""
         numbers = list(map(self.number_of, values))
         is_chosen = np.zeros(len(self._names) + 1, np.bool_)
         is_chosen[numbers] = True
@@ -295,7 +295,7 @@ def to_json(column: Column, kept: np.ndarray) -> list:
 
 
 def dtype_of(kind: str) -> type:
-    """Of what is kept."""
+    """Returns the NumPy type in which values of a kind are kept."""
     return _KINDS[kind]
 
 

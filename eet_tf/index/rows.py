@@ -102,7 +102,7 @@ class Rows:
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Of each attribute its kind, by name."""
+        """Returns the kind of each attribute, by name."""
         return {name: column.kind for name, column in self.columns.items()}
 
     @functools.cached_property

@@ -1,9 +1,9 @@
 """How far apart the classes of a batch are, in small blocks: the plan of `class_distances` for CPUs.
 
-It finds the nearest rows of every two classes along with each anchor's hardest triplet. One matrix product of a block
-of anchors with all references serves both. Its gradient is one more: nothing of the size of anchors x references, nor a
-vector for each pair of classes, exists at any time. Some matrices have a row for each class, and how many classes there
-are is known only at run time: XLA must not compile this.
+It finds the nearest rows of every two classes along with each anchor's hardest triplet. One matrix multiplication of a
+block of anchors with all references serves both. Its gradient is one more: nothing of the size of anchors x references,
+nor a vector for each pair of classes, exists at any time. Some matrices have a row for each class, and how many classes
+there are is known only at run time: XLA must not compile this.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eet_tf import replicas
 from eet_tf.pairs import mining, pairwise, precision
 from eet_tf.pairs.mining import Classes, Triplets
 
-_ROUNDING = 1e-5  # how far a squared distance by a matrix product may be from that by differences
+_ROUNDING = 1e-5  # how far a squared distance by a matrix multiplication may be from that by differences
 
 
 class ClassPairs(NamedTuple):
@@ -26,7 +26,7 @@ class ClassPairs(NamedTuple):
         rows: `[M, M]` int32, at (c, c') the row of c that is nearest to c'. The row of c' that is nearest to c stands
             at (c', c). Where several pairs are equally near, the two may be of different ones.
         squared: `[M, M]` float32, their squared distance; symmetric. By differences for each class and its nearest one,
-            otherwise by a matrix product, with 0 for less than it can tell.
+            otherwise by a matrix multiplication, with 0 for less than it can tell.
     """
 
     rows: tf.Tensor

@@ -235,7 +235,7 @@ def _of_rows(runs: Runs, block: _Block) -> _OfRows:
 
 
 def _distances(squared: tf.Tensor) -> tf.Tensor:
-    """0 for what a matrix product cannot tell from 0."""
+    """0 for what a matrix multiplication cannot tell from 0."""
     return tf.sqrt(tf.where(squared < pairwise.NEARLY_EQUAL, 0.0, squared))
 
 
@@ -247,7 +247,7 @@ class _Pairs(NamedTuple):
     Attributes:
         rows: int32, the row of the class, by its place in the sorted batch.
         other_rows: int32, the row of the nearest class.
-        squared: float32, their squared distance as a matrix product has it.
+        squared: float32, their squared distance as a matrix multiplication has it.
     """
 
     rows: tf.Tensor
@@ -270,7 +270,7 @@ def _is_own(runs: Runs, begin, end) -> tf.Tensor:
 
 
 def _nearest_pairs(runs: Runs, found: _Found, begin, end) -> _Pairs:
-    """Of each class the row that has the nearest negative, and that negative."""
+    """Returns for each class the row that has the nearest negative, and that negative."""
     num_rows, is_own = tf.size(runs.numbers), _is_own(runs, begin, end)
     to_negatives = tf.where(is_own, found.rows.to_negatives, mining.FAR)
     smallest = tf.math.unsorted_segment_min(to_negatives, runs.numbers, num_rows)
@@ -286,7 +286,7 @@ def _nearest_pairs(runs: Runs, found: _Found, begin, end) -> _Pairs:
 def _with_exact_nearest(runs: Runs, classes: Classes, sums, pairs: _Pairs):
     """`(decays, nearest, nearest class)` of each class, `[B]` each.
 
-    Differences take the place of a matrix product, also in the sums, for each class and the one nearest to it.
+    Differences take the place of a matrix multiplication, also in the sums, for each class and the one nearest to it.
     """
     num_rows = tf.size(runs.numbers)
     nearest_class = tf.gather(runs.numbers, pairs.other_rows)

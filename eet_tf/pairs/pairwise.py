@@ -30,7 +30,7 @@ def safe_sqrt(x: tf.Tensor) -> tf.Tensor:
 def euclidean(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """Euclidean distances of matching rows: `[..., D]`, `[..., D]` -> `[...]`.
 
-    Taken from the differences, not from a matrix product, so that it is exact for near duplicates.
+    Taken from the differences, not from a matrix multiplication, so that it is exact for near duplicates.
     """
     return safe_sqrt(tf.reduce_sum(tf.square(left - right), axis=-1))
 
@@ -87,7 +87,7 @@ def triangle_sides(rows: tf.Tensor, references: tf.Tensor, first: tf.Tensor, sec
 
 
 DISTANCES = ("euclidean", "squared", "cosine")
-NEARLY_EQUAL = 1e-6  # squared distance of unit vectors below which a matrix product gives noise
+NEARLY_EQUAL = 1e-6  # squared distance of unit vectors below which a matrix multiplication gives noise
 
 
 def distance(left: tf.Tensor, right: tf.Tensor, kind: str) -> tf.Tensor:
@@ -98,13 +98,13 @@ def distance(left: tf.Tensor, right: tf.Tensor, kind: str) -> tf.Tensor:
 
 
 def distance_matrix(rows: tf.Tensor, references: tf.Tensor, kind: str) -> tf.Tensor:
-    """All distances by one matrix product, `[R, D]`, `[B, D]` -> `[R, B]`.
+    """All distances by one matrix multiplication, `[R, D]`, `[B, D]` -> `[R, B]`.
 
     Args:
         rows: `[R, D]` unit vectors.
         references: `[B, D]` unit vectors.
         kind: `"euclidean"`, `"squared"` (its square) or `"cosine"` (1 - cosine). Euclidean distances below 0.001
-            come out as 0 with gradient 0: that near, a matrix product in float32 knows only noise.
+            come out as 0 with gradient 0: that near, a matrix multiplication in float32 knows only noise.
     """
     if kind == "cosine":
         return 1.0 - precision.matmul(rows, references, transpose_b=True)
@@ -124,7 +124,7 @@ def extended(references: tf.Tensor) -> tf.Tensor:
 def closeness(rows: tf.Tensor, extended_references: tf.Tensor, transposed: bool = False) -> tf.Tensor:
     """`2 r.x - |x|^2`: for each row r, larger means nearer in Euclidean distance.
 
-    It is the negative squared distance up to a constant of the row, for one matrix product and nothing besides.
+    It is the negative squared distance up to a constant of the row, for one matrix multiplication and nothing besides.
 
     Args:
         rows: `[R, D]`.

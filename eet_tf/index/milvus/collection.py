@@ -89,7 +89,7 @@ class Collection:
         return made
 
     def _create_index(self) -> None:
-        """Of no rows yet."""
+        """Makes the index while there are no rows yet."""
         self._server.call("create_index", self.name, index_parameters(self.num_leaves), options={"sync": False})
 
     def insert(self, records: Records, replace: bool = False) -> None:
@@ -324,7 +324,7 @@ class Collection:
         )
 
     def indexed(self) -> tuple[int, int]:
-        """Of SCANN: how many rows are in the index, and how many are to be in it.
+        """Returns how many rows the server's index holds, and how many it is to hold.
 
         Those of the last minutes, which the server has not written to its store yet, are in neither; they are found all
         the same.
@@ -384,7 +384,7 @@ def _shorter(found: list[list], width: int) -> list[int]:
 
 
 def _size(row: Mapping) -> int:
-    """Of a row in an answer, in bytes."""
+    """Returns how many bytes one row takes in an answer."""
     vector = 4 * len(row.get("embedding", ()))
     return vector + sum(num_bytes(value) for name, value in row.items() if name != "embedding")
 

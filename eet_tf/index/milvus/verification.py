@@ -43,7 +43,7 @@ def check_rows(state: State) -> dict:
 
 
 def _recall(collection: Collection, photos: list[str], queries: np.ndarray) -> float:
-    """Of the `_K` nearest of rows, each among the others."""
+    """Returns the recall of the `_K` nearest of some rows, each searched among the others."""
     found, true = collection.search(queries, _K + 1, ""), collection.compared(queries, _K + 1, "")
     hits = []
     for photo, ours, theirs in zip(photos, found, true):
