@@ -8,6 +8,8 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 
+from eet_tf.wording import said_by
+
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike) -> Iterator[str]:
@@ -103,7 +105,7 @@ def why_no_folder(path: str, name: str = "") -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        return f"which the system refuses: {error.strerror}"
+        return f"which the system refuses: {said_by(error)}"
     there = path
     while not os.path.lexists(there):
         there = os.path.dirname(there) or "."
@@ -116,5 +118,5 @@ def why_no_folder(path: str, name: str = "") -> str | None:
             file.write(b"x")
     except OSError as error:
         takes_none = isinstance(error, FileNotFoundError)  # such as /proc, which is there
-        return f"where {there!r} {'takes no files' if takes_none else f'cannot be written to: {error.strerror}'}"
+        return f"where {there!r} {'takes no files' if takes_none else f'cannot be written to: {said_by(error)}'}"
     return None

@@ -31,6 +31,17 @@ def first_sentence(text: str) -> str:
     return re.split(r"\.\s", text.strip() + "\n", maxsplit=1)[0].partition("\n")[0].rstrip(" .:")
 
 
+def said_by(error: BaseException) -> str:
+    """What the system or a library says is wrong, in one sentence: never empty, without numbers of errors.
+
+    Example:
+
+    >>> said_by(OSError(28, "No space left on device")), said_by(ValueError("Bad magic. See 7")), said_by(EOFError())
+    ('No space left on device', 'Bad magic', 'EOFError')
+    """
+    return first_sentence(getattr(error, "strerror", None) or str(error)) or type(error).__name__
+
+
 def normal_path(path: str | os.PathLike) -> str:
     """The same path without `..`, where that leads to the same place.
 

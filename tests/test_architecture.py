@@ -19,7 +19,7 @@ ROOMS = {
     "evaluation": (1, {"ground"}, {"keras", "numpy", "tensorflow"}),
     "index": (1, {"ground"}, {"grpc", "milvus_lite", "numpy", "pymilvus", "scann"}),
     "pairs": (1, {"ground"}, {"tensorflow"}),
-    "client": (2, {"data"}, {"grpc", "numpy", "tensorflow", "tensorflow_serving"}),
+    "client": (2, {"data", "ground"}, {"grpc", "numpy", "tensorflow", "tensorflow_serving"}),
     "convert": (2, {"data", "ground"}, {"PIL", "numpy", "pillow_heif"}),
     "losses": (2, {"ground", "pairs"}, {"keras", "numpy", "tensorflow"}),
     "pages": (2, {"data", "ground"}, {"PIL", "matplotlib"}),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eet_tf.files import why_no_file, why_no_folder
+from eet_tf.wording import said_by
 
 _WHOLE_NUMBER = re.compile("[1-9][0-9]{0,8}")
 
@@ -112,6 +113,4 @@ class Complaints:
 def os_error_text(error: OSError) -> str:
     """What the system refused, where, in our words."""
     place = f"{os.fspath(error.filename)!r} " if isinstance(error.filename, (str, os.PathLike)) else "A file "
-    return (
-        f"{place}cannot be read or written: {error.strerror or error}. Look at its rights and at the space on its disk."
-    )
+    return f"{place}cannot be read or written: {said_by(error)}. Look at its rights and at the space on its disk."

@@ -11,6 +11,7 @@ from absl import flags
 from eet_tf.cli import indexes, queries
 from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.door import Command, Definitions
+from eet_tf.wording import said_by
 
 _HELP = """\
 Serves a page on which a person searches an index by a photo. The photo is embedded by the SavedModel that the index
@@ -40,7 +41,7 @@ def _listening() -> socket.socket:
     except OSError as error:
         listening.close()
         raise ValueError(
-            f"`port` must be free at `host`. Received: --host={FLAGS.host} --port={FLAGS.port}: {error.strerror}. "
+            f"`port` must be free at `host`. Received: --host={FLAGS.host} --port={FLAGS.port}: {said_by(error)}. "
             "Name another port, or end what listens there."
         ) from error
     return listening

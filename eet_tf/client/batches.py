@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from eet_tf.client.retries import ServingError
 from eet_tf.data import reasons
+from eet_tf.wording import said_by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _read(photo: bytes | str | os.PathLike, number: int) -> Photo:
         with open(photo, "rb") as file:
             return Photo(file.read(), f"photo {number}, {os.fspath(photo)!r}")
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no name of a file"
+        why = said_by(error) if isinstance(error, OSError) else "it is no name of a file"
         raise _refusal(number, f"{photo!r:.200}, which cannot be read: {why}") from error
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from eet_tf.client.refusals import not_found, refusal, wrong_port
 from eet_tf.client.retries import ServingError, TooLargeError, TransientError
+from eet_tf.wording import said_by
 
 _TRANSIENT = (408, 429, 502, 503, 504)
 _CONNECT_SECONDS = 3.0  # until a server has taken a connection; a network that is there does so in milliseconds
@@ -104,7 +105,7 @@ class RestTransport:
                 f"the server at {self._target} cannot be reached by TLS: {error}. Is its certificate one that this "
                 "machine trusts? Write http:// if it does not encrypt."
             )
-        return TransientError(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        return TransientError(said_by(error))
 
     def _taken(self) -> http.client.HTTPConnection:
         """A connection that was kept open, or a new one that is not open yet."""

@@ -23,6 +23,7 @@ from eet_tf.data import reasons, remote
 from eet_tf.data.catalog import Catalog, CatalogError
 from eet_tf.data.folders import scan_folder
 from eet_tf.data.limits import MAX_PIXELS
+from eet_tf.wording import said_by
 
 LIST = "catalog.csv"
 _COLUMNS = ("sku", "category", "split")
@@ -220,7 +221,7 @@ def _naming_the_disk():
     try:
         yield
     except OSError as error:
-        raise _CannotConvertError(f"it cannot be written: {error.strerror}") from error
+        raise _CannotConvertError(f"it cannot be written: {said_by(error)}") from error
 
 
 def _converted(source: _Source, target: str, why: str) -> str:

@@ -1,4 +1,4 @@
-"""Of which kind a column of attributes is: numbers, truths, texts, or several texts for each photo."""
+"""Kinds of attribute columns: numbers, booleans, text, or several strings for each photo."""
 
 from __future__ import annotations
 

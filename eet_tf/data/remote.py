@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from eet_tf import files
 from eet_tf.data.limits import MAX_BYTES
+from eet_tf.wording import said_by
 
 AT_ONCE = 32  # photos that are read from servers at the same time: nearly all of the time is waiting
 
@@ -211,7 +212,7 @@ class RemotePhotos:
             with files.replaced(file) as aside, open(aside, "wb") as opened:
                 opened.write(content)
         except OSError as error:
-            raise UnreadError(f"it cannot be kept in {self.cache_dir!r}: {error.strerror}") from error
+            raise UnreadError(f"it cannot be kept in {self.cache_dir!r}: {said_by(error)}") from error
 
     def _fetched(self, url: str) -> bytes:
         protocol = protocol_of(url)
@@ -345,5 +346,4 @@ def _read_fsspec(url: str, timeout: float) -> bytes:
 
 def _line(error) -> str:
     """What an error says, in one line."""
-    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+    return said_by(error)[:200]

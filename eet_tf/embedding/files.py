@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eet_tf.files import replaced
-from eet_tf.wording import counted
+from eet_tf.wording import counted, said_by
 
 FORMAT = 1
 MANIFEST = "embeddings.json"
@@ -174,7 +174,7 @@ class EmbeddingFolder:
             with open(self.file(shard), "rb") as file, np.load(file, allow_pickle=False) as stored:
                 found = Shard(*(stored[field] for field in Shard._fields))
         except Exception as error:  # a damaged file can fail in any way
-            why = error.strerror if isinstance(error, OSError) else "it is not a NumPy file of embeddings"
+            why = said_by(error) if isinstance(error, OSError) else "it is not a NumPy file of embeddings"
             raise self._refusal(f"{name} is damaged: {why}") from error
         self._check_shapes(shard, found)
         if str(found.fingerprint) != self.fingerprint:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from eet_tf import files
+from eet_tf.wording import said_by
 
 _SCORES_AT_ONCE = 2**24  # 64 MB of float32
 _MAX_ROWS = 256  # of a block
@@ -110,7 +111,7 @@ class Whitening:
             with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return cls(arrays["mean"], arrays["projection"])
         except (OSError, EOFError, LookupError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not a NumPy file of mean and projection"
+            why = said_by(error) if isinstance(error, OSError) else "it is not a NumPy file of mean and projection"
             raise ValueError(
                 f"{os.fspath(file)!r} is no whitening: {why}. Make one with `eet evaluate --fit_whitening`."
             ) from error
@@ -238,7 +239,9 @@ class _Shares:
 
 
 def _mutual_neighbors(neighbors: np.ndarray, k1: int) -> Iterator[np.ndarray]:
-    """Of each photo the neighbours that have it as a neighbour, and theirs within half as many where most are shared.
+    """Yields, for each photo, its mutual neighbours, and those of half as many where most are shared.
+
+    Two photos are mutual neighbours if each is among the nearest of the other.
 
     Args:
         neighbors: `[N, k1 + 1]` the nearest of each photo, itself first.

@@ -32,6 +32,7 @@ from eet_tf.files import flush
 from eet_tf.index.checks import CatalogIndexError
 from eet_tf.index.conditions import KINDS
 from eet_tf.terminal import escaped, is_utf8
+from eet_tf.wording import said_by
 
 FORMAT = "eet_tf.index"
 FORMAT_VERSION = 3  # 2 kept names as NumPy's strings, all as wide as the longest
@@ -69,7 +70,7 @@ def locked(folder: str | os.PathLike, patience: float = 60.0) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        why = f"Received: folder='{folder}': {error.strerror}."
+        why = f"Received: folder='{folder}': {said_by(error)}."
         raise CatalogIndexError(f"`folder` must be a saved index. {why}") from error
     try:
         deadline = time.monotonic() + patience

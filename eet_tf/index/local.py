@@ -36,6 +36,7 @@ from eet_tf.index.search import Engine, nearest
 from eet_tf.index.snapshot import Snapshot, checked_snapshot, parsed, payload_of
 from eet_tf.index.storage import Vectors
 from eet_tf.index.stored import StoredIndex
+from eet_tf.wording import said_by
 
 LOG = "updates.log"
 
@@ -163,7 +164,7 @@ class LocalIndex(StoredIndex):
                 end = append_record(self._folder / self._snapshot.manifest.contents / LOG, payload, end)
             except OSError as error:
                 raise CatalogIndexError(
-                    f"the update could not be written to '{self._folder}': {error.strerror}. Nothing has changed."
+                    f"the update could not be written to '{self._folder}': {said_by(error)}. Nothing has changed."
                 ) from error
         self._take(dead, added, end)
 
@@ -204,7 +205,7 @@ class LocalIndex(StoredIndex):
         try:
             rows = Rows.read(contents, manifest.attributes)
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "a file of it is not a NumPy file"
+            why = said_by(error) if isinstance(error, OSError) else "a file of it is not a NumPy file"
             raise refusal(folder, f"cannot be read: {why}", name=manifest.contents) from error
         engine = cls._read_engine(contents, rows, manifest.settings)
         return cls(Snapshot(rows, engine, manifest.settings, manifest.fingerprint, manifest.metadata, manifest))

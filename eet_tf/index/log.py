@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from eet_tf.files import flush
+from eet_tf.wording import said_by
 
 MAGIC = b"EETUPDT1"
 _HEADER = struct.Struct("<8sQI")
@@ -40,7 +41,7 @@ def read_records(path: str | os.PathLike, start: int = 0) -> Iterator[Record]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DamagedLogError(f"{os.path.basename(path)} cannot be read: {error.strerror}") from error
+        raise DamagedLogError(f"{os.path.basename(path)} cannot be read: {said_by(error)}") from error
     with file:
         while True:
             file.seek(start)

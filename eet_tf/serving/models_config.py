@@ -100,7 +100,7 @@ def change_model(output_dir: str, name: str, change: Callable[[model_server_conf
 
 
 def _keep_a_copy(path: str) -> None:
-    """Of a file that a person or an export wrote; one that was written here has no comments to lose."""
+    """Copies a file that was not written here to `PATH.before`, since rewriting it loses its comments."""
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:

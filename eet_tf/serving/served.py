@@ -16,6 +16,7 @@ from eet_tf.data.pipeline import check_photos
 from eet_tf.data.reading import read_batches
 from eet_tf.files import without_pattern
 from eet_tf.serving.saved_model import MANIFEST, SavedModelError, newest_version
+from eet_tf.wording import said_by
 
 
 class ServedEmbedder:
@@ -110,7 +111,7 @@ class ServedEmbedder:
 def _why_no_model(error: Exception) -> str:
     """What keeps a SavedModel from being loaded, in words: TensorFlow names its own operations and nodes."""
     if isinstance(error, OSError) and error.filename:
-        return f"{os.path.basename(error.filename)} cannot be read: {error.strerror}"
+        return f"{os.path.basename(error.filename)} cannot be read: {said_by(error)}"
     if isinstance(error, LookupError):
         return f"{MANIFEST} lacks {error}"
     if isinstance(error, UnicodeError | json.JSONDecodeError):

@@ -9,7 +9,7 @@ import zipfile
 import keras
 
 from eet_tf.training.learner import MetricLearner
-from eet_tf.wording import first_sentence
+from eet_tf.wording import said_by
 
 
 def load_embedder(path: str) -> keras.Model:
@@ -64,7 +64,7 @@ def _reason(file: str, error: Exception) -> str:
         return f"nothing is known of {unknown[1]!r}"
     if not _is_whole(file):
         return "it is no .keras file, or it is cut off"
-    return first_sentence(str(error)) or type(error).__name__
+    return said_by(error)
 
 
 def _is_whole(file: str) -> bool:

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from eet_tf import compat, files
 from eet_tf.terminal import escaped, is_utf8
+from eet_tf.wording import said_by
 
 _CHECKPOINT = re.compile(r"ckpt-([0-9]+)\.(?:index|data-[0-9]+-of-[0-9]+)")
 
@@ -177,7 +178,7 @@ def _make(folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder!r} cannot be made a folder: {error.strerror}. Give another --model_dir.") from error
+        raise RunError(f"{folder!r} cannot be made a folder: {said_by(error)}. Give another --model_dir.") from error
 
 
 def _check_same(folder: str, known: dict[str, str], settings: dict[str, str], may_change: frozenset[str]) -> None:

@@ -17,6 +17,7 @@ from eet_tf import replicas
 from eet_tf.training.batches import out_of_memory
 from eet_tf.training.learner import MetricLearner
 from eet_tf.training.loading import load_embedder
+from eet_tf.wording import said_by
 
 
 def fit(
@@ -149,7 +150,7 @@ def wait_for_others(report: Callable[[list[str]], None] | None = None) -> None:
         door = socket.create_server(("", port), backlog=len(missing) + 16)
     except OSError as error:
         raise ValueError(
-            f"TF_CONFIG's address of this worker must be free. Received: {own!r}: {error.strerror}. Another training, "
+            f"TF_CONFIG's address of this worker must be free. Received: {own!r}: {said_by(error)}. Another training, "
             "or one that was killed a moment ago?"
         ) from error
     with door:

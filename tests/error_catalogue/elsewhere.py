@@ -88,7 +88,7 @@ SEEN_IN = {
         "{} An update is in '{}' and is made by the next update or load. To give it up, build the index anew in another folder.",
         "the Milvus server at {} must be {} or newer. Received: {}. Update it.",
         "Milvus must {}. Received: no progress for {} seconds ({}). Look into its log: has it memory and disk left?",
-        "<unreachable(uri, why.strerror or str(why))>",
+        "<unreachable(uri, said_by(why))>",
         "the Milvus server at {} must take the token in the environment variable {}, which is {}. Received: {}. Set it to `user:password`; or is this port not Milvus's{}, or the server still starting?",
         "<missing_package('pymilvus')>",
     ],

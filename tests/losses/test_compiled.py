@@ -125,7 +125,7 @@ def dynamic_dimensions(hlo):
 def test_every_loss_is_here():
     public = {getattr(eet_tf, name) for name in eet_tf.__all__}
     losses = {each for each in public if isinstance(each, type) and issubclass(each, (MetricLoss, AttributeLoss))}
-    assert losses == set(CHOICES)
+    assert losses - {MetricLoss} == set(CHOICES)  # MetricLoss is what one's own losses derive from
 
 
 @pytest.mark.parametrize("loss_class, settings", ALL, ids=NAMES)

@@ -41,6 +41,7 @@ from eet_tf.index.milvus.records import Records, Row, checked_records, columns_o
 from eet_tf.index.milvus.verification import check_rows
 from eet_tf.index.snapshot import checked_snapshot
 from eet_tf.index.stored import StoredIndex
+from eet_tf.wording import said_by
 
 
 class MilvusIndex(StoredIndex):
@@ -272,7 +273,7 @@ class MilvusIndex(StoredIndex):
             if self._folder is not None or self._state.is_local:
                 raise
             raise CatalogIndexError(
-                f"the index could not be written to '{folder}': {error.strerror}. Its photos are in the collection "
+                f"the index could not be written to '{folder}': {said_by(error)}. Its photos are in the collection "
                 f"'{self.collection}' at {self.uri}: save it to another folder, or drop that with Milvus's own tools."
             ) from error
         self._folder = folder.absolute()

@@ -26,6 +26,7 @@ from eet_tf.index.milvus.collection import COMPARED, CONSISTENCIES, Collection
 from eet_tf.index.milvus.local import LOCAL_COLLECTION, LocalServer
 from eet_tf.index.milvus.records import Records
 from eet_tf.index.milvus.server import TIMEOUT, connect
+from eet_tf.wording import said_by
 
 KIND = "milvus"
 LOG = "updates.log"
@@ -75,7 +76,7 @@ class State:
                 end = append_record(self.contents / LOG, payload, self.log_end)
             except OSError as error:
                 raise CatalogIndexError(
-                    f"the update could not be written to '{self.contents}': {error.strerror}. Nothing has changed."
+                    f"the update could not be written to '{self.contents}': {said_by(error)}. Nothing has changed."
                 ) from error
         self._applied(payload)
         if self.is_local:

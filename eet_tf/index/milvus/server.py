@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from eet_tf.index.checks import CatalogIndexError
+from eet_tf.wording import said_by
 
 TOKEN = "MILVUS_TOKEN"  # the environment variable
 TIMEOUT = 10.0  # seconds
@@ -176,7 +177,7 @@ def connect(uri: str, timeout: float = TIMEOUT) -> Server:
             address = (parts.hostname, parts.port or (443 if is_encrypted else 19530))
             socket.create_connection(address, timeout).close()
         except OSError as why:
-            raise unreachable(uri, why.strerror or str(why)) from None
+            raise unreachable(uri, said_by(why)) from None
         raise CatalogIndexError(
             f"the Milvus server at {uri} must take the token in the environment variable {TOKEN}, which is "
             f"{'set' if token else 'not set'}. Received: {said:.300}. Set it to `user:password`; or is this port not "
