@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -46,12 +47,19 @@ class _Interpreter:
         self._process.kill()
 
 
-COMPILED = ("test_compiled.py", "test_compilation.py")
-SLOW = ("test_workers.py", "test_resume.py", "test_benchmark.py", "test_evaluate.py", "test_methods.py")
-# of what is the same in both sets of versions: pages, lists, Pillow, the files of a server
+TESTS = pathlib.Path(__file__).parent
+# files and folders there
+COMPILED = ("losses/test_compiled.py", "training/test_compilation.py")
+SLOW = (
+    *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
+    *("end_to_end/test_benchmark.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
+)
+# what is the same in both sets of versions: flags, pages, lists, Pillow, the index, clients, the files of a server
 ONCE = (
-    *("test_architecture.py", "test_convert.py", "test_service_page.py", "test_documentation.py", "test_package.py"),
-    *("test_migration_pages.py", "test_model_server.py", "test_publishing.py"),
+    *("audit", "cli", "convert", "index", "pages", "service", "end_to_end/test_index_admin.py"),
+    *("end_to_end/test_service_page.py", "serving/test_bundle_on_a_server.py", "serving/test_client.py"),
+    *("serving/test_model_server.py", "serving/test_publishing.py", "serving/test_verify.py", "test_architecture.py"),
+    *("test_documentation.py", "test_migration_pages.py", "test_package.py"),
 )
 
 
@@ -62,14 +70,11 @@ def pytest_collection_modifyitems(items):
     The longest files come first, so that of two processes none is left with one of them at the end.
     """
     for item in items:
-        if item.path.name in COMPILED:
-            item.add_marker(pytest.mark.compiled)
-        elif item.path.parent.name == "benchmarks" or (
-            item.path.parent.name == "end_to_end" and item.path.name in SLOW
-        ):
-            item.add_marker(pytest.mark.slow)
-        elif item.path.name in ONCE:
-            item.add_marker(pytest.mark.once)
+        place = item.path.relative_to(TESTS)
+        holders = {str(each) for each in (place, *place.parents)}
+        for marker, places in {"compiled": COMPILED, "slow": SLOW, "once": ONCE}.items():
+            if holders.intersection(places):
+                item.add_marker(marker)
     items.sort(key=lambda item: item.path.parent.name != "end_to_end")
 
 

@@ -172,6 +172,7 @@ def test_the_wheel_works_from_another_folder(installed, elsewhere):
     assert run(installed, "-c", SMOKE, cwd=elsewhere).splitlines()[-1] == os.path.join(own, "eet_tf")
 
 
+@pytest.mark.slow
 def test_the_wheel_alone_does_the_whole_job(installed, elsewhere):
     """From photos to a page that is served, with the command that the wheel installs."""
     eet = installed.parent / "eet"

@@ -148,6 +148,7 @@ def flags_of(command):
     return {*getattr(importlib.import_module(f"eet_tf.cli.{module}"), attribute).flags, "flagfile"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the real photos in ../shared/data")
 @pytest.mark.parametrize(
     "data_set, said",
@@ -165,6 +166,7 @@ def test_commands_of_the_measured_figures(workplace, run_script, data_set, said)
     assert all(text in outcome.printed for text in said)
 
 
+@pytest.mark.slow
 def test_make_demo(tmp_path):
     """The demo's own recipe, with fewer steps, in the environment the tests run in."""
     result = run(

@@ -37,6 +37,7 @@ def test_history_has_a_row_for_each_epoch(trained):
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
 
 
+@pytest.mark.compiled
 def test_compiled_it_trains_alike(trained, root, tiny, run_script):
     """The same training with --jit=on: the losses of both epochs to what two epochs make of rounding."""
     folder = root / "compiled"
