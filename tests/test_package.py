@@ -11,7 +11,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -202,7 +201,7 @@ def served(eet, *flags, cwd):
         line = process.stdout.readline()
         yield re.search(r"http://\S+/", line)[0]
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # SIGINT is ignored below a shell that runs this in the background
         process.communicate(timeout=60)
 
 
