@@ -266,16 +266,6 @@ def batches_of(train, pixels, settings: dict, attributes):
     return dataset.with_options(options)
 
 
-def fix_first_layers(embedder, last: str | None) -> None:
-    """Leaves the backbone's layers up to `last` as they were loaded: those of the largest maps cost the most."""
-    import keras
-
-    backbone = next(layer for layer in embedder.layers if isinstance(layer, keras.Model))
-    names = [layer.name for layer in backbone.layers]
-    for layer in backbone.layers[: names.index(last) + 1 if last else 0]:
-        layer.trainable = False
-
-
 def make_model(embedder, settings: dict, num_classes: int):
     """The embedder with the method around it, compiled."""
     import keras
@@ -297,7 +287,7 @@ def make_model(embedder, settings: dict, num_classes: int):
         model = keras.Model(embedder.input, rivals.NormalizedLogits(num_classes, **arguments)(embedder.output))
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         return model
-    room = {"Circle": keras.losses, "MultiSimilarityLoss": rivals}.get(name, eet_tf)
+    room = keras.losses if name == "Circle" else eet_tf
     memory = (settings["memory_size"], settings["memory_start"]) if "memory" in settings["needs"] else ()
     model = eet_tf.MetricLearner(embedder, *memory)
     attribute_loss = eet_tf.AttributeLoss() if "attributes" in settings["needs"] else None
@@ -335,8 +325,8 @@ def train_one(method: str, seed: int) -> None:
         settings["pooling"],
         freeze_batch_norm=settings["is_pretrained"],
         attribute_names=attributes.names if attributes else (),
+        freeze_until=settings["fixed_until"],
     )
-    fix_first_layers(embedder, settings["fixed_until"])
     model = make_model(embedder, settings, train.num_classes)
     dataset = batches_of(train, pixels_of(train, settings["image_size"]), settings, attributes)
     started = time.monotonic()

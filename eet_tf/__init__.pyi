@@ -5,9 +5,14 @@ from eet_tf.evaluation.attribute_metrics import attribute_accuracy
 from eet_tf.evaluation.callback import RetrievalEvaluation
 from eet_tf.evaluation.metrics import evaluate_retrieval
 from eet_tf.losses.attributes import AttributeLoss, attribute_loss
-from eet_tf.losses.base import Batch, MetricLoss, make_batch
+from eet_tf.losses.average_precision import RoadmapLoss, SmoothAPLoss, roadmap_loss, smooth_ap_loss
+from eet_tf.losses.base import MetricLoss
+from eet_tf.losses.batch import Batch, make_batch
 from eet_tf.losses.binomial import BinomialDevianceLoss, binomial_deviance
+from eet_tf.losses.contrastive import SupervisedContrastiveLoss, supervised_contrastive_loss
 from eet_tf.losses.eet import EETLoss, eet_loss
+from eet_tf.losses.multi_similarity import MultiSimilarityLoss, multi_similarity_loss
+from eet_tf.losses.recall import RecallAtKLoss, recall_at_k_loss
 from eet_tf.losses.sgml import SoftBinomialDevianceLoss, soft_binomial_deviance
 from eet_tf.losses.triplet import TripletLoss, triplet_loss
 from eet_tf.replicas import make_strategy
@@ -23,8 +28,13 @@ __all__ = [
     "EETLoss",
     "MetricLearner",
     "MetricLoss",
+    "MultiSimilarityLoss",
+    "RecallAtKLoss",
     "RetrievalEvaluation",
+    "RoadmapLoss",
+    "SmoothAPLoss",
     "SoftBinomialDevianceLoss",
+    "SupervisedContrastiveLoss",
     "TripletLoss",
     "attribute_accuracy",
     "attribute_loss",
@@ -36,6 +46,11 @@ __all__ = [
     "load_embedder",
     "make_batch",
     "make_strategy",
+    "multi_similarity_loss",
+    "recall_at_k_loss",
+    "roadmap_loss",
+    "smooth_ap_loss",
     "soft_binomial_deviance",
+    "supervised_contrastive_loss",
     "triplet_loss",
 ]

@@ -175,3 +175,131 @@ def granularity(attributes, reference_attributes):
         lengths = np.sqrt(np.sum(t[a] ** 2 * both, axis=1) * np.sum(other**2 * both, axis=1))
         found[a] = np.sum(t[a] * other * both, axis=1) / np.where(lengths > 0, lengths, np.inf)
     return found
+
+
+def _add_cosine_slopes(batch, slopes):
+    """Notes slopes by the cosines, each 1 - squared distance / 2."""
+    batch.slopes -= slopes / 2
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(np.clip(-x, -700, 700)))
+
+
+def multi_similarity(batch, positive_scale=2.0, negative_scale=50.0, threshold=0.5, epsilon=0.1):
+    """Multi-similarity; adds its slopes to the batch."""
+    total, slopes, size = 0.0, np.zeros_like(batch.cosines), len(batch.f)
+    for a in range(size):
+        same, others = _members(batch, a)
+        if not len(same) or not len(others):
+            continue
+        s = batch.cosines[a]
+        nearest, farthest = s[others].max(), s[same].min()
+        kept, pushed = same[s[same] - epsilon < nearest], others[s[others] + epsilon > farthest]
+        if not len(kept) or not len(pushed):
+            continue
+        for chosen, steepness in ((kept, -positive_scale), (pushed, negative_scale)):
+            terms = np.exp(steepness * (s[chosen] - threshold))
+            total += np.log1p(terms.sum()) / abs(steepness) / size
+            slopes[a, chosen] += np.sign(steepness) * terms / (1 + terms.sum()) / size
+    _add_cosine_slopes(batch, slopes)
+    return total
+
+
+def supervised_contrastive(batch, temperature=0.1):
+    """The supervised contrastive loss; adds its slopes to the batch."""
+    total, slopes, size = 0.0, np.zeros_like(batch.cosines), len(batch.f)
+    for a in range(size):
+        same, others = _members(batch, a)
+        if not len(same):
+            continue
+        compared = np.concatenate([same, others])
+        logits = batch.cosines[a] / temperature
+        terms = np.exp(logits[compared] - logits[compared].max())
+        total += (np.log(terms.sum()) + logits[compared].max() - logits[same].mean()) / size
+        slopes[a, compared] += terms / terms.sum() / temperature / size
+        slopes[a, same] -= 1 / len(same) / temperature / size
+    _add_cosine_slopes(batch, slopes)
+    return total
+
+
+def _over_positives(batch, among_positives, among_negatives, value):
+    """Adds up a value of each positive's rank; `value`: (before, before, number of positives) -> value, two slopes."""
+    total, slopes, size = 0.0, np.zeros_like(batch.cosines), len(batch.f)
+    for a in range(size):
+        same, others = _members(batch, a)
+        for i in same:
+            rest = same[same != i]
+            up, up_slopes = among_positives(batch.cosines[a, rest] - batch.cosines[a, i])
+            down, down_slopes = among_negatives(batch.cosines[a, others] - batch.cosines[a, i])
+            found, by_up, by_down = value(up.sum(), down.sum(), len(same))
+            total += found / size
+            slopes[a, rest] += by_up * up_slopes / size
+            slopes[a, others] += by_down * down_slopes / size
+            slopes[a, i] -= (by_up * up_slopes.sum() + by_down * down_slopes.sum()) / size
+    _add_cosine_slopes(batch, slopes)
+    return total
+
+
+def _smooth(temperature):
+    def step(x):
+        values = _sigmoid(x / temperature)
+        return values, values * (1 - values) / temperature
+
+    return step
+
+
+def _lost_precision(up, down, count, weight=1.0):
+    place = 1 + up + down
+    return (
+        weight * (1 - (1 + up) / place) / count,
+        -weight * down / place**2 / count,
+        weight * (1 + up) / place**2 / count,
+    )
+
+
+def smooth_ap(batch, temperature=0.01):
+    """Smooth-AP; adds its slopes to the batch."""
+    return _over_positives(batch, _smooth(temperature), _smooth(temperature), _lost_precision)
+
+
+def roadmap(batch, calibration_weight=0.5, temperature=0.01, slope=100.0, delta=0.05, bounds=(0.9, 0.6)):
+    """ROADMAP; adds its slopes to the batch."""
+
+    def bounding(x):
+        values, slopes = _smooth(temperature)(x)
+        beyond = x > delta
+        line = slope * (x - delta) + 0.5 + _sigmoid(delta / temperature)
+        return np.where(beyond, line, values + 0.5 * (x > 0)), np.where(beyond, slope, slopes)
+
+    def hard(x):
+        return (x >= 0).astype(float), np.zeros_like(x)
+
+    def value(up, down, count):
+        return _lost_precision(up, down, count, 1 - calibration_weight)
+
+    total = _over_positives(batch, hard, bounding, value)
+    same = batch.labels[:, None] == batch.reference_labels[None, :]
+    is_negative = ~same
+    same[np.arange(len(batch.f)), np.arange(len(batch.f))] = False
+    for mask, excess, sign in (
+        (same, bounds[0] - batch.cosines, -1),
+        (is_negative, batch.cosines - bounds[1], 1),
+    ):
+        mask = mask & (excess > 0)
+        total += calibration_weight * excess[mask].sum() / max(mask.sum(), 1)
+        _add_cosine_slopes(batch, sign * calibration_weight * mask / max(mask.sum(), 1))
+    return total
+
+
+def recall_at_k(batch, ks=(1, 2, 4, 8, 16), temperature=0.01, rank_temperature=1.0):
+    """The recall surrogate; adds its slopes to the batch."""
+    within = np.array(ks, np.float64)
+
+    def value(up, down, count):
+        inside = _sigmoid((within - 1 - up - down) / rank_temperature)
+        most = np.minimum(count, within)
+        slope = np.mean(inside * (1 - inside) / most) / rank_temperature
+        return 1 / count - np.mean(inside / most), slope, slope
+
+    return _over_positives(batch, _smooth(temperature), _smooth(temperature), value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests import reference, reference_gradients, reference_sgml
+from tests import reference, reference_gradients, reference_pairs, reference_sgml
 
 LABELS = np.array([3, 40, 3, 12, 7, 12, 40, 3, 12, 0, 3])
 EMBEDDINGS = np.random.default_rng(5).normal(size=[11, 5])
@@ -51,4 +51,31 @@ def test_deviance(weighting):
     check(
         lambda batch: reference_gradients.deviance(batch, negative_cost=2.0, weights=weights),
         lambda x: reference_sgml.total(LABELS, x, negative_cost=2.0, weights=slow),
+    )
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"positive_scale": 5.0, "negative_scale": 8.0, "threshold": 0.2, "epsilon": 0.4}]
+)
+def test_multi_similarity(settings):
+    check(
+        lambda batch: reference_gradients.multi_similarity(batch, **settings),
+        lambda x: reference_pairs.multi_similarity(LABELS, x, **settings).sum(axis=1).mean(),
+    )
+
+
+@pytest.mark.parametrize("name", ["supervised_contrastive", "smooth_ap", "recall_at_k"])
+@pytest.mark.parametrize("temperature", [0.05, 0.7])
+def test_losses_with_a_temperature(name, temperature):
+    check(
+        lambda batch: getattr(reference_gradients, name)(batch, temperature=temperature),
+        lambda x: getattr(reference_pairs, name)(LABELS, x, temperature=temperature).mean(),
+    )
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.2, "slope": 3.0, "delta": 0.3, "calibration_weight": 0.2}])
+def test_roadmap(settings):
+    check(
+        lambda batch: reference_gradients.roadmap(batch, **settings),
+        lambda x: reference_pairs.roadmap(LABELS, x, **settings).sum(axis=1).mean(),
     )

@@ -41,6 +41,21 @@ WEIGHTS = [-0.1, np.nan, "x", None]
 LOSSES = {"margin": WEIGHTS, "reduction": ["total"]}
 TRIPLETS = {"margin": WEIGHTS, "positives": ["none", 1], "negatives": ["easy"], "distance": ["manhattan"]}
 DEVIANCE = {"alpha": [0.0, *WEIGHTS], "negative_cost": [0.0, *WEIGHTS]}
+SIMILARITIES = {
+    "positive_scale": [0.0, *WEIGHTS],
+    "negative_scale": [0.0, *WEIGHTS],
+    "threshold": [-1.1, np.nan, "x", None],
+    "epsilon": WEIGHTS,
+}
+ROADMAP = {
+    "calibration_weight": [1.1, *WEIGHTS],
+    "temperature": [0.0, *WEIGHTS],
+    "slope": [0.0, *WEIGHTS],
+    "delta": [2.1, *WEIGHTS],
+    "positive_threshold": [-1.1, np.nan, "x", None],
+    "negative_threshold": [1.1, np.nan, "x", None],
+}
+RECALLS = {"ks": [[], [0], [1.5], 5, None, "x"], "temperature": [0.0, *WEIGHTS], "rank_temperature": [0.0, *WEIGHTS]}
 # how a message names what was given: by what it becomes, or by the place in the catalogue
 NAMED = {"conditions": "`where", "texts": r"`attributes\[", "catalog_index": "`folder`"}
 NAMED |= dict.fromkeys(["paths", "skus", "roles", "catalog", "columns"], "the catalogue|catalog.csv|`skus`")
@@ -119,6 +134,11 @@ def calls(given):
             {},
             {**DEVIANCE, "weighting": ["x"], "granularity": ["x"], "preserved_share": [-0.1, 1.1, float("nan")]},
         ),
+        "MultiSimilarityLoss": (eet_tf.MultiSimilarityLoss, {}, SIMILARITIES),
+        "SupervisedContrastiveLoss": (eet_tf.SupervisedContrastiveLoss, {}, {"temperature": [0.0, *WEIGHTS]}),
+        "SmoothAPLoss": (eet_tf.SmoothAPLoss, {}, {"temperature": [0.0, *WEIGHTS]}),
+        "RoadmapLoss": (eet_tf.RoadmapLoss, {}, ROADMAP),
+        "RecallAtKLoss": (eet_tf.RecallAtKLoss, {}, RECALLS),
         "AttributeLoss": (eet_tf.AttributeLoss, {}, {"reduction": ["total"]}),
         "build_embedder": (
             eet_tf.build_embedder,
@@ -128,7 +148,8 @@ def calls(given):
                 "embedding_dim": [0, -1, 1.5, "x", None],
                 "image_size": [0, 31, 32.5, "x", None],
                 "weights": [given.gone, given.strange, ""],
-                "pooling": ["max", None],
+                "pooling": ["sum", None],
+                "freeze_until": ["stage_9", "", 5],
                 "attribute_names": ["red", ["a", "a"], [""], [1]],
             },
         ),
@@ -188,6 +209,23 @@ def calls(given):
             {"labels": LABELS, "embeddings": EMBEDDINGS},
             {"alpha": [0.0, *WEIGHTS], "negative_cost": [0.0, *WEIGHTS]},
         ),
+        "multi_similarity_loss": (
+            eet_tf.multi_similarity_loss,
+            {"labels": LABELS, "embeddings": EMBEDDINGS},
+            SIMILARITIES,
+        ),
+        "supervised_contrastive_loss": (
+            eet_tf.supervised_contrastive_loss,
+            {"labels": LABELS, "embeddings": EMBEDDINGS},
+            {"temperature": [0.0, *WEIGHTS]},
+        ),
+        "smooth_ap_loss": (
+            eet_tf.smooth_ap_loss,
+            {"labels": LABELS, "embeddings": EMBEDDINGS},
+            {"temperature": [0.0, *WEIGHTS]},
+        ),
+        "roadmap_loss": (eet_tf.roadmap_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, ROADMAP),
+        "recall_at_k_loss": (eet_tf.recall_at_k_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, RECALLS),
         "soft_binomial_deviance": (
             eet_tf.soft_binomial_deviance,
             {"labels": LABELS, "embeddings": EMBEDDINGS, "attributes": np.zeros([8, 2], np.float32)},

@@ -98,11 +98,23 @@ def _complaints() -> Complaints:
             f"Received: --weights={FLAGS.weights}."
         )
     complaints.above("learning_rate", FLAGS.learning_rate, 0)
+    for name in ("positive_scale", "negative_scale", "temperature"):
+        complaints.above(name, FLAGS[name].value, 0)
     complaints.above("clip_norm", FLAGS.clip_norm, 0)
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
         complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
     complaints.check(_check_addons)
+    if FLAGS.freeze_until is not None and complaints.are_none:
+        complaints.check(_check_freeze_until)
     return complaints
+
+
+def _check_freeze_until() -> None:
+    """Refuses a layer that the backbone has not."""
+    from eet_tf.embedder import backbones
+
+    network, _ = backbones.build_backbone(FLAGS.backbone, FLAGS.image_size, None)
+    backbones.freeze_until(network, FLAGS.freeze_until)
 
 
 def _catalogs() -> tuple:

@@ -24,6 +24,11 @@ LOSSES = {  # the class, and the flags that are its arguments
     "triplet": ("TripletLoss", _TRIPLET),
     "binomial_deviance": ("BinomialDevianceLoss", _DEVIANCE),
     "soft_binomial_deviance": ("SoftBinomialDevianceLoss", [*_DEVIANCE, "weighting", "granularity", "preserved_share"]),
+    "multi_similarity": ("MultiSimilarityLoss", ["positive_scale", "negative_scale", "threshold", "epsilon"]),
+    "supervised_contrastive": ("SupervisedContrastiveLoss", ["temperature"]),
+    "smooth_ap": ("SmoothAPLoss", ["temperature"]),
+    "roadmap": ("RoadmapLoss", ["temperature", "calibration_weight"]),
+    "recall_at_k": ("RecallAtKLoss", ["temperature"]),
 }
 ADDONS_LOSSES = {  # those of tensorflow-addons, and the flags that are their arguments
     "tfa_triplet_semihard": ["margin", "distance"],
@@ -106,6 +111,17 @@ define.float(
     0.0,
     1.0,
 )
+define.float("positive_scale", 2.0, "Multi-similarity: steepness of positive pairs.", lower_bound=0.0)
+define.float("negative_scale", 50.0, "Multi-similarity: steepness of negative pairs.", lower_bound=0.0)
+define.float("threshold", 0.5, "Multi-similarity: cosine that separates positive from negative pairs.", -1.0, 1.0)
+define.float("epsilon", 0.1, "Multi-similarity: slack, in units of the cosine, when pairs are chosen.", lower_bound=0.0)
+define.float(
+    "temperature",
+    None,
+    "Contrastive, Smooth-AP, ROADMAP, recall: scale of the cosine. By default 0.1 for the first, 0.01 for the others.",
+    lower_bound=0.0,
+)
+define.float("calibration_weight", 0.5, "ROADMAP: share of the calibration in the loss.", 0.0, 1.0)
 define.list("attributes", [], "Attribute columns that a second head learns, separated by commas; all for every column.")
 define.float("attribute_weight", 1.0, "Weight of the attribute loss.", lower_bound=0.0)
 
@@ -117,8 +133,9 @@ define.string(
 )
 define.integer("image_size", 64, "Side of the square input in pixels.")
 define.integer("embedding_dim", 128, "Length of the embedding.")
-define.enum("pooling", "gem", ["gem", "avg", "grid"], "Pooling of the feature map.")
+define.enum("pooling", "gem", ["gem", "avg", "max", "avg_max", "grid"], "Pooling of the feature map.")
 define.bool("freeze_batch_norm", False, "Freeze the batch normalisation of the backbone.")
+define.string("freeze_until", None, "Layer of the backbone that keeps its weights, as do all layers before it.")
 
 define.integer(
     "classes_per_batch", None, "Products in a batch. By default 16, or as many as the catalogue has if there are fewer."

@@ -20,6 +20,7 @@ def make_learner(num_steps: int, attributes):
         FLAGS.pooling,
         FLAGS.freeze_batch_norm,
         attributes.names if attributes else (),
+        FLAGS.freeze_until,
     )
     learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size, FLAGS.memory_start)
     with warnings.catch_warnings(record=True) as caught:
@@ -46,7 +47,7 @@ def _loss():
         given: dict[str, Any] = {name: FLAGS[name].value for name in ADDONS_LOSSES[FLAGS.loss]}
         return AddonsLoss(FLAGS.loss, **given)
     loss, arguments = LOSSES[FLAGS.loss]
-    return getattr(eet_tf, loss)(**{name: FLAGS[name].value for name in arguments})
+    return getattr(eet_tf, loss)(**{name: FLAGS[name].value for name in arguments if FLAGS[name].value is not None})
 
 
 def _learning_rate(num_steps: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 
@@ -89,18 +90,19 @@ def _basic_resnet(blocks: tuple[int, ...]) -> Callable[[int], keras.Model]:
 
 
 def _small_cnn(image_size: int) -> keras.Model:
-    """Four stages of convolution, batch norm and ReLU, halving the size at each: 64 to 256 channels wide."""
+    """Four stages of convolution, batch norm and ReLU, halving the size at each: 32 to 256 channels wide."""
     images = keras.Input([image_size, image_size, 3])
     x = images
     for stage, filters in enumerate((32, 64, 128, 256)):
-        x = _convolution(x, filters, strides=2 if stage else 1)
+        x = _convolution(x, filters, strides=2 if stage else 1, name=f"stage_{stage}")
         x = keras.layers.MaxPooling2D()(x) if stage == 0 else x
     return keras.Model(images, x, name="small_cnn")
 
 
-def _convolution(x, filters: int, strides: int = 1):
-    x = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
-    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+def _convolution(x, filters: int, strides: int, name: str):
+    x = keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
 def freeze_batch_norm(network: keras.Model) -> None:
@@ -108,6 +110,23 @@ def freeze_batch_norm(network: keras.Model) -> None:
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
+
+
+def freeze_until(network: keras.Model, name: str) -> None:
+    """Keeps a layer of a backbone, and all layers before it, at the weights they were loaded with.
+
+    Raises:
+        ValueError: if the backbone has no layer of that name; it lists some that are like it, or where stages end.
+    """
+    names = [layer.name for layer in network.layers]
+    if name not in names:
+        alike = difflib.get_close_matches(str(name), names, 5, 0.5) or names[:: max(len(names) // 8, 1)]
+        raise ValueError(
+            f"`freeze_until` must be a layer of {network.name}, e.g. {', '.join(alike)}. "
+            f"Received: freeze_until={name!r}."
+        )
+    for layer in network.layers[: names.index(name) + 1]:
+        layer.trainable = False
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")

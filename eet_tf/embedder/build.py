@@ -21,6 +21,7 @@ def build_embedder(
     pooling: str = "gem",
     freeze_batch_norm: bool = False,
     attribute_names: Sequence[str] = (),
+    freeze_until: str | None = None,
 ) -> keras.Model:
     """Builds a `keras.Model` from photos to unit vectors, and to attributes if they are named.
 
@@ -37,13 +38,16 @@ def build_embedder(
         image_size: side of the square input in pixels.
         weights: None (random), `"imagenet"` (downloaded by keras.applications) or the path of a weights file for the
             backbone without its top.
-        pooling: `"gem"` (generalised mean with a learnt exponent, arXiv 1711.02512), `"avg"`, or `"grid"`: averages
-            over 4 x 4 cells, side by side, which keeps where things are. For catalogue photos, all taken alike; the
-            projection has 16 times the weights.
+        pooling: `"gem"` (generalised mean with a learnt exponent, arXiv 1711.02512), `"avg"`, `"max"`, `"avg_max"` (the
+            sum of the two, arXiv 2003.13911), or `"grid"`: averages over 4 x 4 cells, side by side, which keeps where
+            things are. For catalogue photos, all taken alike; the projection has 16 times the weights.
         freeze_batch_norm: keep the backbone's batch normalisation at the statistics it was loaded with. Needs weights
             with real ones.
         attribute_names: names of the A binary attributes that a second head, linear on the pooled features, predicts.
             Empty by default: no such head.
+        freeze_until: name of a layer of the backbone, which keeps its weights, and so do all layers before it, batch
+            normalisation too. Early layers know edges and textures, and cost most of a step; with some tens of products
+            they are better left as they were loaded. None: all layers train.
 
     Returns:
         A model `[B, image_size, image_size, 3]` in [0, 255] -> `[B, embedding_dim]` float32 of unit length. With
@@ -51,7 +55,7 @@ def build_embedder(
 
     Raises:
         ValueError: for an unknown backbone or pooling, weights that cannot be had, a grid on a feature map of fewer
-            than 4 x 4 places, or attribute names that are no distinct strings.
+            than 4 x 4 places, a layer that the backbone has not, or attribute names that are no distinct strings.
 
     Example:
 
@@ -70,6 +74,8 @@ def build_embedder(
     network, mode = build_backbone(backbone, image_size, weights)
     if freeze_batch_norm:
         backbones.freeze_batch_norm(network)
+    if freeze_until is not None:
+        backbones.freeze_until(network, freeze_until)
     images = keras.Input([image_size, image_size, 3], name="images", dtype="float32")
     x = network(PixelScaling(mode, name="pixel_scaling")(images))
     pooled = pooling_layer(pooling, x)(x)

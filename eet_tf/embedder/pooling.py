@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-POOLINGS = ("gem", "avg", "grid")
+POOLINGS = ("gem", "avg", "max", "avg_max", "grid")
 _GRID = 4  # cells a side
 
 
@@ -16,10 +16,14 @@ def pooling_layer(pooling: str, features) -> keras.layers.Layer:
         return GeMPooling(name="pooling")
     if pooling == "avg":
         return keras.layers.GlobalAveragePooling2D(name="pooling")
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D(name="pooling")
+    if pooling == "avg_max":
+        return AvgMaxPooling(name="pooling")
     if features.shape[1] < _GRID:
         size = " x ".join(map(str, features.shape[1:3]))
         raise ValueError(
-            f"`pooling` must be 'gem' or 'avg' for a feature map of {size}. Received: pooling='grid', which needs "
+            f"`pooling` must not be 'grid' for a feature map of {size}. Received: pooling='grid', which needs "
             f"{_GRID} x {_GRID} or more. Give a larger image_size or a backbone of a smaller stride."
         )
     return GridPooling(_GRID, name="pooling")
@@ -43,6 +47,18 @@ class GeMPooling(keras.layers.Layer):
         positive = tf.maximum(tf.cast(features, tf.float32), 1e-6)
         pooled = tf.pow(tf.reduce_mean(tf.pow(positive, exponent), axis=[1, 2]), 1.0 / exponent)
         return tf.cast(pooled, features.dtype)
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class AvgMaxPooling(keras.layers.Layer):
+    """Adds the average over places and the maximum over them.
+
+    Reference: Kim, Kim, Cho, Kwak, "Proxy Anchor Loss", arXiv 2003.13911. [authors: their released code]
+    """
+
+    def call(self, features):
+        """Pools `[B, H, W, C]` to `[B, C]`."""
+        return tf.reduce_mean(features, axis=[1, 2]) + tf.reduce_max(features, axis=[1, 2])
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from eet_tf import plans, replicas
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_numbers, make_batch
-from eet_tf.pairs import mining, pairwise, precision
+from eet_tf import replicas
+from eet_tf.losses.base import MetricLoss
+from eet_tf.losses.batch import Batch, Remembered, make_batch
+from eet_tf.losses.checks import check_numbers
 
 TERM_NAMES = ("positive_pairs", "negative_pairs")
 
@@ -41,10 +42,9 @@ def deviance_terms(
 
     check_numbers({"alpha": alpha, "negative_cost": negative_cost}, above_zero=True)
 
-    def sums_of_block(anchors, references, labels, rows, *others_of_block):
-        positive_weights, negative_weights = weigh(*others_of_block)
-        is_positive, is_negative = mining.pair_masks(labels, rows, batch.reference_labels, batch.is_present)
-        excess = alpha * (precision.matmul(anchors, references, transpose_b=True) - beta)
+    def sums_of_anchors(cosines, is_positive, is_negative, *others):
+        positive_weights, negative_weights = weigh(*others)
+        excess = alpha * (cosines - beta)
         sums = [
             _sum_where(is_positive, positive_weights * tf.nn.softplus(-excess)),
             _sum_where(is_negative, negative_weights * tf.nn.softplus(negative_cost * excess)),
@@ -53,11 +53,7 @@ def deviance_terms(
         ]
         return tf.stack(sums, axis=1)
 
-    own = [batch.anchor_labels, batch.anchor_rows, *others]
-    sums_of_rows = plans.part(
-        lambda anchors, references, *own: pairwise.reduce_row_blocks(sums_of_block, anchors, references, own)
-    )
-    sums = batch.of_photos(sums_of_rows(batch.anchors, batch.references, *own))
+    sums = batch.of_photos(batch.over_pairs(sums_of_anchors, *others))
     weights = tf.reduce_sum(tf.stop_gradient(sums[:, 2:]), axis=0, keepdims=True)
     total_weights = tf.reduce_sum(replicas.gather(weights), axis=0)
     dealt = tf.math.divide_no_nan(tf.cast(batch.num_anchors, tf.float32) * sums[:, :2], total_weights)

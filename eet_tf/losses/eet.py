@@ -6,7 +6,9 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, batch_of_step, check_numbers, with_memory
+from eet_tf.losses.base import MetricLoss
+from eet_tf.losses.batch import Batch, Remembered, batch_of_step, with_memory
+from eet_tf.losses.checks import check_numbers
 from eet_tf.losses.triplet import TripletSides, hinge, triplet_sides
 from eet_tf.pairs import class_distances, mining
 from eet_tf.pairs.class_distances import Separation

@@ -6,8 +6,9 @@ import keras
 import tensorflow as tf
 
 from eet_tf.losses.attributes import values_and_known
-from eet_tf.losses.base import Remembered, check_choice, entry_of, flaw_of, gathered, make_batch
+from eet_tf.losses.batch import Remembered, flaw_of, gathered, make_batch
 from eet_tf.losses.binomial import DevianceLoss, deviance_terms
+from eet_tf.losses.checks import check_choice, entry_of
 from eet_tf.pairs import precision
 
 _WEIGHTINGS = ("informativeness", "preserving")

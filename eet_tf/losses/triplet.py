@@ -8,7 +8,9 @@ import keras
 import tensorflow as tf
 
 from eet_tf import plans, replicas
-from eet_tf.losses.base import Batch, MetricLoss, Remembered, check_choice, check_numbers, make_batch
+from eet_tf.losses.base import MetricLoss
+from eet_tf.losses.batch import Batch, Remembered, make_batch
+from eet_tf.losses.checks import check_choice, check_numbers
 from eet_tf.pairs import mining, pairwise
 from eet_tf.pairs.mining import Classes
 

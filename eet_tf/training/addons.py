@@ -12,7 +12,9 @@ import keras
 import tensorflow as tf
 
 from eet_tf import compat
-from eet_tf.losses.base import BatchLoss, check_choice, make_batch
+from eet_tf.losses.base import BatchLoss
+from eet_tf.losses.batch import make_batch
+from eet_tf.losses.checks import check_choice
 from eet_tf.pairs import mining, pairwise
 
 # Each loss, and the flags of `eet train` that come nearest without Addons

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from eet_tf import replicas
+
 
 def checked(method: Callable) -> Callable:
     """A method of `keras.Model` that is given data, after a look at it: what Keras would refuse in words of its own.
@@ -121,3 +123,25 @@ def _bytes_asked_for(text: str) -> int | None:
 def _described(values) -> str:
     """Type and shape of what a batch holds."""
     return ", ".join(f"{tf.as_dtype(each.dtype).name} {list(each.shape)}" for each in tf.nest.flatten(values))
+
+
+def with_a_photo(network: Callable) -> Callable:
+    """A network that takes an image of zeros where a replica has no photo, and gives no output for it.
+
+    Convolutions on CPUs fail without an image, and the statistics of batch normalisation become NaN. What the layers
+    keep of that image, such as such statistics or a loss of an activation, is not undone.
+
+    Args:
+        network: images -> (outputs, losses of the layers).
+    """
+
+    def call(images):
+        if images.shape[0] or replicas.num_replicas() == 1:
+            return network(images)
+        count = tf.shape(images)[0]
+        nothing = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], axis=0), images.dtype)
+        shown = tf.cond(count > 0, lambda: images, lambda: nothing)
+        outputs, losses = network(tf.ensure_shape(shown, images.shape))
+        return tf.nest.map_structure(lambda rows: rows[:count], outputs), losses
+
+    return call

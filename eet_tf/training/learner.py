@@ -15,10 +15,12 @@ import tensorflow as tf
 
 from eet_tf import compat, plans, replicas
 from eet_tf.arguments import check_integer
-from eet_tf.losses.base import MetricLoss, Remembered, can_look, entry_of, has_partner, warn_of_no_partner
+from eet_tf.losses.base import MetricLoss
+from eet_tf.losses.batch import Remembered, can_look, has_partner, warn_of_no_partner
+from eet_tf.losses.checks import entry_of
 from eet_tf.losses.labels import class_numbers
 from eet_tf.training import compilation, pieces
-from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory
+from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory, with_a_photo
 from eet_tf.training.keras_methods import of_datasets, of_the_embedder, to_a_keras_file
 from eet_tf.training.memory import CrossBatchMemory
 from eet_tf.training.objectives import as_loss, as_measurements
@@ -363,7 +365,7 @@ class MetricLearner(keras.Model):
 
     def _gradients(self, network, images, targets) -> list[tf.Tensor | None]:
         with tf.GradientTape() as tape:
-            outputs, regularization = _with_a_photo(network)(images)
+            outputs, regularization = with_a_photo(network)(images)
             loss = self._scaled(self._training_loss(targets, outputs) + _sum(regularization))
         return tape.gradient(loss, self.embedder.trainable_variables)
 
@@ -391,7 +393,7 @@ class MetricLearner(keras.Model):
     def test_step(self, data):
         """Computes the loss and its terms on a batch without an update."""
         images, targets = images_and_targets(data)
-        outputs, _ = _with_a_photo(lambda images: (self(images, training=False), []))(images)
+        outputs, _ = with_a_photo(lambda images: (self(images, training=False), []))(images)
         self._observed_loss(targets, outputs)
         return self._results()
 
@@ -485,25 +487,3 @@ def _names_of_terms(loss: MetricLoss, embedder: keras.Model) -> tuple[str, ...]:
     shapes = compat.output_shape(embedder)
     shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
     return loss.names_of_terms(shapes["embedding"][-1], shapes["attributes"][-1] if "attributes" in shapes else 0)
-
-
-def _with_a_photo(network: Callable) -> Callable:
-    """A network that takes an image of zeros where a replica has no photo, and gives no output for it.
-
-    Convolutions on CPUs fail without an image, and the statistics of batch normalisation become NaN. What the layers
-    keep of that image, such as such statistics or a loss of an activation, is not undone.
-
-    Args:
-        network: images -> (outputs, losses of the layers).
-    """
-
-    def call(images):
-        if images.shape[0] or replicas.num_replicas() == 1:
-            return network(images)
-        count = tf.shape(images)[0]
-        nothing = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], axis=0), images.dtype)
-        shown = tf.cond(count > 0, lambda: images, lambda: nothing)
-        outputs, losses = network(tf.ensure_shape(shown, images.shape))
-        return tf.nest.map_structure(lambda rows: rows[:count], outputs), losses
-
-    return call

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from eet_tf import compat, replicas
-from eet_tf.losses.base import Remembered
+from eet_tf.losses.batch import Remembered
 from eet_tf.losses.labels import class_numbers
 from eet_tf.pairs import pairwise
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import build_embedder, load_embedder
+from eet_tf import EETLoss, build_embedder, load_embedder
 from eet_tf.embedder import backbones
 from eet_tf.embedder.backbones import BACKBONES, PixelScaling
 from eet_tf.embedder.heads import AttributeHead, UnitLength, attribute_names
-from eet_tf.embedder.pooling import GeMPooling, GridPooling
+from eet_tf.embedder.pooling import GeMPooling, GridPooling, pooling_layer
 
 # keras-cv and what it imports are old; only the two backbones of basic blocks need them
 keras_cv_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -250,7 +250,11 @@ def test_imagenet_weights_that_do_not_exist_are_refused():
     "arguments, message",
     [
         ({"backbone": "resnet51"}, "`backbone` must be one of .*resnet50.* Received: backbone='resnet51'"),
-        ({"pooling": "max"}, "`pooling` must be one of gem, avg, grid. Received: pooling='max'"),
+        ({"pooling": "sum"}, "`pooling` must be one of gem, avg, max, avg_max, grid. Received: pooling='sum'"),
+        (
+            {"backbone": "small_cnn", "image_size": 32, "freeze_until": "stage_1_relo"},
+            "`freeze_until` must be a layer of small_cnn, e.g. stage_1_relu, .*. Received: freeze_until='stage_1_relo'",
+        ),
         ({"embedding_dim": 0}, "`embedding_dim` must be an integer of at least 1. Received: embedding_dim=0"),
         ({"image_size": 31}, "`image_size` must be an integer of at least 32. Received: image_size=31"),
     ],
@@ -276,6 +280,32 @@ def test_frozen_batch_norm_keeps_its_statistics_and_weights(backbone):
     trainable = {id(variable) for variable in model.trainable_variables}
     assert not any(id(variable) in trainable for layer in norms for variable in layer.variables)
     assert trainable
+
+
+def test_layers_up_to_the_named_one_keep_their_weights(tmp_path):
+    """Also in a model that was saved; the layers behind it, and the projection, train."""
+    last = "stage_1_relu"
+    model = small(freeze_until=last)
+    model.save(tmp_path / "model.keras")
+    for each in (model, load_embedder(os.fspath(tmp_path / "model.keras"))):
+        layers = network_of(each).layers
+        place = [layer.name for layer in layers].index(last)
+        assert [layer.trainable for layer in layers[1:]] == [number > place for number in range(1, len(layers))]
+        frozen = {id(variable) for layer in layers[: place + 1] for variable in layer.variables}
+        assert frozen and not frozen & {id(variable) for variable in each.trainable_variables}
+    before = [weight.copy() for weight in model.get_weights()]
+    model.compile("sgd", loss=EETLoss())
+    model.fit(PHOTOS, np.arange(len(PHOTOS)) // 2, verbose=0)
+    moved = [np.any(old != new) for old, new in zip(before, model.get_weights())]
+    num_frozen = sum(len(layer.weights) for layer in network_of(model).layers[: place + 1])
+    assert not any(moved[:num_frozen]) and any(moved[num_frozen:])
+
+
+@pytest.mark.parametrize("pooling, expected", [("max", 1.0), ("avg_max", 1.25)])
+def test_maximum_pooling_is_by_hand(pooling, expected):
+    features = np.zeros([1, 2, 2, 3], np.float32)
+    features[0, 1, 0] = 1.0
+    np.testing.assert_allclose(pooling_layer(pooling, features)(features), np.full([1, 3], expected))
 
 
 def test_batch_norm_learns_unless_frozen():

@@ -18,6 +18,13 @@ from eet_tf._registration import CLASSES, PACKAGE
 ROOT = pathlib.Path(eet_tf.__file__).parent
 IMAGES = np.random.default_rng(0).normal(size=[2, 32, 32, 3]).astype(np.float32)
 LOSSES = [eet_tf.EETLoss(margin=0.4), eet_tf.TripletLoss(), eet_tf.BinomialDevianceLoss(), eet_tf.AttributeLoss()]
+LOSSES += [
+    eet_tf.MultiSimilarityLoss(),
+    eet_tf.SupervisedContrastiveLoss(),
+    eet_tf.SmoothAPLoss(),
+    eet_tf.RoadmapLoss(),
+]
+LOSSES += [eet_tf.RecallAtKLoss(ks=[1, 3])]
 LOAD = """
 import keras, numpy as np, sys
 before = sorted(name for name in sys.modules if name.startswith("eet_tf.") and "._" not in name)

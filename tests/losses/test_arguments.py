@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import eet_tf
 from eet_tf import BinomialDevianceLoss, EETLoss, TripletLoss, binomial_deviance, eet_loss, triplet_loss
 
 LABELS, EMBEDDINGS = [0, 0, 1, 1], [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]]
@@ -15,6 +16,16 @@ WRONG = [
     (TripletLoss, triplet_loss, {"negatives": "easy"}),
     (TripletLoss, triplet_loss, {"distance": "manhattan"}),
     (BinomialDevianceLoss, binomial_deviance, {"alpha": 0.0}),
+    (eet_tf.MultiSimilarityLoss, eet_tf.multi_similarity_loss, {"positive_scale": 0}),
+    (eet_tf.MultiSimilarityLoss, eet_tf.multi_similarity_loss, {"threshold": 50}),
+    (eet_tf.MultiSimilarityLoss, eet_tf.multi_similarity_loss, {"epsilon": -0.1}),
+    (eet_tf.SupervisedContrastiveLoss, eet_tf.supervised_contrastive_loss, {"temperature": 0.0}),
+    (eet_tf.SmoothAPLoss, eet_tf.smooth_ap_loss, {"temperature": float("nan")}),
+    (eet_tf.RoadmapLoss, eet_tf.roadmap_loss, {"calibration_weight": 1.5}),
+    (eet_tf.RoadmapLoss, eet_tf.roadmap_loss, {"delta": None}),
+    (eet_tf.RecallAtKLoss, eet_tf.recall_at_k_loss, {"ks": []}),
+    (eet_tf.RecallAtKLoss, eet_tf.recall_at_k_loss, {"ks": [0]}),
+    (eet_tf.RecallAtKLoss, eet_tf.recall_at_k_loss, {"rank_temperature": -1}),
     (BinomialDevianceLoss, binomial_deviance, {"negative_cost": float("nan")}),
 ]
 

@@ -17,13 +17,19 @@ from eet_tf import (
     AttributeLoss,
     BinomialDevianceLoss,
     EETLoss,
+    MultiSimilarityLoss,
+    RecallAtKLoss,
+    RoadmapLoss,
+    SmoothAPLoss,
     SoftBinomialDevianceLoss,
+    SupervisedContrastiveLoss,
     TripletLoss,
     make_strategy,
     plans,
     replicas,
 )
-from eet_tf.losses.base import MetricLoss, Remembered
+from eet_tf.losses.base import MetricLoss
+from eet_tf.losses.batch import Remembered
 from eet_tf.pairs import precision
 from tests import reference_gradients
 from tests.rounding import tensor_float_32  # noqa: F401
@@ -47,6 +53,11 @@ CHOICES = {
         "weighting": ["informativeness", "preserving"],
         "granularity": ["labels", "predictions"],
     },
+    MultiSimilarityLoss: {"from_normalized": [False, True]},
+    SupervisedContrastiveLoss: {"from_normalized": [False, True]},
+    SmoothAPLoss: {"from_normalized": [False, True]},
+    RoadmapLoss: {"calibration_weight": [0.5, 0.0, 1.0]},
+    RecallAtKLoss: {"ks": [(1, 2, 4, 8, 16), (3,)]},
     AttributeLoss: {"from_logits": [True, False]},
 }
 
@@ -173,6 +184,11 @@ COMPARED = {
     ),
     "deviance": (BinomialDevianceLoss(), lambda b: reference_gradients.deviance(b)),
     "soft-deviance": (SoftBinomialDevianceLoss(), None),
+    "multi-similarity": (MultiSimilarityLoss(), reference_gradients.multi_similarity),
+    "contrastive": (SupervisedContrastiveLoss(), reference_gradients.supervised_contrastive),
+    "smooth-ap": (SmoothAPLoss(0.05), lambda b: reference_gradients.smooth_ap(b, 0.05)),
+    "roadmap": (RoadmapLoss(temperature=0.05), lambda b: reference_gradients.roadmap(b, temperature=0.05)),
+    "recall": (RecallAtKLoss(temperature=0.05), lambda b: reference_gradients.recall_at_k(b, temperature=0.05)),
 }
 
 
@@ -255,6 +271,11 @@ ON_TWO = [
     ("batch-hard", 257),
     ("batch-all", 64),
     ("deviance", 257),
+    ("multi-similarity", 257),
+    ("contrastive", 257),
+    ("smooth-ap", 64),
+    ("roadmap", 257),
+    ("recall", 64),
 ]
 
 

@@ -123,7 +123,7 @@ def test_the_memory_tells_them_apart():
     memory.add(EMBEDDINGS, (LABELS.astype(np.uint64) + np.uint64(2**64 - 9))[:, np.newaxis])
     rows = memory.rows()
     assert len(np.unique(rows.labels)) == 4
-    without = make_values(TripletLoss(), LABELS, eet_tf.losses.base.Remembered(EMBEDDINGS, LABELS))
+    without = make_values(TripletLoss(), LABELS, eet_tf.losses.batch.Remembered(EMBEDDINGS, LABELS))
     found = make_values(TripletLoss(), ALIKE["uint64"], rows)
     np.testing.assert_allclose(found, without, rtol=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from eet_tf import EETLoss, MetricLearner, MetricLoss, SoftBinomialDevianceLoss, make_batch
-from eet_tf.losses.base import Remembered
+from eet_tf.losses.batch import Remembered
 
 LABELS = np.array([3, 0, 1, 3, 1, 0])
 IMAGES = np.random.default_rng(2).normal(size=[6, 5]).astype(np.float32)

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import BinomialDevianceLoss, EETLoss, MetricLearner, SoftBinomialDevianceLoss, TripletLoss, eet_loss
+from eet_tf import (
+    BinomialDevianceLoss,
+    EETLoss,
+    MetricLearner,
+    RoadmapLoss,
+    SoftBinomialDevianceLoss,
+    TripletLoss,
+    eet_loss,
+)
 
 IMAGES = np.random.default_rng(0).normal(size=[8, 5]).astype(np.float32)
 ALONE, PAIRS = np.arange(8), np.array([3, 1, 4, 1, 5, 9, 2, 6])
@@ -23,7 +31,9 @@ def fit(model, labels):
     return model.fit(IMAGES, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
 
 
-@pytest.mark.parametrize("loss", [EETLoss(), TripletLoss(), BinomialDevianceLoss()], ids=lambda loss: loss.name)
+@pytest.mark.parametrize(
+    "loss", [EETLoss(), TripletLoss(), BinomialDevianceLoss(), RoadmapLoss()], ids=lambda loss: loss.name
+)
 def test_a_loss_that_is_called_warns(loss):
     with pytest.warns(UserWarning, match=WARNING):
         loss(ALONE, IMAGES)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import eet_tf
 from eet_tf import binomial_deviance, eet_loss, soft_binomial_deviance, triplet_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:No photo of this batch has a partner")  # as drawn
@@ -18,6 +19,11 @@ LOSSES = {
     "online_sampling": lambda *batch: triplet_loss(*batch, positives="partner", negatives="all"),
     "soft_margin": lambda *batch: triplet_loss(*batch, soft_margin=True, distance="cosine"),
     "deviance": binomial_deviance,
+    "multi_similarity": eet_tf.multi_similarity_loss,
+    "contrastive": eet_tf.supervised_contrastive_loss,
+    "smooth_ap": lambda *batch: eet_tf.smooth_ap_loss(*batch, temperature=0.1),
+    "roadmap": lambda *batch: eet_tf.roadmap_loss(*batch, temperature=0.1),
+    "recall": lambda *batch: eet_tf.recall_at_k_loss(*batch, temperature=0.1),
     "soft_deviance": lambda labels, embeddings: soft_binomial_deviance(labels, embeddings, attributes_of(labels)),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

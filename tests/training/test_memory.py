@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from eet_tf import BinomialDevianceLoss, EETLoss, MetricLearner, SoftBinomialDevianceLoss, TripletLoss
-from eet_tf.losses.base import Remembered
+from eet_tf.losses.batch import Remembered
 from eet_tf.training.memory import CrossBatchMemory
 from tests import reference, reference_sgml
 

@@ -139,7 +139,9 @@ def test_an_index_that_the_server_never_builds_is_found_out(uri, client, monkeyp
         index = MilvusIndex.build(unit_vectors(1500), range(1500), uri=uri)
     client.flush(index.collection)
     monkeypatch.setattr(verification, "_BUILDING_STANDSTILL", 1.0)
-    with pytest.raises(CatalogIndexError, match="must be built. Received: 0 of 1500 rows.*again with `eet index build`"):
+    with pytest.raises(
+        CatalogIndexError, match="must be built. Received: 0 of 1500 rows.*again with `eet index build`"
+    ):
         index.check_rows()
 
 
