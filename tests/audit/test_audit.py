@@ -590,6 +590,7 @@ def test_photos_at_urls_are_audited_and_shown(drawn, tmp_path):
     assert f'title="{urls[0]}"' in page and "&lt;gone&gt;.jpg" in page and "<gone>" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs the real photos in ../shared/data")
 def test_real_photos():
     """295 groups, 26 of them across products, of which 25 are right to the eye; 285 differ by less than a level."""

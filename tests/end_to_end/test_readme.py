@@ -118,6 +118,7 @@ def test_the_keras_program_prints_what_the_readme_shows(workplace):
     assert losses[0] > losses[1] > losses[2]
 
 
+@pytest.mark.slow
 def test_the_quick_start_goes_on_where_the_readme_ends(printed, workplace, run_script):
     """Its further commands, then its programs, which read what the commands of the README wrote."""
     done = eet(README)
