@@ -155,8 +155,8 @@ class EETLoss(MetricLoss):
     that lacks a positive or a negative contributes exactly 0 to the first two terms (public code lets it be its own
     positive); a batch of one class contributes 0 to the last two. The whole global batch is searched under any
     strategy. Memory is that of blocks of 8 MB and of the distances between classes; distances in max_min come from a
-    matrix product, so that those below 0.001 count as 0, but for each class's to the nearest one. p and n may also be
-    photos that `MetricLearner` remembers; classes are those of the batch.
+    matrix multiplication, so that those below 0.001 count as 0, but for each class's to the nearest one. p and n may
+    also be photos that `MetricLearner` remembers; classes are those of the batch.
 
     Args:
         margin: default 0.3; 0.5 is also used. [port]

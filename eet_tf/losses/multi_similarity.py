@@ -146,8 +146,7 @@ class MultiSimilarityLoss(MetricLoss):
     0.6791
 
     Reference: Wang, Han, Huang, Dong, Scott, "Multi-Similarity Loss with General Pair Weighting for Deep Metric
-        Learning", arXiv 1904.06627, eq. 11 to 15. [authors: their released
-        code]
+        Learning", arXiv 1904.06627, eq. 11 to 15. [authors: their released code]
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def separate(anchors, anchor_rows, references, classes: Classes) -> tuple[Triple
     """Each anchor's farthest positive and nearest negative, and how far the classes are from each other.
 
     Distances below 0.001 count as 0, with gradient 0, but for that of each class to the nearest one: those are taken
-    from differences, the others from a matrix product.
+    from differences, the others from a matrix multiplication.
 
     Args:
         anchors: `[A, D]` unit vectors; with a gradient.

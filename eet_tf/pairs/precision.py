@@ -1,4 +1,4 @@
-"""Matrix products that keep the accuracy of float32 where the machine rounds their factors to fewer bits.
+"""Matrix multiplications that keep the accuracy of float32 where the machine rounds their factors to fewer bits.
 
 TensorFlow multiplies float32 matrices on NVIDIA GPUs in TensorFloat-32 unless `tf.config.experimental` says otherwise:
 both factors are rounded to 10 bits of mantissa. That is fine inside a network; differences of nearly
@@ -14,7 +14,7 @@ _DROPPED_BITS = (1 << 13) - 1
 
 
 def rounds_factors() -> bool:
-    """Whether a product of float32 matrices may be worked out in TensorFloat-32 on this machine."""
+    """Whether a multiplication of float32 matrices may be worked out in TensorFloat-32 on this machine."""
     return bool(tf.config.list_physical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled())
 
 
@@ -22,7 +22,7 @@ def matmul(left: tf.Tensor, right: tf.Tensor, transpose_a: bool = False, transpo
     """`tf.matmul` of float32 matrices, with the accuracy of float32, and so is its gradient.
 
     Where factors would be rounded, each is split into a part that rounding leaves as it is and the rest, and three
-    products are added. What is left out is below `2 ** -22` of the product of the absolute values.
+    multiplications are added up. What is left out is below `2 ** -22` of the product of the absolute values.
 
     Args:
         left: `[n, d]` float32.
