@@ -14,12 +14,16 @@ from eet_tf.wording import counted
 
 _HELP = """\
 Measures a trained embedder on a part of a catalogue: R@K, mAP@R and R-precision, each photo searched among all the
-others. It prints the figures and writes them, and those of each category, to evaluation.json in --model_dir.
+others of the part, and in the whole catalogue, as a shop does it. With --gallery, photos of --data are searched in
+another catalogue, e.g. photos of customers among those of the studio; products are told by their skus. It prints the
+figures and writes them, and those of each category, to evaluation.json in --model_dir.
 
 Examples:
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --split=all --rerank
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --query_expansion=3
+  eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --by=view,season
+  eet evaluate --model_dir=runs/mine --data=customers/photos.csv --split=all --gallery=photos/catalog.csv
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --fit_whitening=runs/mine/whitening.npz
 
 `eet export --whitening=runs/mine/whitening.npz` exports an embedder that whitens."""
@@ -29,6 +33,8 @@ define = Definitions(FLAGS)
 define.string("model_dir", None, "Folder that training wrote.", required=True)
 catalogs.define_catalog(define, split="test")
 catalogs.define_unreadable(define)
+define.string("gallery", None, "Catalogue to search in. By default the photos of --data, each among all the others.")
+define.list("by", [], "Attribute columns, separated by commas, to whose values figures are given too.")
 define.list("ks", ["1", "10", "100"], "K of each R@K, separated by commas.")
 define.integer("query_expansion", 0, "Number of neighbours added to each query; 0 for none.", lower_bound=0)
 define.float(
@@ -79,11 +85,31 @@ def _catalog():
 def _measured(catalog):
     from eet_tf.data.answers import check_answers
 
-    return check_answers(catalog.split(FLAGS.split), f"the split {FLAGS.split!r}")
+    measured = catalog.split(FLAGS.split)
+    for name in FLAGS.by:
+        measured.column(name)
+    return measured if FLAGS.gallery is not None else check_answers(measured, f"the split {FLAGS.split!r}")
+
+
+def _gallery(path):
+    from eet_tf import data
+
+    return data.load_dataset("auto", path, photo_cache=FLAGS.photo_cache or "")
+
+
+def _check_gallery(measured, gallery) -> None:
+    """Refuses a gallery that shows none of the products that are asked for."""
+    import numpy as np
+
+    if not np.isin(measured.skus, gallery.skus).any():
+        raise ValueError(
+            f"--gallery must show products of --data, with the same skus. Received: {measured.skus[0]!r}, ... in "
+            f"--data, {gallery.skus[0]!r}, ... in --gallery."
+        )
 
 
 def _checked() -> tuple:
-    """The embedder, the catalogue, what is measured of it and the K; refuses in one go what cannot work."""
+    """The embedder, the catalogue, what is asked for, another gallery and the K; refuses in one go what cannot work."""
     import eet_tf
     from eet_tf.evaluation.postprocessing import Whitening
 
@@ -92,6 +118,8 @@ def _checked() -> tuple:
     complaints.file("output", _output())
     complaints.file("fit_whitening", FLAGS.fit_whitening)
     complaints.number("whitening_dim", FLAGS.whitening_dim, 1)
+    if FLAGS.gallery is not None and (FLAGS.query_expansion or FLAGS.rerank):
+        complaints.add("--gallery cannot be given with --query_expansion or --rerank.")
     if FLAGS.query_expansion and FLAGS.rerank:
         complaints.add("--query_expansion must be 0 with --rerank, which searches with the queries as they are.")
     if FLAGS.whitening is not None:
@@ -100,34 +128,68 @@ def _checked() -> tuple:
     catalogs.complain(complaints, FLAGS)
     catalog = complaints.check(_catalog)
     measured = None if catalog is None else complaints.check(_measured, catalog)
+    gallery = complaints.given("gallery", FLAGS.gallery, _gallery)
+    if measured is not None and gallery is not None:
+        complaints.check(_check_gallery, measured, gallery)
     if catalog is not None and FLAGS.fit_whitening is not None:
         complaints.check(catalog.split, "train")
     complaints.end()
     catalogs.tell_notes(catalog)
-    return embedder, catalog, measured, ks
+    return embedder, catalog, measured, gallery, ks
 
 
 def _figures() -> dict:
     """All that is written."""
     from eet_tf.evaluation.callback import is_query, rank_catalog
+    from eet_tf.evaluation.metrics import rank_queries
 
-    embedder, catalog, measured, ks = _checked()
+    embedder, catalog, measured, gallery, ks = _checked()
     whitening = _whitening(embedder, catalog)
-    embeddings = _embeddings(embedder, measured)
-    if whitening:
-        embeddings = whitening.apply(embeddings)
+
+    def embedded(photos):
+        embeddings = _embeddings(embedder, photos)
+        return whitening.apply(embeddings) if whitening else embeddings
+
+    embeddings = embedded(measured)
     how = {"query_expansion": FLAGS.query_expansion, "alpha": FLAGS.alpha, "rerank": FLAGS.rerank}
-    result = rank_catalog(embeddings, measured.labels, measured.roles, **how)
+    besides = None if gallery is not None or FLAGS.query_expansion or FLAGS.rerank else _besides(catalog)
+    if gallery is not None:
+        asked_for = is_query(len(measured))
+        result = rank_queries(embeddings, measured.skus, embedded(gallery), gallery.skus)
+    else:
+        asked_for = is_query(len(measured), measured.roles)
+        result = rank_catalog(embeddings, measured.labels, measured.roles, **how)
     figures = {
         "measured_on": FLAGS.split,
+        "gallery": FLAGS.gallery,
         **how,
         "whitening": FLAGS.whitening or FLAGS.fit_whitening,
         "result": result.summary(ks),
     }
+    if besides is not None:
+        others = {"other_embeddings": embedded(besides), "other_labels": besides.skus}
+        whole = rank_catalog(embeddings, measured.skus, measured.roles, **others)
+        figures["whole_catalogue"] = {"num_photos": len(catalog), "result": whole.summary(ks)}
     if measured.categories is not None:
-        asked_for = is_query(len(measured), measured.roles)
         figures["by_category"] = result.by_group(measured.categories[asked_for], ks)
+    if FLAGS.by:
+        figures["by"] = {name: result.by_group(measured.column_texts(name)[asked_for], ks) for name in FLAGS.by}
     return figures
+
+
+def _besides(catalog):
+    """The photos of the other splits, or None if there are none."""
+    if FLAGS.split == "all" or catalog.splits is None:
+        return None
+    from eet_tf.data.values import read_split
+
+    is_other = catalog.splits != read_split(FLAGS.split)
+    return catalog.take(is_other) if is_other.any() else None
+
+
+def _line(figures: dict) -> str:
+    shares = {name: value for name, value in figures.items() if not name.startswith("num_")}
+    return ", ".join(f"{name} {100 * value:.2f} %" for name, value in shares.items())
 
 
 def _main(_) -> None:
@@ -142,9 +204,15 @@ def _main(_) -> None:
     with replaced(output) as aside, open(aside, "w", encoding="utf-8") as file:
         json.dump(figures, file, indent=2)
         file.write("\n")
-    shares = {name: value for name, value in figures["result"].items() if not name.startswith("num_")}
-    print(", ".join(f"{name} {100 * value:.2f} %" for name, value in shares.items()), end="")
-    print(f", over {figures['result']['num_queries']:,} queries. All figures are in {output}.")
+    for column, groups in figures.get("by", {}).items():
+        for value, of_group in groups.items():
+            print(f"{column}={value}: {_line(of_group)}, over {counted(of_group['num_queries'], 'query')}.")
+    if whole := figures.get("whole_catalogue"):
+        print(f"In the whole catalogue of {counted(whole['num_photos'], 'photo')}: {_line(whole['result'])}.")
+    of_all = figures["result"]
+    if of_all["num_without_answer"]:
+        print(f"{counted(of_all['num_without_answer'], 'query')} left out, whose product the gallery does not show.")
+    print(f"{_line(of_all)}, over {counted(of_all['num_queries'], 'query')}. All figures are in {output}.")
 
 
-COMMAND = Command(_main, FLAGS, _HELP, ("model_dir", "data", "dataset", "split", "ks", "rerank", "output"))
+COMMAND = Command(_main, FLAGS, _HELP, ("model_dir", "data", "dataset", "split", "gallery", "by", "ks", "output"))

@@ -86,7 +86,7 @@ def _output() -> str:
 
 def _main(_) -> None:
     """Gathers what training and indexing left, and writes the page."""
-    from eet_tf.evaluation.measures import meanings
+    from eet_tf.evaluation.measures import headlines, meanings
     from eet_tf.pages.report import write_report
 
     complaints = Complaints()
@@ -104,14 +104,14 @@ def _main(_) -> None:
         before=before,
         after=after,
         facts=_facts(run.settings, run.metrics, index),
+        whole_catalogue=run.metrics.get("whole_catalogue"),
         meanings=meanings([*(before or ()), *(after or ())]),
         attributes=run.metrics.get("attributes"),
     )
     # a run of an older version did not look for copies
     unseen = "unseen " if run.metrics.get("copies_of_training_photos") == 0 else ""
     for name in [name for name in before or () if name.startswith("recall@") and name in (after or ())][:1]:
-        shares, k = (100 * before[name], 100 * after[name]), name.partition("@")[2]
-        print(f"R@{k} on {unseen}products: {shares[0]:.1f} % before training, {shares[1]:.1f} % after.")
+        print("\n".join(headlines(run.metrics, int(name.partition("@")[2]), f"{unseen}products")))
     print(f"The page is {_output()}.")
 
 

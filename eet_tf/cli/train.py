@@ -68,7 +68,7 @@ def _check_same_folder(strategy, run, done: int) -> None:
         )
 
 
-def _callbacks(run, progress, validation) -> list:
+def _callbacks(run, progress, task: Task) -> list:
     import keras
 
     import eet_tf
@@ -79,10 +79,13 @@ def _callbacks(run, progress, validation) -> list:
     callbacks = [StopOnNaN()]
     if not run.writes:
         return [*callbacks, progress]
-    if validation:
-        gallery = data.gallery_dataset(validation, FLAGS.image_size)
-        verbose = verbosity() if len(validation) > 2000 else 0  # which takes a while
-        callbacks.append(eet_tf.RetrievalEvaluation(gallery, validation.labels, verbose=verbose))
+    if validation := task.validation:
+        held_out, learned = (data.gallery_dataset(each, FLAGS.image_size) for each in (validation, task.train))
+        verbose = verbosity() if len(validation) + len(task.train) > 2000 else 0  # which takes a while
+        evaluation = eet_tf.RetrievalEvaluation(
+            held_out, validation.skus, verbose=verbose, other_dataset=learned, other_labels=task.train.skus
+        )
+        callbacks.append(evaluation)
     if not verbosity():
         callbacks.append(EpochLines(_say))
     return [*callbacks, keras.callbacks.TensorBoard(run.path("logs"), write_graph=False), progress]
@@ -136,7 +139,7 @@ def _fit(run, learner, task: Task, progress, done: int) -> None:
         return data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, values, decoded, part)
 
     how = {"epochs": FLAGS.epochs, "initial_epoch": done, "steps_per_epoch": steps}
-    how["callbacks"] = _callbacks(run, progress, task.validation)
+    how["callbacks"] = _callbacks(run, progress, task)
     if is_shared():
         workers.fit(learner, batches, **how, verbose=int(run.writes and verbosity()))
     else:

@@ -45,6 +45,11 @@ class Task:
         return self.test or self.validation
 
     @property
+    def searched_besides(self) -> list:
+        """The catalogues that with `measured_on` make the whole one."""
+        return [catalog for catalog in self.catalogs if catalog is not self.measured_on]
+
+    @property
     def catalogs(self) -> list:
         """All of its catalogues."""
         return [catalog for catalog in (self.train, self.validation, self.test) if catalog is not None]

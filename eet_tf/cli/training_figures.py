@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from eet_tf.cli.training_flags import FLAGS, ks
 from eet_tf.wording import counted
 
 
-def rank(embedder, catalog):
-    """Every photo of a catalogue searched among the others with an embedder, as `rank_catalog` does it."""
+class Rankings(NamedTuple):
+    """The photos to measure on, searched in two galleries.
+
+    Attributes:
+        own: that of the protocol: all the other photos to measure on, or those whose role it is.
+        whole: that gallery and the photos of the products that were trained on, which is what a shop searches.
+    """
+
+    own: Any
+    whole: Any
+
+    def summaries(self, all_ks) -> tuple[dict, dict]:
+        """The figures of both."""
+        return self.own.summary(all_ks), self.whole.summary(all_ks)
+
+
+def rank(embedder, task) -> Rankings:
+    """Embeds the whole catalogue, and searches for the photos to measure on."""
+    import numpy as np
+
+    from eet_tf.evaluation.callback import rank_catalog
+
+    photos, others = task.measured_on, task.searched_besides
+    embeddings = _embeddings(embedder, photos)
+    own = rank_catalog(embeddings, photos.labels, photos.roles)
+    other_embeddings = np.concatenate([_embeddings(embedder, catalog) for catalog in others])
+    other_skus = np.concatenate([catalog.skus for catalog in others])
+    whole = rank_catalog(
+        embeddings, photos.skus, photos.roles, other_embeddings=other_embeddings, other_labels=other_skus
+    )
+    return Rankings(own, whole)
+
+
+def _embeddings(embedder, catalog):
     from eet_tf import data
-    from eet_tf.evaluation.callback import embed, rank_catalog
+    from eet_tf.evaluation.callback import embed
     from eet_tf.training.lines import verbosity
 
-    embeddings = embed(embedder, data.gallery_dataset(catalog, FLAGS.image_size), verbose=verbosity())
-    return rank_catalog(embeddings, catalog.labels, catalog.roles)
+    return embed(embedder, data.gallery_dataset(catalog, FLAGS.image_size), verbose=verbosity())
 
 
 def count_copies(task) -> int:
@@ -36,11 +69,14 @@ def measure_before(run, embedder, task) -> None:
     """Measures the untrained embedder, once for a run."""
     if task.measured_on and run.read_json("before.json") is None:
         print(f"Measuring the untrained embedder on {counted(len(task.measured_on), 'photo')}.", flush=True)
-        run.write_json("before.json", rank(embedder, task.measured_on).summary(ks(task.layout)))
+        own, whole = rank(embedder, task).summaries(ks(task.layout))
+        run.write_json("before_in_whole_catalogue.json", whole)
+        run.write_json("before.json", own)
 
 
 def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int) -> None:
     """Measures the best embedder and writes `metrics.json`, `classes.csv` and `curves.png`."""
+    from eet_tf.evaluation.measures import headlines
     from eet_tf.pages.report import plot_curves
 
     figures = {"best_epoch": best_epoch, "epochs": FLAGS.epochs, "seconds": seconds}
@@ -50,10 +86,8 @@ def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int) -
     run.write_json("metrics.json", figures)
     plot_curves(run.read_history(), run.path("curves.png"))
     if task.measured_on:
-        k = ks(task.layout)[0]
-        shares = [100 * figures[when][f"recall@{k}"] for when in ("before", "after")]
         products = f"{'' if num_copies else 'unseen '}{figures['measured_on']} products"
-        print(f"R@{k} on {products}: {shares[0]:.1f} % before, {shares[1]:.1f} % after.")
+        print("\n".join(headlines(figures, ks(task.layout)[0], products)))
         _tell_attributes(figures.get("attributes"))
     print(f"The embedder is {run.path('model.keras')}.", flush=True)
 
@@ -88,16 +122,22 @@ def _measured(run, task) -> dict:
     from eet_tf.evaluation.comparison import ClassResults
 
     photos, all_ks = task.measured_on, ks(task.layout)
-    ranking = rank(eet_tf.load_embedder(run.folder), photos)
-    ClassResults.of(ranking, all_ks, photos.label_skus).write(run.path("classes.csv"))
+    ranking = rank(eet_tf.load_embedder(run.folder), task)
+    own, whole = ranking.summaries(all_ks)
+    ClassResults.of(ranking.own, all_ks, photos.label_skus).write(run.path("classes.csv"))
     figures = {
         "measured_on": "test" if task.test else "validation",
         "before": run.read_json("before.json"),
-        "after": ranking.summary(all_ks),
+        "after": own,
+        "whole_catalogue": {
+            "num_photos": sum(map(len, task.catalogs)),
+            "before": run.read_json("before_in_whole_catalogue.json"),
+            "after": whole,
+        },
     }
     if task.attributes is not None:
         figures["attributes"] = _attribute_figures(eet_tf.load_embedder(run.folder), task)
     if photos.categories is not None:
         asked_for = is_query(len(photos), photos.roles)
-        figures["by_category"] = ranking.by_group(photos.categories[asked_for], all_ks)
+        figures["by_category"] = ranking.own.by_group(photos.categories[asked_for], all_ks)
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from eet_tf.evaluation import metrics, postprocessing
-from eet_tf.labels import check_labels
+from eet_tf.labels import check_labels, numbered
 
 _BATCH = 64  # images of an array that are embedded at once
 _ROLES = ("query", "gallery", "")
@@ -125,7 +126,14 @@ def _in_equal_batches(dataset: tf.data.Dataset, replicas: int) -> tuple[tf.data.
 
 
 def rank_catalog(
-    embeddings, labels, roles=None, query_expansion: int = 0, alpha: float = 3.0, rerank: bool = False
+    embeddings,
+    labels,
+    roles=None,
+    query_expansion: int = 0,
+    alpha: float = 3.0,
+    rerank: bool = False,
+    other_embeddings=None,
+    other_labels=None,
 ) -> metrics.RetrievalResult:
     """Ranks a catalogue by its own protocol: its queries against its gallery, or every photo against all the others.
 
@@ -138,13 +146,17 @@ def rank_catalog(
         alpha: how much the nearest of them weigh, as there.
         rerank: whether the nearest 100 are put into another order by `postprocessing.rerank`; as many as a query has
             right answers if that is more.
+        other_embeddings: `[M, D]` of photos that are searched too and never asked for, or None. With those of the
+            products that were trained on, unseen products are searched in the whole catalogue, as a shop does it.
+        other_labels: `[M]` the class of each, given exactly if `other_embeddings` is.
 
     Returns:
         A `RetrievalResult`, whose `summary(ks)` is what `evaluate_retrieval` returns.
 
     Raises:
         ValueError: if shapes do not fit, if a role is none of the three, if beside queries and a gallery some photos
-            have none, if queries are to be both expanded and re-ranked, or as in `evaluate_retrieval`.
+            have none, if queries are to be both expanded and re-ranked, or either among other photos, or as in
+            `evaluate_retrieval`.
 
     Example:
 
@@ -162,8 +174,12 @@ def rank_catalog(
         raise ValueError(
             "`query_expansion` must be 0 if `rerank`: the one changes queries that the other searches with."
         )
+    if (other_embeddings is None) != (other_labels is None):
+        raise ValueError("`other_embeddings` and `other_labels` must be given together.")
+    if other_embeddings is not None and (query_expansion or rerank):
+        raise ValueError("`query_expansion` must be 0 and `rerank` False where `other_embeddings` are searched too.")
     query = is_query(len(labels), roles)
-    if query.all():
+    if query.all() and other_embeddings is None:
         return _rank(embeddings, labels, embeddings, labels, True, query_expansion, alpha, rerank)
     is_neither = ~query & (np.asarray(roles) != "gallery")
     if is_neither.any():
@@ -172,8 +188,27 @@ def rank_catalog(
             f"Received: {np.sum(is_neither)} of {len(labels)} photos with neither. "
             "Measure one split at a time, e.g. catalog.split('test')."
         )
+    if other_embeddings is not None:
+        return _rank_among(embeddings, labels, query, other_embeddings, other_labels)
     parts = embeddings[query], labels[query], embeddings[~query], labels[~query]
     return _rank(*parts, False, query_expansion, alpha, rerank)
+
+
+def _rank_among(embeddings, labels, query, other_embeddings, other_labels) -> metrics.RetrievalResult:
+    """As `rank_catalog`, with a gallery that has other photos besides."""
+    others, other_labels = np.asarray(other_embeddings), check_labels("other_labels", other_labels)
+    if others.ndim != 2 or others.shape[1:] != embeddings.shape[1:] or others.shape[:1] != other_labels.shape:
+        raise ValueError(
+            f"`other_embeddings` must be [M, {embeddings.shape[-1]}] and `other_labels` [M]. "
+            f"Received: shapes {others.shape} and {other_labels.shape}."
+        )
+    numbers, other_numbers = numbered("labels", labels, "other_labels", other_labels)
+    are_all = bool(query.all())
+    searched = query if are_all else ~query
+    gallery = np.concatenate([embeddings[searched], others])
+    gallery_labels = np.concatenate([numbers[searched], other_numbers])
+    result = metrics.rank_queries(embeddings[query], numbers[query], gallery, gallery_labels, are_all)
+    return dataclasses.replace(result, labels=labels[query])
 
 
 def _rank(
@@ -234,6 +269,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         roles: `[N]` the role of each image, or None; as in `rank_catalog`.
         output: which of several outputs of the model holds the embeddings, by its name or its number; by default the
             one named `"embedding"`, or the only one.
+        other_dataset: images that are searched too and never asked for, or None. With the photos that are trained on,
+            the epoch that is best in a whole catalogue is found; few products among themselves are found too easily.
+        other_labels: `[M]` the class of each, given exactly if `other_dataset` is.
 
     Raises:
         ValueError: if a label is missing, no two are the same, they are not as many as the images, as far as a dataset
@@ -254,11 +292,20 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         verbose: int = 0,
         roles=None,
         output: str | int | None = None,
+        other_dataset: tf.data.Dataset | np.ndarray | Sequence[np.ndarray] | None = None,
+        other_labels=None,
     ):
         super().__init__()
         self.dataset = batches_of(dataset)
         self.labels = check_labels("labels", labels, _num_images(dataset))
-        self._check_number_of_batches()
+        _check_number_of_batches("", self.dataset, self.labels)
+        if (other_dataset is None) != (other_labels is None):
+            raise ValueError("`other_dataset` and `other_labels` must be given together.")
+        self.other_dataset = self.other_labels = None
+        if other_dataset is not None:
+            self.other_dataset = batches_of(other_dataset)
+            self.other_labels = check_labels("other_labels", other_labels, _num_images(other_dataset))
+            _check_number_of_batches("other_", self.other_dataset, self.other_labels)
         if len(np.unique(self.labels)) == len(self.labels):
             raise ValueError("`labels` must repeat: no image would have a right answer among the others.")
         self.ks = metrics.check_ks(ks)
@@ -267,17 +314,6 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.roles = roles
         self.output = output
         is_query(len(self.labels), roles)
-
-    def _check_number_of_batches(self) -> None:
-        """As far as a dataset knows how much it holds."""
-        batches, images = (int(each.cardinality()) for each in (self.dataset, self.dataset.unbatch()))
-        if tf.data.INFINITE_CARDINALITY in (batches, images):
-            raise ValueError("`dataset` must end. Received: one that goes on for ever; take .take(N) of it.")
-        if images >= 0 and images != len(self.labels) or batches > len(self.labels):
-            count = f"{images} images" if images >= 0 else f"{batches} batches"
-            raise ValueError(
-                f"`labels` must be one for each image of the dataset. Received: {len(self.labels)} labels for {count}."
-            )
 
     def on_train_begin(self, logs=None):
         """Looks, before anything is learnt, whether the model has the output.
@@ -291,9 +327,13 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and adds to `logs`."""
+        others = {}
         with getattr(self.model, "averaged", contextlib.nullcontext)():
             embeddings = embed(self.model, self.dataset, self.verbose, self.output)
-        summary = rank_catalog(embeddings, self.labels, self.roles).summary(self.ks)
+            if self.other_dataset is not None:
+                others["other_embeddings"] = embed(self.model, self.other_dataset, self.verbose, self.output)
+                others["other_labels"] = self.other_labels
+        summary = rank_catalog(embeddings, self.labels, self.roles, **others).summary(self.ks)
         shares = {name: value for name, value in summary.items() if not name.startswith("num_")}
         logs.update({self.prefix + name: value for name, value in shares.items()})
 
@@ -303,3 +343,15 @@ def _num_images(images) -> int | None:
     if isinstance(images, tf.data.Dataset):
         return None
     return sum(len(batch) for batch in images) if isinstance(images, (list, tuple)) else len(np.asarray(images))
+
+
+def _check_number_of_batches(prefix: str, dataset: tf.data.Dataset, labels: np.ndarray) -> None:
+    """Compares labels with images, as far as a dataset knows how many it holds; `prefix` is that of the arguments."""
+    batches, images = (int(each.cardinality()) for each in (dataset, dataset.unbatch()))
+    if tf.data.INFINITE_CARDINALITY in (batches, images):
+        raise ValueError(f"`{prefix}dataset` must end. Received: one that goes on for ever; take .take(N) of it.")
+    if images >= 0 and images != len(labels) or batches > len(labels):
+        count = f"{images} images" if images >= 0 else f"{batches} batches"
+        raise ValueError(
+            f"`{prefix}labels` must be one for each image of the dataset. Received: {len(labels)} labels for {count}."
+        )

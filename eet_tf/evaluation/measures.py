@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from eet_tf.wording import counted
 
 _VALIDATION = "val_"
 _RECALL = "Share of photos with a photo of the same product among the {k} nearest."
@@ -58,3 +60,30 @@ def _meaning(name: str) -> str:
     place = re.fullmatch(r"recall@([1-9][0-9]*)", own)
     meaning = _MEANINGS.get(own, _RECALL.format(k=place[1]) if place else "")
     return f"{meaning} Of photos not trained on." if meaning and own != name else meaning
+
+
+def headlines(figures: Mapping, k: int, products: str) -> list[str]:
+    """A line for each gallery that photos were searched in, the whole catalogue first.
+
+    Args:
+        figures: what `metrics.json` holds.
+        k: which R@K is told.
+        products: what is asked for, such as `"unseen test products"`.
+
+    Example:
+
+    >>> whole = {"num_photos": 1200, "before": {"recall@1": 0.21}, "after": {"recall@1": 0.3}}
+    >>> figures = {"before": {"recall@1": 0.25}, "after": {"recall@1": 0.37}, "measured_on": "test"}
+    >>> print("\\n".join(headlines({**figures, "whole_catalogue": whole}, 1, "unseen products")))
+    R@1 on unseen products, in the whole catalogue of 1,200 photos: 21.0 % before, 30.0 % after.
+    R@1 on unseen products, among the test photos alone: 25.0 % before, 37.0 % after.
+    """
+    galleries = {}
+    if whole := figures.get("whole_catalogue"):  # a run of an older version has none
+        galleries[f", in the whole catalogue of {counted(whole['num_photos'], 'photo')}"] = whole
+    galleries[f", among the {figures['measured_on']} photos alone" if whole else ""] = figures
+    lines = []
+    for gallery, both in galleries.items():
+        shares = [f"{100 * both[when][f'recall@{k}']:.1f} % {when}" for when in ("before", "after") if both.get(when)]
+        lines.append(f"R@{k} on {products}{gallery}: {', '.join(shares)}.")
+    return lines

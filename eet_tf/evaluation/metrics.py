@@ -179,8 +179,9 @@ def rank_queries(
         labels: `[Q]`.
         gallery_embeddings: `[N, D]`, or None.
         gallery_labels: `[N]`, or None.
-        leave_out_self: the gallery shows the photos of the queries, in their order, and a query is not searched for in
-            itself. Without a gallery this is so; with one it serves queries that were changed, as by `expand_queries`.
+        leave_out_self: the gallery begins with the photos of the queries, in their order, and a query is not searched
+            for in itself. Without a gallery this is so. With one it serves queries that were changed, as by
+            `expand_queries`, and a gallery that has photos besides, as a whole catalogue has.
 
     Example:
 
@@ -258,9 +259,9 @@ def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_
 
 
 def _check_same_photos(labels: np.ndarray, gallery_labels: np.ndarray, leave_out_self: bool) -> None:
-    if leave_out_self and not np.array_equal(labels, gallery_labels):
+    if leave_out_self and not np.array_equal(labels, gallery_labels[: len(labels)]):
         raise ValueError(
-            "`gallery_labels` must be those of the queries if `leave_out_self`. "
+            "`gallery_labels` must begin with those of the queries if `leave_out_self`. "
             f"Received: {len(labels)} queries and {len(gallery_labels)} in the gallery, or other labels."
         )
 

@@ -67,7 +67,7 @@ class Answers:
         rows: `[N]` the rows of the gallery, class by class.
         starts: `[Q]` where the class of a query begins in `rows`.
         stops: `[Q]` where it ends.
-        leave_out_self: query and gallery are the same photos in the same order, and none is an answer to itself.
+        leave_out_self: the gallery begins with the photos of the queries, in their order, and none answers itself.
     """
 
     rows: np.ndarray

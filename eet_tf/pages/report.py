@@ -99,6 +99,7 @@ def write_report(
     facts: Mapping | None = None,
     meanings: Mapping[str, str] | None = None,
     attributes: Mapping[str, Mapping] | None = None,
+    whole_catalogue: Mapping | None = None,
 ) -> None:
     """Writes one self-contained HTML page; what is not given is left out of it.
 
@@ -113,6 +114,8 @@ def write_report(
         facts: What was done with what, label to text: data set, command, date.
         meanings: What each measurement means, name to a sentence; shown below the table.
         attributes: How often the attribute head is right, as `attribute_accuracy` returns it.
+        whole_catalogue: The same queries searched in all photos, those of trained products too: `{"num_photos": N,
+            "before": ..., "after": ...}`. It is shown first, since that is what a shop searches.
 
     Raises:
         ValueError: If `history`, `before` or `after` holds something that is no number, or no file can be written at
@@ -132,7 +135,7 @@ def write_report(
     check_file("path", path)
     sections = (
         parts.facts(facts),
-        _measures(before, after, meanings or {}),
+        *_measured(before, after, whole_catalogue, meanings or {}),
         _attributes(attributes or {}),
         _curves(_panels(history)),
         _gallery(results),
@@ -157,7 +160,18 @@ def _section(heading, *lines):
 # Before and after: one row per measurement.
 
 
-def _measures(before, after, meanings):
+def _measured(before, after, whole, meanings):
+    """A table for each gallery, the whole catalogue first."""
+    if not whole:
+        return [_measures(before, after, meanings)]
+    heading = f"In the whole catalogue of {whole['num_photos']:,} photos"
+    return [
+        _measures(whole.get("before"), whole.get("after"), {}, heading),
+        _measures(before, after, meanings, "Among the products measured on alone"),
+    ]
+
+
+def _measures(before, after, meanings, heading=None):
     columns = {"before": before, "after": after}
     columns = {name: values for name, values in columns.items() if values}
     if not columns:
@@ -170,7 +184,7 @@ def _measures(before, after, meanings):
     change = '<th scope="col">Change</th>' if both else ""
     rows = "\n".join(_measure(name, columns) for name in names)
     return _section(
-        "Before and after" if both else "Measured",
+        text(heading or ("Before and after" if both else "Measured")),
         '<div class="card"><table class="measures">',
         f'<thead><tr><th scope="col">Measure</th>{heads}{change}</tr></thead>',
         f"<tbody>\n{rows}\n</tbody></table></div>",

@@ -97,6 +97,8 @@ COMMANDS = {
             **OF_CATALOG,
             "skip_unreadable": NO_BOOL,
             "split": ["none", ""],
+            "gallery": NOTHING,
+            "by": ["brand", "colour,brand", ","],
             "ks": NO_KS,
             "query_expansion": ["-1", "abc"],
             "alpha": NO_WEIGHT,

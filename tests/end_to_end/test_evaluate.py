@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import eet_tf
-from eet_tf import data
+from eet_tf import data, evaluate_retrieval
 from eet_tf.evaluation.callback import embed, rank_catalog
 from eet_tf.evaluation.postprocessing import Whitening, fit_whitening
 from eet_tf.serving import ServedEmbedder
@@ -42,6 +42,9 @@ def test_without_more_it_says_what_training_said(trained, evaluate, tmp_path):
     written = json.loads((tmp_path / "new" / "figures.json").read_text())
     metrics = read_run(str(trained[0])).metrics
     assert_figures(written["result"], metrics["after"])
+    assert written["whole_catalogue"]["num_photos"] == metrics["whole_catalogue"]["num_photos"] == 32
+    assert_figures(written["whole_catalogue"]["result"], metrics["whole_catalogue"]["after"])
+    assert "In the whole catalogue of 32 photos: recall@1 " in outcome.printed
     assert list(written["by_category"]) == list(metrics["by_category"])
     assert (written["measured_on"], written["rerank"], written["whitening"]) == ("test", False, None)
     assert f"recall@1 {100 * written['result']['recall@1']:.2f} %" in outcome.printed.splitlines()[-1]
@@ -80,3 +83,50 @@ def test_a_whitening_fitted_to_train_photos_is_measured_and_exported(
 def test_what_cannot_be_measured_is_refused_in_one_line(evaluate, trained, flags, pattern):
     evaluate(*flags).refused(pattern)
     assert not (trained[0] / "evaluation.json").exists()
+
+
+def test_figures_by_a_column_add_up(evaluate, embedded, tmp_path):
+    """Of every value of a column, each photo searched among all of the part as ever."""
+    (test, embeddings), _ = embedded
+    name = next(name for name in test.attributes if len(set(test.column_texts(name).tolist())) > 1)
+    outcome = evaluate(f"--by={name}", f"--output={tmp_path / 'figures.json'}").succeeded()
+    written = json.loads((tmp_path / "figures.json").read_text())
+    by_value = written["by"][name]
+    assert set(by_value) == set(test.column_texts(name).tolist())
+    assert sum(each["num_queries"] for each in by_value.values()) == 8
+    hits = sum(each["recall@1"] * each["num_queries"] for each in by_value.values())
+    assert hits == pytest.approx(8 * written["result"]["recall@1"])
+    assert all(f"{name}={value}: recall@1 " in outcome.printed for value in by_value)
+    expected = rank_catalog(embeddings, test.labels).by_group(test.column_texts(name), (1, 10, 100))
+    for value, figures in expected.items():
+        assert_figures(by_value[value], figures)
+
+
+def test_photos_are_searched_in_another_catalogue(evaluate, embedded, root, tmp_path):
+    """Two test products, one of which the gallery shows, among photos to learn from; the other is left out."""
+    (test, embeddings), (train, of_train) = embedded
+    shown = test.skus == test.skus[0]
+    rows = [f"{root / 'photos' / path},{sku}" for path, sku in zip(test.paths[shown][:2], test.skus[shown][:2])]
+    rows += [f"{root / 'photos' / path},{sku}" for path, sku in zip(train.paths, train.skus)]
+    (tmp_path / "studio.csv").write_text("path,sku\n" + "\n".join(rows) + "\n")
+    output = tmp_path / "figures.json"
+    outcome = evaluate(f"--gallery={tmp_path / 'studio.csv'}", f"--output={output}").succeeded()
+    written = json.loads(output.read_text())
+    gallery = np.concatenate([embeddings[shown][:2], of_train])
+    expected = evaluate_retrieval(
+        embeddings, test.skus, (1, 10, 100), gallery, np.concatenate([test.skus[shown][:2], train.skus])
+    )
+    assert_figures(written["result"], expected)
+    assert (written["result"]["num_queries"], written["result"]["num_without_answer"]) == (shown.sum(), (~shown).sum())
+    assert f"{(~shown).sum()} queries left out, whose product the gallery does not show." in outcome.printed
+    assert "whole_catalogue" not in written
+
+
+def test_a_gallery_of_other_products_is_refused(evaluate, embedded, root, tmp_path):
+    _, (train, _) = embedded
+    rows = [f"{root / 'photos' / path},{sku}" for path, sku in zip(train.paths, train.skus)]
+    (tmp_path / "studio.csv").write_text("path,sku\n" + "\n".join(rows) + "\n")
+    evaluate(f"--gallery={tmp_path / 'studio.csv'}", "--rerank").refused(
+        "--gallery must show products of --data, with the same skus. Received: ",
+        "--gallery cannot be given with --query_expansion or --rerank.",
+    )

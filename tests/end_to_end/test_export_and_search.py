@@ -161,7 +161,7 @@ def test_the_page_of_a_run_shows_curves_figures_and_photos(searches):
     """6 queries with 3 neighbours each."""
     folder, _, outcomes = searches
     printed = outcomes["report"].succeeded().printed
-    assert re.search(r"R@1 on unseen products: [\d.]+ % before training, [\d.]+ % after", printed)
+    assert re.search(r"R@1 on unseen products, among the test photos alone: [\d.]+ % before, [\d.]+ % after", printed)
     page = (folder / "run.html").read_text()
     assert page.count("data:image/") >= 24
     assert "small_cnn, 32 px, 16-d" in page

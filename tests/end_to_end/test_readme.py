@@ -179,7 +179,8 @@ def test_make_demo(tmp_path):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     last = result.stdout.strip().splitlines()
-    assert re.fullmatch(r"R@1 on unseen products: [\d.]+ % before training, [\d.]+ % after\.", last[-2])
+    for line, gallery in zip(last[-3:], ("in the whole catalogue of [\\d,]+ photos", "among the test photos alone")):
+        assert re.fullmatch(rf"R@1 on unseen products, {gallery}: [\d.]+ % before, [\d.]+ % after\.", line)
     assert last[-1] == f"The page is {tmp_path}/run/report.html."
     assert 1e5 < (tmp_path / "run" / "report.html").stat().st_size < 3e6
 

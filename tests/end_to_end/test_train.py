@@ -12,14 +12,14 @@ from PIL import Image
 import eet_tf
 from eet_tf.evaluation.comparison import ClassResults
 from eet_tf.training.run import read_run
+from tests import reference
 
 
 def test_training_leaves_what_it_promises(trained, root):
     folder, outcome = trained
     left = {file.name for file in folder.iterdir()}
-    promised = {"model.keras", "history.csv", "metrics.json", "before.json", "curves.png", "flags.txt", "logs"} | {
-        "classes.csv"
-    }
+    promised = {"model.keras", "history.csv", "metrics.json", "before.json", "curves.png", "flags.txt", "logs"}
+    promised |= {"classes.csv", "before_in_whole_catalogue.json"}
     assert promised <= left
     assert left - promised == {"checkpoints", ".lock"}
     assert list(folder.glob("logs/**/events.out.tfevents.*"))
@@ -285,7 +285,7 @@ def test_a_list_with_all_splits_is_learned_and_measured_as_it_says(refusals):
         "1 of the 4 photos to measure on are copies of photos to learn from, e.g. 7-0.jpg of 0-1.jpg."
         in outcome.printed
     )
-    assert "R@1 on test products: " in outcome.printed
+    assert "R@1 on test products, among the test photos alone: " in outcome.printed
     assert "unseen" not in outcome.printed
     metrics = read_run(str(model_dir)).metrics
     assert (metrics["measured_on"], metrics["copies_of_training_photos"]) == ("test", 1)
@@ -293,5 +293,30 @@ def test_a_list_with_all_splits_is_learned_and_measured_as_it_says(refusals):
 
 
 def test_figures_of_unseen_products_are_called_so_where_nothing_was_learned_of_them(trained):
-    assert "R@1 on unseen test products: " in trained[1].printed
-    assert read_run(str(trained[0])).metrics["copies_of_training_photos"] == 0
+    printed, metrics = trained[1].printed, read_run(str(trained[0])).metrics
+    assert "R@1 on unseen test products, in the whole catalogue of 32 photos: " in printed
+    assert "R@1 on unseen test products, among the test photos alone: " in printed
+    assert metrics["copies_of_training_photos"] == 0
+
+
+def test_figures_in_the_whole_catalogue_are_those_of_the_saved_model(trained, root):
+    """The 8 test photos searched among all 32, by loops; more photos to be mistaken for can only lower R@1."""
+    from eet_tf import data
+    from eet_tf.evaluation.callback import embed
+
+    catalog = data.load_csv(str(root / "photos"))
+    embeddings = embed(eet_tf.load_embedder(str(trained[0])), data.gallery_dataset(catalog, 32))
+    metrics = read_run(str(trained[0])).metrics
+    whole = metrics["whole_catalogue"]
+    assert whole["num_photos"] == len(catalog) == 32
+    firsts = []
+    for query in np.flatnonzero(catalog.splits == "test"):
+        others = np.arange(32) != query
+        places = reference.places_of_right(
+            embeddings[query], catalog.skus[query], embeddings[others], catalog.skus[others]
+        )
+        firsts.append(places[0] == 1)
+    assert whole["after"]["recall@1"] == pytest.approx(np.mean(firsts))
+    assert whole["after"]["num_queries"] == 8
+    for when in ("before", "after"):
+        assert whole[when]["recall@1"] <= metrics[when]["recall@1"]

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from eet_tf import EETLoss, MetricLearner, RetrievalEvaluation, compat, evaluate_retrieval, evaluation
 from eet_tf.evaluation import metrics, postprocessing
+from tests import reference
 
 ROLES = np.array(["query", "gallery", "query", "gallery", "query", "gallery", "gallery", "gallery", "query", "gallery"])
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9, 0, 5])
@@ -132,6 +133,52 @@ def test_either_expanded_or_reranked():
         evaluation.rank_catalog(IMAGES, LABELS, query_expansion=3, rerank=True)
 
 
+@pytest.mark.parametrize("num_products", [3, 40], ids=["many of each", "few of each"])
+@pytest.mark.parametrize("has_roles", [False, True], ids=["itself", "gallery"])
+def test_photos_besides_are_searched_and_never_asked_for(has_roles, num_products):
+    """By loops over each query's own gallery; some of the others are of the same products, some are copies."""
+    rng = np.random.default_rng(num_products)
+    names = np.array([f"sku {number}" for number in range(num_products)], dtype=object)
+    labels, other_labels = names[rng.integers(0, num_products - 1, 150)], names[rng.integers(0, num_products, 210)]
+    embeddings, others = (rng.normal(size=[len(each), 5]).astype(np.float32) for each in (labels, other_labels))
+    others[:4] = embeddings[:4]
+    roles = np.where(np.arange(150) % 3, "query", "gallery") if has_roles else None
+    asked_for = evaluation.is_query(150, roles)
+    result = evaluation.rank_catalog(embeddings, labels, roles, other_embeddings=others, other_labels=other_labels)
+    assert result.labels.tolist() == labels[asked_for].tolist()
+    in_gallery = ~asked_for if has_roles else np.full(150, True)
+    for place, query in enumerate(np.flatnonzero(asked_for)):
+        kept = in_gallery & (np.arange(150) != query)
+        gallery, gallery_labels = np.concatenate([embeddings[kept], others]), [*labels[kept], *other_labels]
+        places = reference.places_of_right(embeddings[query], labels[query], gallery, gallery_labels)
+        first, precision, share = reference.figures_of_places(places)
+        assert result.first_places[place] == first
+        assert result.average_precisions[place] == pytest.approx(precision, rel=1e-12)
+        assert result.r_precisions[place] == pytest.approx(share, rel=1e-12)
+
+
+def test_without_a_photo_besides_it_is_the_same():
+    expected = evaluation.rank_catalog(IMAGES, LABELS).summary([1, 2])
+    nothing = {"other_embeddings": np.zeros([0, 6], np.float32), "other_labels": np.zeros([0], np.int64)}
+    assert evaluation.rank_catalog(IMAGES, LABELS, **nothing).summary([1, 2]) == expected
+
+
+@pytest.mark.parametrize(
+    "others, message",
+    [
+        ({"other_embeddings": IMAGES}, "`other_embeddings` and `other_labels` must be given together"),
+        ({"other_labels": LABELS}, "`other_embeddings` and `other_labels` must be given together"),
+        ({"other_embeddings": IMAGES[:, :5], "other_labels": LABELS}, r"must be \[M, 6\] and `other_labels` \[M\]"),
+        ({"other_embeddings": IMAGES, "other_labels": LABELS[:9]}, r"Received: shapes \(10, 6\) and \(9,\)"),
+        ({"other_embeddings": IMAGES, "other_labels": ["mug"] * 10}, "`labels`"),
+        ({"other_embeddings": IMAGES, "other_labels": LABELS, "rerank": True}, "`rerank` False where"),
+    ],
+)
+def test_photos_besides_that_do_not_fit_are_refused(others, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.rank_catalog(IMAGES, LABELS, **others)
+
+
 def test_roles_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"`roles` and `labels` must .* shapes \(9,\) and \(10,\) for 10 embeddings"):
         evaluation.rank_catalog(IMAGES, LABELS, ROLES[:9])
@@ -149,6 +196,36 @@ def test_callback_measures_by_roles():
     expected = [evaluation.rank_catalog(embeddings, LABELS, ROLES).summary([1]) for embeddings in kept.embeddings]
     assert history["val_map@r"] == pytest.approx([result["map@r"] for result in expected])
     assert history["val_map@r"] != [evaluate_retrieval(found, LABELS)["map@r"] for found in kept.embeddings]
+
+
+def test_callback_searches_photos_besides():
+    """As `rank_catalog` with the embeddings of both; of strings, since they are of two catalogues."""
+    labels, other_labels = (np.array([f"sku {each}" for each in column]) for column in (LABELS, LABELS + 1))
+    others = IMAGES[::-1] + np.float32(0.1)
+    evaluation_of_all = RetrievalEvaluation(
+        make_dataset(), labels, [1, 2], other_dataset=others, other_labels=other_labels
+    )
+    learner = make_learner()
+    logs = fit(learner, evaluation_of_all, epochs=1)
+    embeddings, other_embeddings = (np.asarray(learner.embedder(each)) for each in (IMAGES, others))
+    expected = evaluation.rank_catalog(
+        embeddings, labels, other_embeddings=other_embeddings, other_labels=other_labels
+    ).summary([1, 2])
+    for name in ("recall@1", "recall@2", "map@r"):
+        assert logs[f"val_{name}"][-1] == pytest.approx(expected[name], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "others", [{"other_dataset": IMAGES}, {"other_labels": LABELS}], ids=lambda each: next(iter(each))
+)
+def test_photos_besides_need_both(others):
+    with pytest.raises(ValueError, match="`other_dataset` and `other_labels` must be given together"):
+        RetrievalEvaluation(make_dataset(), LABELS, **others)
+
+
+def test_photos_besides_must_be_as_many_as_their_labels():
+    with pytest.raises(ValueError, match="`other_labels`"):
+        RetrievalEvaluation(make_dataset(), LABELS, other_dataset=IMAGES, other_labels=LABELS[:9])
 
 
 def test_callback_adds_what_evaluate_retrieval_finds_after_each_epoch():

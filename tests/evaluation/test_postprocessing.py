@@ -234,5 +234,5 @@ def test_orders_that_do_not_fit_a_ranking_are_refused():
     distances[3, 1] = np.nan
     with pytest.raises(ValueError, match="`distances` must be numbers. Received: NaN for query 3"):
         metrics.reorder(result, np.zeros([20, 2], int), distances, labels)
-    with pytest.raises(ValueError, match="`gallery_labels` must be those of the queries if `leave_out_self`"):
+    with pytest.raises(ValueError, match="`gallery_labels` must begin with those of the queries if `leave_out_self`"):
         metrics.rank_queries(embeddings, labels, embeddings, labels[::-1], leave_out_self=True)
