@@ -87,6 +87,8 @@ def _measured(catalog):
 
     measured = catalog.split(FLAGS.split)
     for name in FLAGS.by:
+        if not name:
+            raise ValueError(f"--by must be columns, separated by commas. Received: --by={','.join(FLAGS.by)}.")
         measured.column(name)
     return measured if FLAGS.gallery is not None else check_answers(measured, f"the split {FLAGS.split!r}")
 
@@ -94,6 +96,8 @@ def _measured(catalog):
 def _gallery(path):
     from eet_tf import data
 
+    if not path:
+        raise ValueError(f"--gallery must be a catalogue, as --data is. Received: --gallery={path!r}.")
     return data.load_dataset("auto", path, photo_cache=FLAGS.photo_cache or "")
 
 
@@ -128,7 +132,7 @@ def _checked() -> tuple:
     catalogs.complain(complaints, FLAGS)
     catalog = complaints.check(_catalog)
     measured = None if catalog is None else complaints.check(_measured, catalog)
-    gallery = complaints.given("gallery", FLAGS.gallery, _gallery)
+    gallery = None if FLAGS.gallery is None else complaints.given("gallery", FLAGS.gallery, _gallery)
     if measured is not None and gallery is not None:
         complaints.check(_check_gallery, measured, gallery)
     if catalog is not None and FLAGS.fit_whitening is not None:

@@ -130,3 +130,9 @@ def test_a_gallery_of_other_products_is_refused(evaluate, embedded, root, tmp_pa
         "--gallery must show products of --data, with the same skus. Received: ",
         "--gallery cannot be given with --query_expansion or --rerank.",
     )
+
+
+def test_one_way_of_searching_at_a_time(evaluate):
+    evaluate("--query_expansion=3", "--rerank").refused(
+        "--query_expansion must be 0 with --rerank, which searches with the queries as they are."
+    )

@@ -50,6 +50,8 @@ SEEN_IN = {
     ],
     "tests/end_to_end/test_evaluate.py": [
         "--query_expansion must be 0 with --rerank, which searches with the queries as they are.",
+        "--gallery must show products of --data, with the same skus. Received: {}, ... in --data, {}, ... in --gallery.",
+        "--gallery cannot be given with --query_expansion or --rerank.",
     ],
     "tests/end_to_end/test_export_and_search.py": [
         "a query must be a photo. Received: --query={}: {}.",
@@ -180,6 +182,8 @@ SEEN_IN = {
         "--target_recall must be above 0, at most 1. Received: --target_recall={}.",
         "--server must be host:port of a server's gRPC. Received: --server={}.",
         "--stopped says that no server runs. Received: --server beside it.",
+        "--by must be columns, separated by commas. Received: --by={}.",
+        "--gallery must be a catalogue, as --data is. Received: --gallery={}.",
     ],
 }
 
