@@ -19,6 +19,7 @@ _NAMES = {
     "SmoothAPLoss": "eet_tf.losses.average_precision",
     "SoftBinomialDevianceLoss": "eet_tf.losses.sgml",
     "SupervisedContrastiveLoss": "eet_tf.losses.contrastive",
+    "TrainingAdvice": "eet_tf.training.advice",
     "TripletLoss": "eet_tf.losses.triplet",
     "attribute_accuracy": "eet_tf.evaluation.attribute_metrics",
     "attribute_loss": "eet_tf.losses.attributes",

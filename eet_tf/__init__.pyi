@@ -17,6 +17,7 @@ from eet_tf.losses.sgml import SoftBinomialDevianceLoss, soft_binomial_deviance
 from eet_tf.losses.triplet import TripletLoss, triplet_loss
 from eet_tf.replicas import make_strategy
 from eet_tf.serving.saved_model import export_embedder
+from eet_tf.training.advice import TrainingAdvice
 from eet_tf.training.learner import MetricLearner
 from eet_tf.training.loading import load_embedder
 
@@ -35,6 +36,7 @@ __all__ = [
     "SmoothAPLoss",
     "SoftBinomialDevianceLoss",
     "SupervisedContrastiveLoss",
+    "TrainingAdvice",
     "TripletLoss",
     "attribute_accuracy",
     "attribute_loss",

@@ -25,6 +25,7 @@ PUBLIC = {
         "SmoothAPLoss",
         "SoftBinomialDevianceLoss",
         "SupervisedContrastiveLoss",
+        "TrainingAdvice",
         "TripletLoss",
         "attribute_accuracy",
         "attribute_loss",

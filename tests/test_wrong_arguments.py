@@ -32,7 +32,7 @@ FOREIGN = re.compile(
 # Only hold what others have checked, or only raised.
 CHECK_NOTHING = {"AuditResult", "Batch", "Finding", "AttributeTable", "KeptPhotos", "Neighbors", "Parts", "UpdatePlan"}
 CHECK_NOTHING |= {"CatalogError", "CatalogIndexError", "MissingPhotosError", "SavedModelError", "ServingError"}
-CHECK_NOTHING |= {"SkippedPhoto", "naming_unreadable"}
+CHECK_NOTHING |= {"SkippedPhoto", "TrainingAdvice", "naming_unreadable"}
 
 LABELS = np.arange(8) // 2
 EMBEDDINGS = (np.random.default_rng(0).normal(size=[8, 4]) / 2).astype(np.float32)

@@ -73,10 +73,11 @@ def _callbacks(run, progress, task: Task) -> list:
 
     import eet_tf
     from eet_tf import data
+    from eet_tf.training.advice import TrainingAdvice
     from eet_tf.training.lines import EpochLines, verbosity
     from eet_tf.training.run import StopOnNaN
 
-    callbacks = [StopOnNaN()]
+    callbacks = [StopOnNaN(), TrainingAdvice(_say)]
     if not run.writes:
         return [*callbacks, progress]
     if validation := task.validation:

@@ -20,6 +20,7 @@ from eet_tf.losses.batch import Remembered, can_look, has_partner, warn_of_no_pa
 from eet_tf.losses.checks import entry_of
 from eet_tf.losses.labels import class_numbers
 from eet_tf.training import compilation, pieces
+from eet_tf.training.advice import Signs, advised
 from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory, with_a_photo
 from eet_tf.training.keras_methods import of_datasets, of_the_embedder, to_a_keras_file
 from eet_tf.training.memory import CrossBatchMemory
@@ -56,6 +57,7 @@ class MetricLearner(keras.Model):
 
     Attributes:
         memory: the `CrossBatchMemory`, a part of the model's state, or None.
+        signs: what `TrainingAdvice` reads of the batches.
 
     Example:
 
@@ -77,7 +79,7 @@ class MetricLearner(keras.Model):
     """
 
     train_function: Callable | None  # of keras.Model
-    fit = checked(of_datasets(keras.Model.fit))
+    fit = checked(of_datasets(advised(keras.Model.fit)))
     evaluate = checked(keras.Model.evaluate)
     train_on_batch = checked(keras.Model.train_on_batch)
     test_on_batch = checked(keras.Model.test_on_batch)
@@ -96,6 +98,7 @@ class MetricLearner(keras.Model):
         self.memory = _make_memory(memory_size, memory_start, embedder) if memory_size else None
         self._memory_start = memory_start
         self._total = keras.metrics.Mean(name="loss")
+        self.signs = Signs()
         # not attributes of its own, which Keras would lock once the model is built: it may be compiled again
         self._logged = types.SimpleNamespace(means={}, measurements=[], images=None, compiled_with=None)
         self.built = embedder.built
@@ -400,16 +403,20 @@ class MetricLearner(keras.Model):
     def _training_loss(self, targets, outputs) -> tf.Tensor:
         """As `_observed_loss`, with and then into the memory, if there is one."""
         if self.memory is None:
-            return self._observed_loss(targets, outputs)
+            return self._observed_loss(targets, outputs, self.signs)
         targets, outputs = as_mappings(targets, outputs)
-        loss = self._observed_loss(targets, outputs, self.memory.rows())
+        loss = self._observed_loss(targets, outputs, self.signs, self.memory.rows())
         self.memory.add(outputs["embedding"], targets["label"], self._metric_loss.graded_by(targets, outputs))
         return loss
 
-    def _observed_loss(self, targets, outputs, memory: Remembered | None = None) -> tf.Tensor:
-        """This replica's mean loss; adds the terms to the running means."""
+    def _observed_loss(
+        self, targets, outputs, signs: Signs | None = None, memory: Remembered | None = None
+    ) -> tf.Tensor:
+        """This replica's mean loss; adds the terms to the running means, and in training to the signs."""
         targets, outputs = as_mappings(targets, outputs)
         per_anchor, terms = self._metric_terms(targets, outputs, memory)
+        if signs is not None:
+            signs.update(outputs["embedding"], terms)
         if isinstance(self._metric_loss, MetricLoss) and memory is None:
             self._look_for_partners(targets["label"])
         if self._attribute_loss is not None:

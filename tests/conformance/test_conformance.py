@@ -79,6 +79,7 @@ IN_NONE = {
     "Catalog": "strings and dense class numbers, which its list on the disk holds; tests/data/test_catalog.py",
     "EmbeddingClient": NETWORK,
     "ServedEmbedder": MODEL,
+    "TrainingAdvice": "a callback of words, without state that lasts; tests/training/test_advice.py",
 }
 # The suite -> the class that is not in it -> the reason; `path::test` where another test sees to it.
 NOT_IN = {
