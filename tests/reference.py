@@ -149,6 +149,16 @@ def places_of_right(query, label, gallery, gallery_labels, tie=1e-9):
     return [nth + sum(score >= own - tie for score in wrong) for nth, own in enumerate(right, start=1)]
 
 
+def place_of_product(query, label, gallery, gallery_labels, tie=1e-9):
+    """Place, from 1, of the query's product where each product stands at its best photo; 0 where it has none."""
+    query, gallery = unit(np.asarray(query, np.float64)), unit(np.asarray(gallery, np.float64))
+    best = {}
+    for row, product in zip(gallery, gallery_labels):
+        best[product] = max(best.get(product, -np.inf), float(np.dot(query, row)))
+    own = best.pop(label, None)
+    return 0 if own is None else 1 + sum(score >= own - tie for score in best.values())
+
+
 def figures_of_places(places):
     """First place, average precision @R and R-precision; (0, NaN, NaN) where nothing is right."""
     if not places:

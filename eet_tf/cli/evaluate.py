@@ -168,17 +168,21 @@ def _figures() -> dict:
         "gallery": FLAGS.gallery,
         **how,
         "whitening": FLAGS.whitening or FLAGS.fit_whitening,
-        "result": result.summary(ks),
+        "result": _by_photos_and_products(result, ks),
     }
     if besides is not None:
         others = {"other_embeddings": embedded(besides), "other_labels": besides.skus}
         whole = rank_catalog(embeddings, measured.skus, measured.roles, **others)
-        figures["whole_catalogue"] = {"num_photos": len(catalog), "result": whole.summary(ks)}
+        figures["whole_catalogue"] = {"num_photos": len(catalog), "result": _by_photos_and_products(whole, ks)}
     if measured.categories is not None:
         figures["by_category"] = result.by_group(measured.categories[asked_for], ks)
     if FLAGS.by:
         figures["by"] = {name: result.by_group(measured.column_texts(name)[asked_for], ks) for name in FLAGS.by}
     return figures
+
+
+def _by_photos_and_products(result, ks) -> dict:
+    return {**result.summary(ks), **result.of_products(ks)}
 
 
 def _besides(catalog):

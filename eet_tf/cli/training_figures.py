@@ -20,8 +20,9 @@ class Rankings(NamedTuple):
     whole: Any
 
     def summaries(self, all_ks) -> tuple[dict, dict]:
-        """The figures of both."""
-        return self.own.summary(all_ks), self.whole.summary(all_ks)
+        """The figures of both, by photos and by products."""
+        own, whole = ({**each.summary(all_ks), **each.of_products(all_ks)} for each in self)
+        return own, whole
 
 
 def rank(embedder, task) -> Rankings:

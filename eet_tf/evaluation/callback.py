@@ -327,13 +327,15 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and adds to `logs`."""
-        others = {}
+        others = None
         with getattr(self.model, "averaged", contextlib.nullcontext)():
             embeddings = embed(self.model, self.dataset, self.verbose, self.output)
             if self.other_dataset is not None:
-                others["other_embeddings"] = embed(self.model, self.other_dataset, self.verbose, self.output)
-                others["other_labels"] = self.other_labels
-        summary = rank_catalog(embeddings, self.labels, self.roles, **others).summary(self.ks)
+                others = embed(self.model, self.other_dataset, self.verbose, self.output)
+        ranking = rank_catalog(
+            embeddings, self.labels, self.roles, other_embeddings=others, other_labels=self.other_labels
+        )
+        summary = ranking.summary(self.ks)
         shares = {name: value for name, value in summary.items() if not name.startswith("num_")}
         logs.update({self.prefix + name: value for name, value in shares.items()})
 

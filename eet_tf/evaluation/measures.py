@@ -9,12 +9,14 @@ from eet_tf.wording import counted
 
 _VALIDATION = "val_"
 _RECALL = "Share of photos with a photo of the same product among the {k} nearest."
+_PRODUCT_RECALL = "Share of photos whose product is among the first {k} products; each product counts once."
 _MEANINGS = {
     "recall@1": "Share of photos whose nearest neighbour shows the same product.",
     "map@r": "Mean average precision at R: a photo with R right answers is worth 1 if they are its R nearest, less the "
     "later they come.",
     "r_precision": "Share of right answers among the R nearest of a photo that has R of them.",
     "num_queries": "Photos that were searched for and have a right answer.",
+    "num_products": "Products of these photos.",
     "num_without_answer": "Photos left out because no other photo shows the same product.",
     "loss": "What training lowers: the mean over photos of all terms of the loss.",
     "margin": "EET and triplets: how far positives are from being nearer than negatives by the margin; 0 is the aim.",
@@ -57,8 +59,9 @@ def meanings(names: Iterable[str]) -> dict[str, str]:
 
 def _meaning(name: str) -> str:
     own = name.removeprefix(_VALIDATION)
-    place = re.fullmatch(r"recall@([1-9][0-9]*)", own)
-    meaning = _MEANINGS.get(own, _RECALL.format(k=place[1]) if place else "")
+    place = re.fullmatch(r"(product_|)recall@([1-9][0-9]*)", own)
+    recall = (_PRODUCT_RECALL if place[1] else _RECALL).format(k=place[2]) if place else ""
+    meaning = _MEANINGS.get(own, recall)
     return f"{meaning} Of photos not trained on." if meaning and own != name else meaning
 
 

@@ -18,12 +18,15 @@ class RetrievalResult:
     Attributes:
         labels: `[Q]` the class of each query.
         first_places: `[Q]` int64, the place of its first right answer, from 1; 0 if the gallery has none.
+        product_places: `[Q]` int64, the place of its class, from 1, where each class stands at its best photo, as a
+            search shows each product once; 0 if the gallery has none of it.
         average_precisions: `[Q]` its average precision @R, as in `evaluate_retrieval`; NaN if the gallery has none.
         r_precisions: `[Q]` the share of right answers among its first R; NaN if the gallery has none.
     """
 
     labels: np.ndarray
     first_places: np.ndarray
+    product_places: np.ndarray
     average_precisions: np.ndarray
     r_precisions: np.ndarray
 
@@ -41,6 +44,36 @@ class RetrievalResult:
         means = {name: float(np.mean(values)) for name, values in self._figures(ks).items()}
         num_queries = int(np.sum(self.is_answered))
         return {**means, "num_queries": num_queries, "num_without_answer": len(self.labels) - num_queries}
+
+    def of_products(self, ks: Sequence[int]) -> dict[str, float]:
+        """What a shop sees that shows each product once: whether the right one is among the first K products.
+
+        Each class counts once, however many of its photos are searched for. Ties count against us.
+
+        Args:
+            ks: the K, different positive integers.
+
+        Returns:
+            `"product_recall@K"` for each K: the mean over classes of the share of its queries whose class is among the
+            first K; and `"num_products"`, how many classes have an answered query.
+
+        Raises:
+            ValueError: if `ks` are not different positive integers.
+
+        Example:
+
+        >>> gallery, skus = [[1.0, 0.0], [1.0, 0.1], [1.0, 0.3], [0.0, 1.0]], ["cup", "cup", "mug", "jug"]
+        >>> result = rank_queries([[1.0, 0.05], [0.0, 1.0]], ["mug", "jug"], gallery, skus)
+        >>> result.first_places.tolist(), result.product_places.tolist()
+        ([3, 1], [2, 1])
+        >>> result.of_products(ks=[1, 2])
+        {'product_recall@1': 0.5, 'product_recall@2': 1.0, 'num_products': 2}
+        """
+        _, classes = np.unique(self.labels[self.is_answered], return_inverse=True)
+        places, sizes = self.product_places[self.is_answered], np.bincount(classes)
+        shares = {k: np.bincount(classes, weights=places <= k) / sizes for k in check_ks(ks)}
+        means = {f"product_recall@{k}": float(np.mean(share)) for k, share in shares.items()}
+        return {**means, "num_products": len(sizes)}
 
     def by_class(self, ks: Sequence[int]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """The sums over the answered queries of each class that has one, so that classes can be added up.
@@ -204,10 +237,10 @@ def rank_queries(
     numbers = numbered("labels", labels, "gallery_labels", gallery_labels)
     _check_same_photos(*numbers, leave_out_self)
     answers = ranking.Answers.of(*numbers, leave_out_self)
-    first_places, precisions = ranking.rank(queries, gallery, answers)
+    first_places, product_places, precisions = ranking.rank(queries, gallery, answers)
     if not first_places.any():
         raise ValueError("`labels` must repeat: no query has a right answer in the gallery.")
-    return RetrievalResult(labels, first_places, *precisions)
+    return RetrievalResult(labels, first_places, product_places, *precisions)
 
 
 def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_self: bool = False) -> RetrievalResult:
@@ -252,10 +285,10 @@ def reorder(result: RetrievalResult, rows, distances, gallery_labels, leave_out_
             "`rows` must be as many for each query as it has right answers. "
             f"Received: {rows.shape[1]}, and a query with {counts.max()}. Re-rank with a larger num_candidates."
         )
-    first_places, precisions = ranking.reordered(
-        others[rows] == labels[:, np.newaxis], distances, counts, result.first_places
+    first_places, product_places, precisions = ranking.reordered(
+        others[rows], labels, distances, counts, result.first_places, result.product_places
     )
-    return RetrievalResult(result.labels, first_places, *precisions)
+    return RetrievalResult(result.labels, first_places, product_places, *precisions)
 
 
 def _check_same_photos(labels: np.ndarray, gallery_labels: np.ndarray, leave_out_self: bool) -> None:

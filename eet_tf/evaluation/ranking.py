@@ -64,12 +64,14 @@ class Answers:
     """Which rows of the gallery are right for each query.
 
     Args:
+        classes: `[N]` the class of each row of the gallery, as a number from 0.
         rows: `[N]` the rows of the gallery, class by class.
         starts: `[Q]` where the class of a query begins in `rows`.
         stops: `[Q]` where it ends.
         leave_out_self: the gallery begins with the photos of the queries, in their order, and none answers itself.
     """
 
+    classes: np.ndarray
     rows: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
@@ -83,7 +85,13 @@ class Answers:
         rows = np.argsort(gallery_classes, kind="stable")
         in_order = gallery_classes[rows]
         starts, stops = (np.searchsorted(in_order, classes, side=side) for side in ("left", "right"))
-        return cls(rows, starts, stops, leave_out_self)
+        _, gallery_classes = np.unique(gallery_classes, return_inverse=True)
+        return cls(gallery_classes, rows, starts, stops, leave_out_self)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the gallery has."""
+        return int(self.classes.max(initial=-1)) + 1
 
     @property
     def counts(self) -> np.ndarray:
@@ -105,7 +113,7 @@ class Answers:
         return self.rows[np.where(is_in_class, self.starts[queries, np.newaxis] + nth, 0)], is_in_class
 
 
-def rank(queries: Vectors, gallery: Vectors, answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+def rank(queries: Vectors, gallery: Vectors, answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Finds the places of right answers by cosine, as far as figures need them.
 
     A wrong answer with the score of a right one, to 1e-9, stands before it.
@@ -116,23 +124,25 @@ def rank(queries: Vectors, gallery: Vectors, answers: Answers) -> tuple[np.ndarr
         answers: what is right.
 
     Returns:
-        `first_places [Q]` int64 from 1, 0 where there is no right answer; `precisions [2, Q]`, the average precision @R
-        and the R-precision of each query, NaN where there is no right answer.
+        `first_places [Q]` int64 from 1, 0 where there is no right answer; `product_places [Q]` int64, the place of the
+        query's product where each product stands at its best photo; `precisions [2, Q]`, the average precision @R and
+        the R-precision of each query, NaN where there is no right answer.
     """
-    first_places = np.zeros(len(queries.lengths), np.int64)
+    first_places, product_places = np.zeros([2, len(queries.lengths)], np.int64)
     precisions = np.full([2, len(first_places)], np.nan)
-    for rows, first, figures in _ranked(queries, gallery, answers):
-        first_places[rows], precisions[:, rows] = first, figures
-    return first_places, precisions
+    for rows, first, product, figures in _ranked(queries, gallery, answers):
+        first_places[rows], product_places[rows], precisions[:, rows] = first, product, figures
+    return first_places, product_places, precisions
 
 
 def _ranked(queries: Vectors, gallery: Vectors, answers: Answers):
-    """Yields `(rows, first places, precisions)` until all queries with a right answer have been ranked."""
+    """Yields `(rows, first places, product places, precisions)` until all queries with an answer have been ranked."""
     if _is_gpu_there():
         from eet_tf.evaluation import ranking_on_gpu
 
         try:
-            yield from _rank_on_gpu(queries, ranking_on_gpu.Gallery(gallery.unit64(slice(None))), answers)
+            on_gpu = ranking_on_gpu.Gallery(gallery.unit64(slice(None)), answers.classes)
+            yield from _rank_on_gpu(queries, on_gpu, answers)
             return
         except ranking_on_gpu.GpuError as error:  # no reason to end a training; what has been ranked is ranked again
             warnings.warn(f"Ranking takes longer, on the CPU: {error}", stacklevel=2)
@@ -152,8 +162,9 @@ def _rank_on_cpu(queries: Vectors, gallery: Vectors, answers: Answers):
     counts = answers.counts
     is_few = (counts > 0) & (counts <= len(gallery.lengths) // _CHUNK // 4)
     left = [np.flatnonzero((counts > 0) & ~is_few)]
-    for rows, first, figures, is_crowded in _rank_few(queries, gallery, answers, np.flatnonzero(is_few)):
-        yield rows, first, figures
+    for *ranked, is_crowded in _rank_few(queries, gallery, answers, np.flatnonzero(is_few)):
+        yield ranked
+        rows = ranked[0]
         left.append(rows[is_crowded])
     yield from _rank_all(queries, gallery, answers, np.concatenate(left))
 
@@ -167,7 +178,7 @@ def _blocks(rows: np.ndarray, num_scores: int, gallery_size: int) -> Iterator[np
 
 
 def _rank_few(queries: Vectors, gallery: Vectors, answers: Answers, todo: np.ndarray):
-    """Yields `(rows, first places, precisions, is_crowded)` of blocks; what is crowded has to be ranked otherwise."""
+    """Yields what `_ranked` does of blocks, and `is_crowded`: what is, has to be ranked otherwise."""
     if not len(todo):
         return
     unit = gallery.unit32()
@@ -192,14 +203,18 @@ def _rank_few(queries: Vectors, gallery: Vectors, answers: Answers, todo: np.nda
         counts = answers.counts[rows]
         reached = largest[np.arange(len(rows)), num_chunks - counts].astype(np.float64)
         best = right[np.cumsum(counts) - counts]
-        columns, num_above, is_crowded = _near(scores, best, reached, unit.shape[1])
+        stands_before = np.zeros([len(rows), answers.num_classes], bool)
+        columns, num_above, is_crowded = _near(scores, best, reached, unit.shape[1], answers.classes, stands_before)
         sizes = [len(found) for found in columns]
-        wrong_places = np.repeat(np.arange(len(rows)), sizes)
-        wrong = _cosines(queries, gallery, rows[wrong_places], np.concatenate(columns))
-        yield rows, *_figures(right, counts, wrong, wrong_places, num_above), is_crowded
+        wrong_places, columns = np.repeat(np.arange(len(rows)), sizes), np.concatenate(columns)
+        wrong = _cosines(queries, gallery, rows[wrong_places], columns)
+        is_before = wrong >= best[wrong_places] - _TIE
+        stands_before[wrong_places[is_before], answers.classes[columns[is_before]]] = True
+        first, figures = _figures(right, counts, wrong, wrong_places, num_above)
+        yield rows, first, 1 + stands_before.sum(axis=1), figures, is_crowded
 
 
-def _near(scores, best, reached, dim: int):
+def _near(scores, best, reached, dim: int, classes, stands_before):
     """Which wrong answers have to be scored again.
 
     Args:
@@ -207,6 +222,8 @@ def _near(scores, best, reached, dim: int):
         best: `[B]` float64 score of the best right answer.
         reached: `[B]` what the float32 scores of R wrong answers reach.
         dim: length of the vectors.
+        classes: `[N]` of the gallery.
+        stands_before: `[B, C]` bool; the classes of those that are sure to stand before the best right answer are set.
 
     Returns:
         `columns`, a list of `[B]` arrays; `num_above [B]`, how many others are sure to stand before the best right
@@ -226,6 +243,7 @@ def _near(scores, best, reached, dim: int):
         if is_deep[row]:
             is_above = scores[row, found] > high[row]
             num_above[row] = np.count_nonzero(is_above)
+            stands_before[row, classes[found[is_above]]] = True
             found = found[~is_above]
         columns.append(found)
     is_crowded = np.array([len(found) > _CROWD for found in columns])
@@ -269,7 +287,7 @@ def _figures(right, counts, wrong, wrong_places, num_above) -> tuple[np.ndarray,
 
 
 def _rank_all(queries: Vectors, gallery: Vectors, answers: Answers, todo: np.ndarray):
-    """Yields `(row, first place, precisions)` of each, all its scores in float64."""
+    """Yields what `_ranked` does of each, all its scores in float64."""
     size = len(gallery.lengths)
     for rows in _blocks(todo, _SCORES_AT_ONCE // 2, size):
         unit, scores = queries.unit64(rows), np.empty([len(rows), size])
@@ -280,7 +298,7 @@ def _rank_all(queries: Vectors, gallery: Vectors, answers: Answers, todo: np.nda
             yield row, *_figures_of_row(of_row, row, answers)
 
 
-def _figures_of_row(scores: np.ndarray, row: int, answers: Answers) -> tuple[int, np.ndarray]:
+def _figures_of_row(scores: np.ndarray, row: int, answers: Answers) -> tuple[int, int, np.ndarray]:
     of_class = answers.rows[answers.starts[row] : answers.stops[row]]
     if answers.leave_out_self:
         scores[row] = -np.inf
@@ -291,45 +309,54 @@ def _figures_of_row(scores: np.ndarray, row: int, answers: Answers) -> tuple[int
     nth = np.arange(1, num_right + 1)
     place = nth + num_right - np.searchsorted(before, right - _TIE)
     is_within = place <= num_right
-    first = 1 + int(np.count_nonzero(scores >= right[0] - _TIE))
+    is_before = scores >= right[0] - _TIE
+    stands_before = np.zeros(answers.num_classes, bool)
+    stands_before[answers.classes[is_before]] = True
+    first, product = (1 + int(np.count_nonzero(each)) for each in (is_before, stands_before))
     # added up from the best answer on, as everywhere here, so that the last digit is the same
-    return first, np.array([np.cumsum(is_within * nth / place)[-1], np.sum(is_within)]) / num_right
+    return first, product, np.array([np.cumsum(is_within * nth / place)[-1], np.sum(is_within)]) / num_right
 
 
 # On a GPU
 
 
 def _rank_on_gpu(queries: Vectors, gallery: ranking_on_gpu.Gallery, answers: Answers):
-    """Yields `(rows, first places, precisions)` of blocks, whether right answers are few or many."""
+    """Yields what `_ranked` does of blocks, whether right answers are few or many."""
     counts = answers.counts
     in_order = np.argsort(counts, kind="stable")  # a block is as wide as its largest class
     for rows in _blocks(in_order[counts[in_order] > 0], _SCORES_AT_ONCE, len(answers.rows)):
         columns, is_in_class = answers.of_class_as_table(rows)
         is_right = is_in_class & (columns != rows[:, np.newaxis]) if answers.leave_out_self else is_in_class
-        num_wrong = gallery.num_wrong_before(queries.unit64(rows), columns, is_in_class, is_right, _TIE)
+        num_wrong, num_classes = gallery.num_wrong_before(queries.unit64(rows), columns, is_in_class, is_right, _TIE)
         nth = np.arange(1, num_wrong.shape[1] + 1)
         place = nth + np.cumsum(num_wrong, axis=1)
         is_within = place <= counts[rows, np.newaxis]
         sums = np.cumsum(is_within * nth / place, axis=1)[:, -1], np.sum(is_within, axis=1)
-        yield rows, place[:, 0], np.stack(sums) / counts[rows]
+        yield rows, place[:, 0], 1 + num_classes, np.stack(sums) / counts[rows]
 
 
-def reordered(is_right, distances, counts, first_places) -> tuple[np.ndarray, np.ndarray]:
+def reordered(classes, own, distances, counts, first_places, product_places) -> tuple:
     """`rank` once the nearest of each query stand in another order; what lies beyond them stays.
 
     Args:
-        is_right: `[Q, C]` bool, whether each of the nearest is a right answer.
+        classes: `[Q, C]` the class of each of the nearest.
+        own: `[Q]` the class of each query.
         distances: `[Q, C]` by which they stand, smaller first.
         counts: `[Q]` how many right answers each query has, R, C at most.
         first_places: `[Q]` as `rank` found them.
+        product_places: `[Q]` as `rank` found them.
     """
-    first_places, precisions = first_places.copy(), np.full([2, len(counts)], np.nan)
+    first_places, product_places = first_places.copy(), product_places.copy()
+    precisions = np.full([2, len(counts)], np.nan)
     for query in np.flatnonzero(counts > 0):
-        right, wrong = (np.sort(distances[query, chosen]) for chosen in (is_right[query], ~is_right[query]))
+        is_right = classes[query] == own[query]
+        right, wrong = (np.sort(distances[query, chosen]) for chosen in (is_right, ~is_right))
         nth = np.arange(1, len(right) + 1)
         place = nth + np.searchsorted(wrong, right + _TIE, side="right")
         if len(right):
             first_places[query] = place[0]
+            is_before = ~is_right & (distances[query] <= right[0] + _TIE)
+            product_places[query] = 1 + len(np.unique(classes[query, is_before]))
         is_within = place <= counts[query]
         precisions[:, query] = np.sum(is_within * nth / place) / counts[query], np.sum(is_within) / counts[query]
-    return first_places, precisions
+    return first_places, product_places, precisions

@@ -26,16 +26,20 @@ class Gallery:
 
     Args:
         unit: `[N, D]` float64 of unit length.
+        classes: `[N]` the class of each row, as a number from 0.
 
     Raises:
         GpuError: if it does not fit.
     """
 
-    def __init__(self, unit: np.ndarray):
+    def __init__(self, unit: np.ndarray, classes: np.ndarray):
+        in_order = np.argsort(classes, kind="stable")
         with _gpu():
             self._unit = tf.constant(unit)
+            self._in_order = tf.constant(in_order)
+            self._last_of_class = tf.constant(np.cumsum(np.bincount(classes)) - 1)
 
-    def num_wrong_before(self, queries, columns, is_in_class, is_right, tie: float) -> np.ndarray:
+    def num_wrong_before(self, queries, columns, is_in_class, is_right, tie: float) -> tuple[np.ndarray, np.ndarray]:
         """Counts for each right answer the wrong ones that stand before it, but not before the right one above it.
 
         Args:
@@ -47,10 +51,11 @@ class Gallery:
 
         Returns:
             `[B, R]` int32, R being the most right answers of any query, the best right answer first. Where a query has
-            fewer, the numbers behind them mean nothing.
+            fewer, the numbers behind them mean nothing. And `[B]` int64, how many classes, but for the query's own,
+            have a photo that stands before the best right answer.
 
         Raises:
-            GpuError: if the GPU has too little memory left for `B * N * 16` bytes, or operations must be deterministic:
+            GpuError: if the GPU has too little memory left for `B * N * 24` bytes, or operations must be deterministic:
                 TensorFlow then refuses to count on a GPU, even whole numbers.
         """
         num_right = int(is_right.sum(axis=1).max())
@@ -62,7 +67,16 @@ class Gallery:
             limits = tf.sort(tf.where(is_right, of_class + tie, infinite), axis=1)[:, :num_right]
             of_class = tf.where(is_in_class, of_class, infinite)
             # all that stand before, less those of the class, whose distances are the very same numbers
-            return _num_between(limits, distances).numpy() - _num_between(limits, of_class).numpy()
+            num_wrong = _num_between(limits, distances).numpy() - _num_between(limits, of_class).numpy()
+            own = tf.cast(tf.reduce_any(of_class <= limits[:, :1], axis=1), tf.float32)
+            return num_wrong, np.rint((self._num_classes_before(distances, limits[:, :1]) - own).numpy()).astype(int)
+
+    def _num_classes_before(self, distances: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+        """`[B]` float32, how many classes have a photo at most `limit [B, 1]` away; exact up to 2^24 photos."""
+        is_before = tf.cast(tf.gather(distances, self._in_order, axis=1) <= limit, tf.float32)
+        up_to_class = tf.gather(tf.cumsum(is_before, axis=1), self._last_of_class, axis=1)
+        of_class = up_to_class - tf.pad(up_to_class[:, :-1], [[0, 0], [1, 0]])
+        return tf.reduce_sum(tf.cast(of_class > 0, tf.float32), axis=1)
 
 
 def _num_between(limits: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:

@@ -70,11 +70,13 @@ def test_the_figures_are_those_of_the_saved_embedder(trained, root):
     """Measured again, in this process, from the file that a person would use."""
     from eet_tf import data
     from eet_tf.evaluation.callback import embed
+    from eet_tf.evaluation.metrics import rank_queries
 
     catalog = data.load_csv(str(root / "photos")).split("test")
     embedder = eet_tf.load_embedder(str(trained[0]))
     embeddings = embed(embedder, data.gallery_dataset(catalog, 32))
-    again = eet_tf.evaluate_retrieval(embeddings, catalog.labels, ks=(1, 10, 100))
+    result = rank_queries(embeddings, catalog.labels)
+    again = {**result.summary((1, 10, 100)), **result.of_products((1, 10, 100))}
     written = read_run(str(trained[0])).metrics["after"]
     assert again == {name: pytest.approx(value, abs=1e-6) for name, value in written.items()}
 

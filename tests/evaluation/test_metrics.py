@@ -115,6 +115,25 @@ def test_one_ranking_gives_the_means_and_the_sums_of_classes():
         assert values.sum() / num_queries.sum() == pytest.approx(summary[name])
 
 
+def test_each_product_counts_once_among_products():
+    """Classes of 2 to 9 photos, so that a mean over photos would be another number."""
+    rng = np.random.default_rng(3)
+    labels = rng.permutation(np.repeat(np.arange(12), np.arange(12) // 2 + 2))
+    embeddings = rng.normal(size=[12, 6])[labels] + 1.5 * rng.normal(size=[len(labels), 6])
+    embeddings = embeddings.astype(np.float32)
+    places = {}
+    for query, label in enumerate(labels):
+        others = np.arange(len(labels)) != query
+        place = reference.place_of_product(embeddings[query], label, embeddings[others], labels[others])
+        places.setdefault(label, []).append(place)
+    found = metrics.rank_queries(embeddings, labels).of_products(ks=(1, 3))
+    for k in (1, 3):
+        expected = np.mean([np.mean(np.array(of_product) <= k) for of_product in places.values()])
+        assert found[f"product_recall@{k}"] == pytest.approx(expected)
+        assert expected != pytest.approx(np.mean(np.concatenate(list(places.values())) <= k), abs=1e-3)
+    assert found["num_products"] == 12
+
+
 def test_figures_of_a_group_are_the_means_of_its_queries():
     """Each query is still ranked against all; a group whose queries have no answer is left out."""
     embeddings, labels = make_embeddings(60, 5), make_labels(60, 5)

@@ -155,10 +155,12 @@ def test_with_its_own_weight_alone_the_order_stays():
 def test_a_reordered_ranking_by_hand():
     """Rows 4, 2, 0 now stand in the order 2, 0 and 4 alike: of the two that tie the wrong one comes first. Labels are
     right in rows 2 and 4: places 1 and 3 of R = 2, so mAP@R = (1 / 1) / 2. The second query's answer stays beyond."""
-    result = metrics.RetrievalResult(np.array([1, 3]), np.array([1, 4]), np.full(2, np.nan), np.full(2, np.nan))
+    nothing = np.full(2, np.nan)
+    result = metrics.RetrievalResult(np.array([1, 3]), np.array([1, 4]), np.array([1, 3]), nothing, nothing)
     labels = [0, 0, 1, 3, 1]
     changed = metrics.reorder(result, [[4, 2, 0], [0, 1, 2]], [[0.5, 0.1, 0.5], [0.0, 0.1, 0.2]], labels)
     assert changed.first_places.tolist() == [1, 4]
+    assert changed.product_places.tolist() == [1, 3]
     assert changed.average_precisions.tolist() == [0.5, 0.0]
     assert changed.r_precisions.tolist() == [0.5, 0.0]
     assert result.first_places.tolist() == [1, 4]

@@ -54,11 +54,13 @@ def assert_equals_loops(embeddings, labels, gallery=None, gallery_labels=None):
     alone = gallery is None
     gallery, gallery_labels = (embeddings, labels) if alone else (np.asarray(gallery, np.float32), gallery_labels)
     rows = np.arange(len(gallery))
-    expected = []
+    expected, of_products = [], []
     for query, label in enumerate(labels):
         others = rows[rows != query] if alone else rows
         places = reference.places_of_right(embeddings[query], label, gallery[others], gallery_labels[others])
         expected.append(reference.figures_of_places(places))
+        found = reference.place_of_product(embeddings[query], label, gallery[others], gallery_labels[others])
+        of_products.append(found)
     given_gallery = (None, None) if alone else (gallery, gallery_labels)
     if not any(first for first, *_ in expected):
         with pytest.raises(ValueError, match="no query has a right answer"):
@@ -67,6 +69,7 @@ def assert_equals_loops(embeddings, labels, gallery=None, gallery_labels=None):
     result = metrics.rank_queries(embeddings, labels, *given_gallery)
     figures = result.first_places, result.average_precisions, result.r_precisions
     np.testing.assert_array_equal(result.first_places, [first for first, *_ in expected])
+    np.testing.assert_array_equal(result.product_places, of_products)
     np.testing.assert_allclose(np.transpose(figures), expected, rtol=1e-12)
 
 

@@ -16,7 +16,7 @@ from eet_tf.evaluation import metrics, ranking, ranking_on_gpu
 from tests.evaluation.test_ranking import KINDS, assert_equals_loops, draw_labels
 from tests.rounding import tensor_float_32  # noqa: F401
 
-FIGURES = ("first_places", "average_precisions", "r_precisions")
+FIGURES = ("first_places", "product_places", "average_precisions", "r_precisions")
 
 
 def ranked(monkeypatch, is_on_gpu, *arguments):
