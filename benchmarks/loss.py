@@ -33,6 +33,11 @@ LOSSES = {
     "online_sampling": ("TripletLoss, online sampling", 8192),
     "binomial_deviance": ("BinomialDevianceLoss", 8192),
     "soft_binomial_deviance": ("SoftBinomialDevianceLoss", 8192),
+    "multi_similarity": ("MultiSimilarityLoss", 8192),
+    "supervised_contrastive": ("SupervisedContrastiveLoss", 8192),
+    "smooth_ap": ("SmoothAPLoss", 8192),
+    "roadmap": ("RoadmapLoss", 8192),
+    "recall_at_k": ("RecallAtKLoss", 8192),
     "circle": ("Circle (Keras)", 8192),
 }
 
@@ -59,6 +64,11 @@ def make(name: str):
         "batch_all": eet_tf.TripletLoss(positives="all", negatives="all"),
         "online_sampling": eet_tf.TripletLoss(0.1, positives="partner", distance="cosine"),
         "binomial_deviance": eet_tf.BinomialDevianceLoss(),
+        "multi_similarity": eet_tf.MultiSimilarityLoss(),
+        "supervised_contrastive": eet_tf.SupervisedContrastiveLoss(),
+        "smooth_ap": eet_tf.SmoothAPLoss(),
+        "roadmap": eet_tf.RoadmapLoss(),
+        "recall_at_k": eet_tf.RecallAtKLoss(),
         "circle": getattr(keras.losses, "Circle", lambda: None)(),
     }
     if name in simple:
