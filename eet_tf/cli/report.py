@@ -9,6 +9,7 @@ from absl import flags
 from eet_tf.cli import indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
+from eet_tf.wording import counted
 
 _HELP = """\
 Writes the page of a training: its curves, its figures before and after, and what searches find. The queries are photos
@@ -57,9 +58,14 @@ def _facts(settings: dict, metrics: dict, index) -> dict[str, str]:
         "Products in the index": f"{len(set(index.skus.tolist())):,}",
         "Loss": settings.get("loss", ""),
         "Backbone": f"{settings.get('backbone')}, {settings.get('image_size')} px, {settings.get('embedding_dim')}-d",
-        "Best epoch": f"{metrics.get('best_epoch', '-')} of {settings.get('epochs')}",
+        "Best epoch": f"{metrics.get('best_epoch', '-')} of {settings.get('epochs')}{_chosen_on(metrics)}",
         "Embedder": index.fingerprint or "unknown",
     }
+
+
+def _chosen_on(metrics: dict) -> str:
+    chosen_on = metrics.get("chosen_on")  # a run of an older version does not say
+    return f", chosen on {counted(chosen_on['num_photos'], 'photo')} kept aside" if chosen_on else ""
 
 
 def _read_run(folder: str):

@@ -80,17 +80,39 @@ def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int) -
     from eet_tf.evaluation.measures import headlines
     from eet_tf.pages.report import plot_curves
 
-    figures = {"best_epoch": best_epoch, "epochs": FLAGS.epochs, "seconds": seconds}
+    figures: dict[str, Any] = {"best_epoch": best_epoch, "epochs": FLAGS.epochs, "seconds": seconds}
+    if task.validation:
+        figures["chosen_on"] = _chosen_on(task)
     if task.measured_on:
         figures |= _measured(run, task)
         figures["copies_of_training_photos"] = num_copies
     run.write_json("metrics.json", figures)
     plot_curves(run.read_history(), run.path("curves.png"))
+    if task.validation:
+        print(
+            f"Epoch {best_epoch} of {FLAGS.epochs} is the best by mAP@R over {_in_words(figures['chosen_on'])}.",
+            flush=True,
+        )
     if task.measured_on:
         products = f"{'' if num_copies else 'unseen '}{figures['measured_on']} products"
         print("\n".join(headlines(figures, ks(task.layout)[0], products)))
         _tell_attributes(figures.get("attributes"))
     print(f"The embedder is {run.path('model.keras')}.", flush=True)
+
+
+def _chosen_on(task) -> dict[str, int]:
+    """What the choice of the best epoch rests on."""
+    photos = task.validation
+    return {
+        "num_photos": len(photos),
+        "num_products": photos.num_classes,
+        "num_searched": len(photos) + len(task.train),
+    }
+
+
+def _in_words(chosen_on: dict[str, int]) -> str:
+    photos, products = counted(chosen_on["num_photos"], "photo"), counted(chosen_on["num_products"], "product")
+    return f"{photos} of {products} that were kept aside, among {counted(chosen_on['num_searched'], 'photo')}"
 
 
 def _tell_attributes(figures: dict | None) -> None:

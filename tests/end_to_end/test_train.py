@@ -59,6 +59,9 @@ def test_figures_are_of_unseen_products_before_and_after(trained):
     assert metrics["measured_on"] == "test"
     assert metrics["epochs"] == 2
     assert metrics["best_epoch"] in (1, 2)
+    assert metrics["chosen_on"] == {"num_photos": 8, "num_products": 2, "num_searched": 24}
+    of = "over 8 photos of 2 products that were kept aside, among 24 photos."
+    assert f"Epoch {metrics['best_epoch']} of 2 is the best by mAP@R {of}" in outcome.printed
     assert metrics["before"] == json.loads((folder / "before.json").read_text())
     for when in ("before", "after"):
         assert 0 <= metrics[when]["recall@1"] <= metrics[when]["recall@10"] == 1
