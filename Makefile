@@ -26,7 +26,7 @@ venv-docs: .venv-docs/complete
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "This Python cannot make environments. On Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,milvus,milvus-server,parquet,remote,serving,test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[beam,hub,milvus,milvus-server,parquet,remote,serving,test]'
 	@touch $@
 
 .venv-addons/complete: setup.py constraints-addons.txt

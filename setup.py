@@ -50,6 +50,11 @@ setup(
             "tensorflow-addons==0.23.0",
             "tensorflow-metadata<1.16",
         ],
+        # backbones of keras-hub; not with [addons]. tensorflow-text 2.21 would bring TensorFlow 2.21
+        "hub": [
+            "keras-hub>=0.29,<0.33; python_version >= '3.11'",
+            "tensorflow-text>=2.20,<2.21; python_version >= '3.11'",
+        ],
         # eet embed; not with [addons], whose protobuf is too old for it
         "beam": ["apache-beam>=2.77,<3"],
         # MilvusIndex: the client of a cluster, and milvus-lite for where there is none; not with [addons], whose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 import keras
@@ -133,6 +134,14 @@ def build_optimizer(optimizer, variables) -> None:
 def output_shape(model: keras.Model):
     """The shape of a model's output, or a dict of shapes if its outputs have names (Keras 3 lists them without)."""
     return model.output_shape if KERAS_2 else model.compute_output_shape(model.input_shape)
+
+
+def layers_of_applications() -> dict[str, type]:
+    """Layers of ConvNeXt by their names, which Keras 2 does not find by itself when it opens a file."""
+    if not KERAS_2:
+        return {}
+    convnext = sys.modules[keras.applications.ConvNeXtTiny.__module__]
+    return {name: getattr(convnext, name) for name in ("LayerScale", "StochasticDepth")}
 
 
 def scales_loss(optimizer) -> bool:

@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "eet_tf"
 # The rooms, lowest first: floor, the rooms it imports from, the packages it needs. `ground` is
 # the modules that lie loose in eet_tf/, `eet_tf` the public names, `doors` what `python -m` starts.
 ROOMS = {
-    "ground": (0, set(), {"keras", "numpy", "tensorflow"}),
+    "ground": (0, set(), {"keras", "keras_hub", "numpy", "tensorflow"}),
     "data": (1, {"ground"}, {"PIL", "fsspec", "numpy", "openpyxl", "pyarrow", "scipy", "tensorflow"}),
     "embedder": (1, {"ground"}, {"keras", "keras_cv", "numpy", "tensorflow"}),
     "evaluation": (1, {"ground"}, {"keras", "numpy", "tensorflow"}),
@@ -172,6 +172,7 @@ def test_it_does_without_tensorflow(name):
             "verifier.bundle_server",
             "verifier.verify",
         ],
+        "keras_hub": ["keras_files"],
         "milvus_lite": ["index.milvus.local"],
         "pillow_heif": ["convert.conversion"],
         "pymilvus": ["index.milvus.local", "index.milvus.server"],

@@ -129,7 +129,19 @@ def test_the_metadata_say_what_setup_py_says(metadata):
     assert set(metadata["Requires-Python"].split(",")) == {">=3.10", "<3.14"}
     assert metadata["Author"] == "The eet-tf authors"
     assert {"visual search", "metric learning", "TensorFlow"} < set(metadata["Keywords"].split(","))
-    extras = {"addons", "beam", "cars196", "convert", "demo", "docs", "milvus", "milvus-server", "parquet", "remote"}
+    extras = {
+        "addons",
+        "beam",
+        "cars196",
+        "convert",
+        "demo",
+        "docs",
+        "hub",
+        "milvus",
+        "milvus-server",
+        "parquet",
+        "remote",
+    }
     extras |= {"serving", "test", "xlsx"}
     assert set(metadata.get_all("Provides-Extra")) == extras
     assert "# eet-tf" in (metadata["Description"] or metadata.get_payload())

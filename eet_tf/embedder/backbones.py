@@ -1,16 +1,17 @@
-"""The backbones: which there are, how each is built and given its weights, and the scaling of pixels it expects."""
+"""The named backbones: which there are, how each is built and given its weights; and what is kept as it was loaded."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
-import tensorflow as tf
 
 from eet_tf.wording import first_sentence
 
+_CONVNEXT_SIZES = ("tiny", "small", "base", "large", "xlarge")
 _APPLICATIONS = {
     **{f"efficientnet_b{i}": (f"EfficientNetB{i}", "none") for i in range(8)},
     **{f"efficientnet_v2_b{i}": (f"EfficientNetV2B{i}", "none") for i in range(4)},
@@ -20,6 +21,8 @@ _APPLICATIONS = {
     **{f"resnet{depth}": (f"ResNet{depth}", "caffe") for depth in (50, 101, 152)},
     **{f"resnet{depth}_v2": (f"ResNet{depth}V2", "tf") for depth in (50, 101, 152)},
     "mobilenet_v2": ("MobileNetV2", "tf"),
+    # their networks begin with the normalisation of pixels in [0, 255]
+    **{f"convnext_{size}": (f"ConvNeXt{size.title().replace('Xl', 'XL')}", "none") for size in _CONVNEXT_SIZES},
 }
 # backbones cut off after a layer: (the whole one, that layer)
 _CUT = {
@@ -30,32 +33,83 @@ _BASIC_RESNETS = {"resnet18_v2": (2, 2, 2, 2), "resnet34_v2": (3, 4, 6, 3)}
 BACKBONES = tuple(sorted([*_APPLICATIONS, *_BASIC_RESNETS, *_CUT, "small_cnn"]))
 
 
-def build_backbone(name: str, image_size: int, weights: str | None) -> tuple[keras.Model, str]:
-    """The backbone as a model from scaled pixels to a feature map, and the mode of `PixelScaling` it wants."""
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network and all that is to be known of it to make an embedder of it.
+
+    Attributes:
+        network: from scaled pixels, `[B, S, S, 3]`, to a feature map `[B, H, W, C]`, tokens `[B, T, C]` or vectors
+            `[B, C]`.
+        scaling: the arguments of the `PixelScaling` that it wants.
+        name: what messages call it, and the embedder after it.
+        pooling: what suits its output, where nothing else is asked for.
+        num_prefix_tokens: how many of the tokens stand before those of patches: the class token and registers.
+        has_class_token: whether the first of them is a class token.
+        last_norm: the layer that it has behind the pooling, or None.
+    """
+
+    network: keras.Model
+    scaling: Mapping
+    name: str
+    pooling: str
+    num_prefix_tokens: int = 0
+    has_class_token: bool = False
+    last_norm: keras.layers.Layer | None = None
+
+
+def named_backbone(name: str, image_size: int, weights: str | None, pooling: str | None = None) -> Backbone:
+    """A backbone of `BACKBONES`, which a pooling may want in another form."""
+    if name.startswith("convnext_"):
+        return _convnext(name, image_size, weights, pooling)
+    network, mode = _network(name, image_size, weights)
+    return Backbone(network, {"mode": mode}, name, "gem")
+
+
+def _network(name: str, image_size: int, weights: str | None) -> tuple[keras.Model, str]:
+    """The network, from scaled pixels to a feature map, and the mode of `PixelScaling` it wants."""
     if name in _CUT:
         whole, last_layer = _CUT[name]
-        network, mode = build_backbone(whole, image_size, weights)
+        network, mode = _network(whole, image_size, weights)
         return keras.Model(network.input, network.get_layer(last_layer).output, name=name), mode
     if name in _APPLICATIONS:
         function, mode = _APPLICATIONS[name]
         return _with_weights_error(lambda: _application(function, image_size, weights), name, weights), mode
     builders = {"small_cnn": _small_cnn, **{known: _basic_resnet(blocks) for known, blocks in _BASIC_RESNETS.items()}}
-    if name not in builders:
-        raise ValueError(f"`backbone` must be one of {', '.join(BACKBONES)}. Received: backbone={name!r}.")
     if weights == "imagenet":
         raise ValueError(
             f"`weights` must be None or a path for {name}, which has no ImageNet weights in Keras. Received: "
             f"weights={weights!r}."
         )
     network = builders[name](image_size)
-    if weights is not None:
-        _with_weights_error(lambda: network.load_weights(weights), name, weights)
+    load_weights(network, weights, name)
     return network, "unit"
 
 
-def _application(function: str, image_size: int, weights: str | None) -> keras.Model:
+def load_weights(network: keras.Model, weights: str | None, name: str) -> None:
+    """Loads a file of weights into a network; None leaves those that it has."""
+    if weights is not None:
+        _with_weights_error(lambda: network.load_weights(weights), name, weights)
+
+
+def _convnext(name: str, image_size: int, weights: str | None, pooling: str | None) -> Backbone:
+    """ConvNeXt, whose last layer norm belongs behind the pooling, but for a grid, which keeps places apart.
+
+    Its features have both signs, which the generalised mean would cut off, and it was trained with the average.
+    """
+    function, mode = _APPLICATIONS[name]
+    inner = None if pooling == "grid" else "avg"
+    whole = _with_weights_error(lambda: _application(function, image_size, weights, inner), name, weights)
+    if inner is None:
+        return Backbone(whole, {"mode": mode}, name, "avg")
+    *_, average, last_norm = whole.layers
+    return Backbone(
+        keras.Model(whole.input, average.input, name=name), {"mode": mode}, name, "avg", last_norm=last_norm
+    )
+
+
+def _application(function: str, image_size: int, weights: str | None, pooling: str | None = None) -> keras.Model:
     build = getattr(keras.applications, function)
-    return build(include_top=False, weights=weights, input_shape=(image_size, image_size, 3))
+    return build(include_top=False, weights=weights, input_shape=(image_size, image_size, 3), pooling=pooling)
 
 
 def _with_weights_error(build: Callable, backbone: str, weights: str | None):
@@ -107,7 +161,7 @@ def _convolution(x, filters: int, strides: int, name: str):
 
 def freeze_batch_norm(network: keras.Model) -> None:
     """Keeps a backbone's batch normalisation at the statistics it was loaded with."""
-    for layer in network.layers:
+    for layer in _all_layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
@@ -118,39 +172,21 @@ def freeze_until(network: keras.Model, name: str) -> None:
     Raises:
         ValueError: if the backbone has no layer of that name; it lists some that are like it, or where stages end.
     """
-    names = [layer.name for layer in network.layers]
+    layers = list(_all_layers(network))
+    names = [layer.name for layer in layers]
     if name not in names:
         alike = difflib.get_close_matches(str(name), names, 5, 0.5) or names[:: max(len(names) // 8, 1)]
         raise ValueError(
             f"`freeze_until` must be a layer of {network.name}, e.g. {', '.join(alike)}. "
             f"Received: freeze_until={name!r}."
         )
-    for layer in network.layers[: names.index(name) + 1]:
+    for layer in layers[: names.index(name) + 1]:
         layer.trainable = False
 
 
-@keras.saving.register_keras_serializable(package="eet_tf")
-class PixelScaling(keras.layers.Layer):
-    """Pixels in [0, 255] -> what a family of backbones expects.
-
-    Args:
-        mode: `"none"` as they are; `"unit"` [0, 1]; `"tf"` [-1, 1]; `"caffe"` BGR minus the ImageNet mean.
-    """
-
-    def __init__(self, mode: str, **kwargs):
-        super().__init__(**kwargs)
-        self.mode = mode
-
-    def call(self, images):
-        """`[B, H, W, 3]` -> the same shape."""
-        if self.mode == "unit":
-            return images / 255.0
-        if self.mode == "tf":
-            return images / 127.5 - 1.0
-        if self.mode == "caffe":
-            return images[..., ::-1] - tf.constant([103.939, 116.779, 123.68], dtype=images.dtype)
-        return images
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {**super().get_config(), "mode": self.mode}
+def _all_layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Every layer in its order; a network within, behind its own layers."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
+        yield layer

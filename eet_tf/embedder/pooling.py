@@ -1,12 +1,14 @@
-"""Pooling: how the feature map of a backbone becomes one vector."""
+"""Pooling: how the feature map or the tokens of a backbone become one vector."""
 
 from __future__ import annotations
+
+import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-POOLINGS = ("gem", "avg", "max", "avg_max", "grid")
+POOLINGS = ("gem", "avg", "max", "avg_max", "grid", "cls", "none")
 _GRID = 4  # cells a side
 
 
@@ -20,13 +22,82 @@ def pooling_layer(pooling: str, features) -> keras.layers.Layer:
         return keras.layers.GlobalMaxPooling2D(name="pooling")
     if pooling == "avg_max":
         return AvgMaxPooling(name="pooling")
-    if features.shape[1] < _GRID:
+    if min(features.shape[1:3]) < _GRID:
         size = " x ".join(map(str, features.shape[1:3]))
         raise ValueError(
             f"`pooling` must not be 'grid' for a feature map of {size}. Received: pooling='grid', which needs "
             f"{_GRID} x {_GRID} or more. Give a larger image_size or a backbone of a smaller stride."
         )
     return GridPooling(_GRID, name="pooling")
+
+
+def pool(features, pooling: str, num_prefix_tokens: int = 0, has_class_token: bool = False):
+    """Pools the output of a backbone: a feature map, tokens or vectors.
+
+    Args:
+        features: `[B, H, W, C]`, `[B, T, C]` or `[B, C]`.
+        pooling: one of `POOLINGS`, fit for it.
+        num_prefix_tokens: how many tokens stand before those of patches.
+        has_class_token: whether the first token is one of its own.
+
+    Returns:
+        `[B, C]`, of a grid `[B, 16 C]`.
+
+    Raises:
+        ValueError: if that pooling does not go with that output.
+    """
+    kind = {2: "vectors", 3: "tokens", 4: "a feature map"}[len(features.shape)]
+    if (pooling == "none") != (kind == "vectors"):
+        mend = "'none', or None," if kind == "vectors" else "another than 'none'"
+        raise ValueError(
+            f"`pooling` must be {mend} for a backbone whose output is {kind}, shape {tuple(features.shape)}. "
+            f"Received: pooling={pooling!r}."
+        )
+    if pooling == "cls" and not (kind == "tokens" and has_class_token):
+        raise ValueError(
+            f"`pooling` must not be 'cls' for a backbone without a class token, whose output is {kind}, shape "
+            f"{tuple(features.shape)}. Received: pooling='cls'. Take 'avg'."
+        )
+    if pooling == "none":
+        return features
+    if pooling == "cls":
+        return ClassToken(name="pooling")(features)
+    if kind == "tokens":
+        features = PatchTokens(num_prefix_tokens, name="patch_tokens")(features)
+    return pooling_layer(pooling, features)(features)
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class ClassToken(keras.layers.Layer):
+    """The first token, in which a transformer gathers the whole image."""
+
+    def call(self, tokens):
+        """`[B, T, C]` -> `[B, C]`."""
+        return tokens[:, 0]
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
+class PatchTokens(keras.layers.Layer):
+    """The tokens of patches as the feature map that they are: rows of patches where these form a square.
+
+    Args:
+        num_prefix_tokens: N, how many tokens stand before them: the class token and registers.
+    """
+
+    def __init__(self, num_prefix_tokens: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def call(self, tokens):
+        """`[B, T, C]` -> `[B, S, S, C]` with S * S = T - N, else `[B, T - N, 1, C]`."""
+        count, channels = tokens.shape[1] - self.num_prefix_tokens, tokens.shape[2]
+        side = math.isqrt(count)
+        height, width = (side, side) if side * side == count else (count, 1)
+        return tf.reshape(tokens[:, self.num_prefix_tokens :], [-1, height, width, channels])
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "num_prefix_tokens": self.num_prefix_tokens}
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")

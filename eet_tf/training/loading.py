@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
-import zipfile
 
 import keras
 
+from eet_tf.keras_files import UnreadableModel, read_model
 from eet_tf.training.learner import MetricLearner
-from eet_tf.wording import said_by
 
 
 def load_embedder(path: str) -> keras.Model:
@@ -38,13 +36,13 @@ def load_embedder(path: str) -> keras.Model:
             f"`path` must be a .keras file or a training run's folder with model.keras in it. Received: path={path!r}."
         )
     try:
-        model = keras.models.load_model(file, compile=False)
-    except Exception as error:  # a damaged file can fail in any way
+        model = read_model(file)
+    except UnreadableModel as why:
         raise ValueError(
             f"`path` must be a .keras file that this version of Keras, {keras.__version__}, can load. Received: "
-            f"path={path!r}: {_reason(file, error)}. Layers of your own must be known where they are loaded: register "
+            f"path={path!r}: {why}. Layers of your own must be known where they are loaded: register "
             "them with keras.saving.register_keras_serializable, or export in Python with eet_tf.export_embedder."
-        ) from error
+        ) from why
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"`path` must be a Keras model. Received: path={path!r}, which holds a {type(model).__name__}."
@@ -55,18 +53,3 @@ def load_embedder(path: str) -> keras.Model:
 def embedder_of(model: keras.Model) -> keras.Model:
     """The embedder that a `MetricLearner` trains; any other model is one itself."""
     return model.embedder if isinstance(model, MetricLearner) else model
-
-
-def _reason(file: str, error: Exception) -> str:
-    """The class that is not known, or the first line of what Keras says."""
-    unknown = re.search(r"(?:Could not locate \w+|Unknown \w+:) '([^']+)'", str(error))
-    if unknown:
-        return f"nothing is known of {unknown[1]!r}"
-    if not _is_whole(file):
-        return "it is no .keras file, or it is cut off"
-    return said_by(error)
-
-
-def _is_whole(file: str) -> bool:
-    """Whether a file is of the kind that Keras names after its ending: a zip file, or HDF5."""
-    return zipfile.is_zipfile(file) or not file.endswith(".keras")

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from eet_tf import EETLoss, build_embedder, load_embedder
 from eet_tf.embedder import backbones
-from eet_tf.embedder.backbones import BACKBONES, PixelScaling
+from eet_tf.embedder.backbones import BACKBONES
 from eet_tf.embedder.heads import AttributeHead, UnitLength, attribute_names
+from eet_tf.embedder.pixels import PixelScaling
 from eet_tf.embedder.pooling import GeMPooling, GridPooling, pooling_layer
 
 # keras-cv and what it imports are old; only the two backbones of basic blocks need them
@@ -79,6 +80,7 @@ def test_a_backbone_cut_short_takes_the_weights_of_the_whole_one(backbone, last_
         ("mobilenet_v2", "mobilenet_v2"),
         ("efficientnet_b3", "efficientnet"),
         ("efficientnet_v2_s", "efficientnet_v2"),
+        ("convnext_xlarge", "convnext"),
     ],
 )
 def test_pixels_are_scaled_as_the_backbone_was_trained(backbone, module):
@@ -250,7 +252,10 @@ def test_imagenet_weights_that_do_not_exist_are_refused():
     "arguments, message",
     [
         ({"backbone": "resnet51"}, "`backbone` must be one of .*resnet50.* Received: backbone='resnet51'"),
-        ({"pooling": "sum"}, "`pooling` must be one of gem, avg, max, avg_max, grid. Received: pooling='sum'"),
+        (
+            {"pooling": "sum"},
+            "`pooling` must be one of gem, avg, max, avg_max, grid, cls, none. Received: pooling='sum'",
+        ),
         (
             {"backbone": "small_cnn", "image_size": 32, "freeze_until": "stage_1_relo"},
             "`freeze_until` must be a layer of small_cnn, e.g. stage_1_relu, .*. Received: freeze_until='stage_1_relo'",

@@ -381,7 +381,7 @@ def test_fingerprint_of_another_network_differs(change):
 
 def test_fingerprint_of_another_scaling_of_pixels_differs():
     """Same layers and no weights in question: only what a layer was told differs."""
-    from eet_tf.embedder.backbones import PixelScaling
+    from eet_tf.embedder.pixels import PixelScaling
 
     images = keras.Input([SIZE, SIZE, 3])
     one, other = (keras.Model(images, PixelScaling(mode)(images)) for mode in ("unit", "tf"))
