@@ -9,18 +9,24 @@ import sys
 
 from absl import flags, logging
 
+from eet_tf.cli import catalogs, pretrained
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
 
 _HELP = """\
-Writes a trained embedder as the next version of a SavedModel, OUTPUT_DIR/VERSION/, whole or not at all. It takes a
-training's folder or any Keras model. With --bundle it writes all that a server wants beside it (warm-up requests,
-batching, models.config, docker-compose.yml, monitoring, a README) and proves the bundle before a server can see it.
-With --index_dir the server also answers photos with the nearest products, from a copy of the index as it is now.
+Writes an embedder as the next version of a SavedModel, OUTPUT_DIR/VERSION/, whole or not at all. It takes a training's
+folder or any Keras model; or, without any training, a backbone with its weights, whose pooled features are then the
+vectors. With --data these are whitened, as its photos teach. With --bundle it writes all that a server wants beside it
+(warm-up requests, batching, models.config, docker-compose.yml, monitoring, a README) and proves the bundle before a
+server can see it. With --index_dir the server also answers photos with the nearest products, from a copy of the index
+as it is now.
 
 Examples:
   eet export --model=runs/mine
   eet export --model=mine.keras --output_dir=served --image_size=224
+  eet export --backbone=mobilenet_v2 --weights=imagenet
+  eet export --backbone=convnext_base --weights=imagenet --image_size=224 --data=photos/catalog.csv
+  eet export --backbone=hub:siglip2_base_patch16_224 --image_size=224
   eet export --model=runs/mine --output_dir=served --bundle --keep_versions=3
   eet export --model=runs/mine --output_dir=served --bundle --index_dir=runs/mine/index
 
@@ -29,14 +35,44 @@ into service."""
 
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
-define.string("model", None, "Path of a .keras file, or the folder that training wrote.", required=True)
+define.string("model", None, "Path of a .keras file, or the folder that training wrote.")
+define.string(
+    "backbone",
+    None,
+    "In place of --model, without any training: a backbone such as resnet50, the path of a Keras model of your own, or "
+    "hub: and a preset of keras-hub or a folder of one.",
+)
+flags.mark_flags_as_mutual_exclusive(["model", "backbone"], required=True, flag_values=FLAGS)
+define.string("weights", None, "With --backbone: its weights, imagenet or the path of a file.")
+define.enum(
+    "pooling",
+    None,
+    ["gem", "avg", "max", "avg_max", "grid", "cls", "none"],
+    "With --backbone: pooling of its features. By default what suits it.",
+)
+define.enum(
+    "pixel_scaling",
+    None,
+    ["none", "unit", "tf", "caffe", "imagenet", "clip"],
+    "With --backbone: what it gets in place of pixels from 0 to 255; must be given for a model of your own.",
+)
+catalogs.define_catalog(define, split="train")
+define.integer(
+    "whiten_dim",
+    None,
+    "With --data: dimensions that the whitening keeps. By default 512, or fewer where the features have fewer or there "
+    "are fewer than four photos for each.",
+)
 define.string(
     "output_dir",
     None,
     "Folder of the versions (a server's base path); with --bundle of all models. By default serving, beside the model.",
 )
 define.integer(
-    "image_size", None, "Side of the photos in pixels, for a model that takes any size. By default that of the model."
+    "image_size",
+    None,
+    "Side of the photos in pixels, for a backbone (by default 224) or a model that takes any size. By default that of "
+    "the model.",
 )
 define.integer(
     "max_megapixels",
@@ -89,8 +125,15 @@ def _checked():
 
     complaints = Complaints()
     complaints.folder("output_dir", _output_dir())
+    catalog = None
     whitening = None if FLAGS.whitening is None else complaints.given("whitening", FLAGS.whitening, Whitening.read)
-    embedder = complaints.given("model", FLAGS.model, lambda path: servable(load_embedder(path), FLAGS.image_size))
+    if FLAGS.backbone is None:
+        for name in pretrained.NAMES:
+            if FLAGS[name].present:
+                complaints.add(f"--{name} needs --backbone. Received: --{name}={FLAGS[name].value}, without it.")
+        embedder = complaints.given("model", FLAGS.model, lambda path: servable(load_embedder(path), FLAGS.image_size))
+    else:
+        embedder, catalog = pretrained.checked(FLAGS, complaints)
     if FLAGS.index_dir is not None:
         complaints.given("index_dir", FLAGS.index_dir, load_index, True)
     for path in FLAGS.op_library:
@@ -98,7 +141,9 @@ def _checked():
     if FLAGS.bundle:
         complaints.check(_check_bundle)
     complaints.end()
-    return whitening, embedder
+    return whitening, embedder if catalog is None else pretrained.whitened_by_photos(
+        embedder, catalog, FLAGS.whiten_dim
+    )
 
 
 def _check_bundle():
@@ -116,6 +161,8 @@ def _training_facts():
     from eet_tf.training.run import RunError, read_run
 
     facts = {"eet_tf": eet_tf.__version__}
+    if FLAGS.backbone is not None:
+        return {**facts, "backbone": FLAGS.backbone, "weights": FLAGS.weights}
     try:
         record = read_run(FLAGS.model if os.path.isdir(FLAGS.model) else os.path.dirname(FLAGS.model))
     except RunError:
@@ -191,9 +238,17 @@ def _output_dir() -> str:
     """The folder of the flag; by default `serving` beside the model."""
     if FLAGS.output_dir is not None:
         return FLAGS.output_dir
+    if FLAGS.backbone is not None:
+        return os.path.join("runs", catalogs.name_of(FLAGS.backbone.removeprefix("hub:")), "serving")
     return os.path.join(FLAGS.model if os.path.isdir(FLAGS.model) else os.path.dirname(FLAGS.model), "serving")
 
 
 COMMAND = Command(
-    _main, FLAGS, _HELP, ("model", "output_dir", "image_size", "whitening", "bundle", "name", "index_dir", "k")
+    _main,
+    FLAGS,
+    _HELP,
+    (
+        *("model", "backbone", "weights", "data", "output_dir", "image_size", "whitening"),
+        *("bundle", "name", "index_dir", "k"),
+    ),
 )

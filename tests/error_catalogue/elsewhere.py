@@ -32,6 +32,23 @@ SEEN_IN = {
         "{} is a Parquet file, which pyarrow reads. Install it: pip install \"eet-tf[parquet]\".{}",
         "{} is an Excel file, which openpyxl reads. Install it: pip install \"eet-tf[xlsx]\"",
     ],
+    "tests/cli/test_export_pretrained.py": [
+        "--{} needs --backbone. Received: --{}={}, without it.",
+        "--whitening must be left out with --data, whose photos teach one. Received: --whitening={} and --data={}.",
+        "--{} needs --data. Received: --{}={}, without it.",
+        "--weights must be given for a backbone of the list: imagenet, or the path of a file. Received: none, and --backbone={}.",
+    ],
+    "tests/embedder/test_hub.py": [
+        "`weights` must be None, for those of the preset, or a path. Received: weights={} and backbone={}.",
+        "`backbone` must be {} and a preset of keras-hub or a folder of one. Received: backbone={}: {}.",
+        "`pixel_scaling` must be given for a preset without an image converter: one of {}. Received: pixel_scaling=None and backbone={}.",
+    ],
+    "tests/embedder/test_own_backbone.py": [
+        "`backbone` must be a Keras model. Received: backbone={}, which holds a {}.",
+    ],
+    "tests/end_to_end/test_train_pretrained.py": [
+        "--pooling must be given with --strategy=multi_worker for a backbone that is not in the list. Received: none, and --backbone={}.",
+    ],
     "tests/end_to_end/test_addons.py": [
         "--loss=tfa_npairs needs an even --examples_per_class, as it takes the photos of a product in pairs. Received: --examples_per_class={}.",
         "--ema needs an optimizer of Keras: adam, adamw or sgd. Received: --optimizer={}.",
@@ -66,7 +83,6 @@ SEEN_IN = {
         "delete must be told --photo or --sku. Received: both. Give two commands.",
     ],
     "tests/end_to_end/test_train.py": [
-        "--backbone must be one of {}. Received: --backbone={}.",
         "--weights must be none, imagenet or the path of a backbone's weights. Received: --weights={}.",
         "--warmup_steps needs --schedule=cosine. Received: --schedule=step.",
         "--category_probability needs categories, and {} has none. Name a column with --category_column; there are {}.",
