@@ -103,6 +103,8 @@ def split_cpu(num_devices: int) -> None:
         ValueError: if TensorFlow has started already.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) == num_devices:
+        return
     try:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices)
     except RuntimeError as error:

@@ -111,6 +111,7 @@ def _main(_) -> None:
         after=after,
         facts=_facts(run.settings, run.metrics, index),
         whole_catalogue=run.metrics.get("whole_catalogue"),
+        before_model=run.metrics.get("before_model"),  # a run of an older version does not say
         meanings=meanings([*(before or ()), *(after or ())]),
         attributes=run.metrics.get("attributes"),
     )

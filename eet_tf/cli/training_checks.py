@@ -86,8 +86,6 @@ def model_dir() -> str:
 
 def _complaints() -> Complaints:
     """What is wrong with the flags, as far as they alone tell."""
-    from eet_tf.embedder.backbones import BACKBONES
-
     complaints = Complaints()
     complaints.folder("model_dir", model_dir())
     complaints.folder("photo_cache", FLAGS.photo_cache)
@@ -95,8 +93,7 @@ def _complaints() -> Complaints:
         complaints.whole_numbers("ks", FLAGS.ks)
     for name, (least, most) in RANGES.items():
         complaints.number(name, FLAGS[name].value, least, most)
-    if FLAGS.backbone not in BACKBONES:
-        complaints.add(f"--backbone must be one of {', '.join(BACKBONES)}. Received: --backbone={FLAGS.backbone}.")
+    complaints.check(_check_name)
     if FLAGS.weights not in (None, "none", "imagenet") and not os.path.isfile(FLAGS.weights):
         complaints.add(
             "--weights must be none, imagenet or the path of a backbone's weights. "
@@ -109,17 +106,53 @@ def _complaints() -> Complaints:
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
         complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
     complaints.check(_check_addons)
-    if FLAGS.freeze_until is not None and complaints.are_none:
-        complaints.check(_check_freeze_until)
+    if complaints.are_none:
+        complaints.check(_check_backbone)
     return complaints
 
 
-def _check_freeze_until() -> None:
-    """Refuses a layer that the backbone has not."""
-    from eet_tf.embedder import backbones
+def _check_name() -> None:
+    """Refuses a backbone that is none of the list, no file and no preset."""
+    from eet_tf.embedder.build import check_name, has_weights_of_its_own
 
-    network, _ = backbones.build_backbone(FLAGS.backbone, FLAGS.image_size, None)
-    backbones.freeze_until(network, FLAGS.freeze_until)
+    if not has_weights_of_its_own(FLAGS.backbone):
+        check_name(FLAGS.backbone)
+
+
+def is_pretrained() -> bool:
+    """Whether the backbone starts from weights that were trained."""
+    from eet_tf.embedder.build import has_weights_of_its_own
+
+    return FLAGS.weights not in (None, "none") or has_weights_of_its_own(FLAGS.backbone)
+
+
+def _check_backbone() -> None:
+    """Refuses a model that is no backbone, or a layer that it has not; and chooses the pooling that was not given.
+
+    A chosen pooling is then as if it had been given: flags.txt has it, and the same flags train the same thing.
+    """
+    from eet_tf import replicas
+    from eet_tf.embedder import backbones
+    from eet_tf.embedder.build import find_backbone, has_weights_of_its_own
+
+    is_new, is_given = has_weights_of_its_own(FLAGS.backbone), bool(FLAGS["pooling"].present)
+    if is_shared() and is_new and not is_given:  # its strategy must be made before any model
+        raise ValueError(
+            "--pooling must be given with --strategy=multi_worker for a backbone that is not in the list. Received: "
+            f"none, and --backbone={FLAGS.backbone}."
+        )
+    if FLAGS.backbone.startswith("convnext_") and not is_given:
+        FLAGS["pooling"].value = "avg"
+    if is_shared() or not (is_new or FLAGS.freeze_until is not None):
+        return
+    if FLAGS.virtual_devices:
+        replicas.split_cpu(FLAGS.virtual_devices)
+    weights = None if FLAGS.weights == "none" else FLAGS.weights
+    found = find_backbone(FLAGS.backbone, FLAGS.image_size, weights if is_new else None, FLAGS.pixel_scaling)
+    if is_new and not is_given:
+        FLAGS["pooling"].value = found.pooling
+    if FLAGS.freeze_until is not None:
+        backbones.freeze_until(found.network, FLAGS.freeze_until)
 
 
 def _catalogs() -> tuple:

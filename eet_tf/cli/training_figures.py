@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from eet_tf.cli.training_checks import is_pretrained
 from eet_tf.cli.training_flags import FLAGS, ks
 from eet_tf.wording import counted
 
@@ -67,10 +68,16 @@ def count_copies(task) -> int:
 
 
 def measure_before(run, embedder, task) -> None:
-    """Measures the untrained embedder, once for a run."""
+    """Measures, once for a run, the pretrained features without the projection, which is random; or all, if all is."""
+    from eet_tf.embedder import features
+    from eet_tf.evaluation.measures import PRETRAINED
+
     if task.measured_on and run.read_json("before.json") is None:
-        print(f"Measuring the untrained embedder on {counted(len(task.measured_on), 'photo')}.", flush=True)
-        own, whole = rank(embedder, task).summaries(ks(task.layout))
+        what = PRETRAINED if is_pretrained() else "untrained embedder"
+        print(f"Measuring the {what} on {counted(len(task.measured_on), 'photo')}.", flush=True)
+        measured = features.backbone_features(embedder) if is_pretrained() else embedder
+        own, whole = rank(measured, task).summaries(ks(task.layout))
+        run.write_json("before_model.json", {"before_model": what})
         run.write_json("before_in_whole_catalogue.json", whole)
         run.write_json("before.json", own)
 
@@ -150,6 +157,8 @@ def _measured(run, task) -> dict:
     ClassResults.of(ranking.own, all_ks, photos.label_skus).write(run.path("classes.csv"))
     figures = {
         "measured_on": "test" if task.test else "validation",
+        # of a run that an older version began, whose features went through the projection
+        **(run.read_json("before_model.json") or {"before_model": "untrained embedder"}),
         "before": run.read_json("before.json"),
         "after": own,
         "whole_catalogue": {

@@ -125,7 +125,12 @@ define.float("calibration_weight", 0.5, "ROADMAP: share of the calibration in th
 define.list("attributes", [], "Attribute columns that a second head learns, separated by commas; all for every column.")
 define.float("attribute_weight", 1.0, "Weight of the attribute loss.", lower_bound=0.0)
 
-define.string("backbone", "small_cnn", "Backbone: resnet50, efficientnet_b0, mobilenet_v2, ... or small_cnn for CPUs.")
+define.string(
+    "backbone",
+    "small_cnn",
+    "Backbone: resnet50, convnext_tiny, mobilenet_v2, ... or small_cnn for CPUs; the path of a Keras model of your "
+    "own, my_model.keras; or hub: and a preset of keras-hub or a folder of one (pip install 'eet-tf[hub]').",
+)
 define.string(
     "weights",
     None,
@@ -133,7 +138,19 @@ define.string(
 )
 define.integer("image_size", 64, "Side of the square input in pixels.")
 define.integer("embedding_dim", 128, "Length of the embedding.")
-define.enum("pooling", "gem", ["gem", "avg", "max", "avg_max", "grid"], "Pooling of the feature map.")
+define.enum(
+    "pooling",
+    "gem",
+    ["gem", "avg", "max", "avg_max", "grid", "cls", "none"],
+    "Pooling of the feature map or tokens; unless it is given, avg for ConvNeXt, and what suits a model of your own or "
+    "of keras-hub.",
+)
+define.enum(
+    "pixel_scaling",
+    None,
+    ["none", "unit", "tf", "caffe", "imagenet", "clip"],
+    "What the backbone gets in place of pixels from 0 to 255; must be given for a model of your own.",
+)
 define.bool("freeze_batch_norm", False, "Freeze the batch normalisation of the backbone.")
 define.string("freeze_until", None, "Layer of the backbone that keeps its weights, as do all layers before it.")
 

@@ -21,6 +21,7 @@ def make_learner(num_steps: int, attributes):
         FLAGS.freeze_batch_norm,
         attributes.names if attributes else (),
         FLAGS.freeze_until,
+        FLAGS.pixel_scaling,
     )
     learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size, FLAGS.memory_start)
     with warnings.catch_warnings(record=True) as caught:

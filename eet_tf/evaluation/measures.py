@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from eet_tf.wording import counted
 
 _VALIDATION = "val_"
+PRETRAINED = "pretrained features"  # what metrics.json calls the model whose figures those before training are
 _RECALL = "Share of photos with a photo of the same product among the {k} nearest."
 _PRODUCT_RECALL = "Share of photos whose product is among the first {k} products; each product counts once."
 _MEANINGS = {
@@ -69,7 +70,7 @@ def headlines(figures: Mapping, k: int, products: str) -> list[str]:
     """A line for each gallery that photos were searched in, the whole catalogue first.
 
     Args:
-        figures: what `metrics.json` holds.
+        figures: what `metrics.json` holds; `"before_model"` in it says of which features those before training are.
         k: which R@K is told.
         products: what is asked for, such as `"unseen test products"`.
 
@@ -87,6 +88,11 @@ def headlines(figures: Mapping, k: int, products: str) -> list[str]:
     galleries[f", among the {figures['measured_on']} photos alone" if whole else ""] = figures
     lines = []
     for gallery, both in galleries.items():
-        shares = [f"{100 * both[when][f'recall@{k}']:.1f} % {when}" for when in ("before", "after") if both.get(when)]
+        whens = {"before": "before" + (f" ({PRETRAINED})" if figures.get("before_model") == PRETRAINED else "")}
+        shares = [
+            f"{100 * both[when][f'recall@{k}']:.1f} % {whens.get(when, when)}"
+            for when in ("before", "after")
+            if both.get(when)
+        ]
         lines.append(f"R@{k} on {products}{gallery}: {', '.join(shares)}.")
     return lines

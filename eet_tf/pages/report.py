@@ -100,6 +100,7 @@ def write_report(
     meanings: Mapping[str, str] | None = None,
     attributes: Mapping[str, Mapping] | None = None,
     whole_catalogue: Mapping | None = None,
+    before_model: str | None = None,
 ) -> None:
     """Writes one self-contained HTML page; what is not given is left out of it.
 
@@ -116,6 +117,7 @@ def write_report(
         attributes: How often the attribute head is right, as `attribute_accuracy` returns it.
         whole_catalogue: The same queries searched in all photos, those of trained products too: `{"num_photos": N,
             "before": ..., "after": ...}`. It is shown first, since that is what a shop searches.
+        before_model: What was measured before training, such as `"pretrained features"`; it is named above the figures.
 
     Raises:
         ValueError: If `history`, `before` or `after` holds something that is no number, or no file can be written at
@@ -135,7 +137,7 @@ def write_report(
     check_file("path", path)
     sections = (
         parts.facts(facts),
-        *_measured(before, after, whole_catalogue, meanings or {}),
+        *_measured(before, after, whole_catalogue, meanings or {}, before_model),
         _attributes(attributes or {}),
         _curves(_panels(history)),
         _gallery(results),
@@ -160,26 +162,27 @@ def _section(heading, *lines):
 # Before and after: one row per measurement.
 
 
-def _measured(before, after, whole, meanings):
+def _measured(before, after, whole, meanings, before_model):
     """A table for each gallery, the whole catalogue first."""
     if not whole:
-        return [_measures(before, after, meanings)]
+        return [_measures(before, after, meanings, None, before_model)]
     heading = f"In the whole catalogue of {whole['num_photos']:,} photos"
     return [
-        _measures(whole.get("before"), whole.get("after"), {}, heading),
-        _measures(before, after, meanings, "Among the products measured on alone"),
+        _measures(whole.get("before"), whole.get("after"), {}, heading, before_model),
+        _measures(before, after, meanings, "Among the products measured on alone", before_model),
     ]
 
 
-def _measures(before, after, meanings, heading=None):
+def _measures(before, after, meanings, heading=None, before_model=None):
     columns = {"before": before, "after": after}
     columns = {name: values for name, values in columns.items() if values}
     if not columns:
         return ""
     both = len(columns) == 2
     names = dict.fromkeys(name for values in columns.values() for name in values)
+    shown = {"before": f"Before: {before_model}" if before_model else "Before", "after": "After"}
     heads = "".join(
-        f'<th scope="col"><span class="key {column}"></span>{column.capitalize()}</th>' for column in columns
+        f'<th scope="col"><span class="key {column}"></span>{text(shown[column])}</th>' for column in columns
     )
     change = '<th scope="col">Change</th>' if both else ""
     rows = "\n".join(_measure(name, columns) for name in names)

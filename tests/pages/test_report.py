@@ -188,6 +188,15 @@ def test_a_photo_found_by_many_queries_is_read_once(tmp_path, monkeypatch):
     assert page.count("<img") == 16
 
 
+@pytest.mark.parametrize(
+    "before_model, head", [(None, ">Before</th>"), ("pretrained <i>", ">Before: pretrained &lt;i&gt;")]
+)
+def test_what_was_measured_before_is_named(before_model, head, tmp_path):
+    whole = {"num_photos": 20, "before": {"recall@1": 0.1}, "after": {"recall@1": 0.2}}
+    given = {"before": {"recall@1": 0.1}, "after": {"recall@1": 0.2}, "whole_catalogue": whole}
+    assert page_of(tmp_path, **given, before_model=before_model).count(head) == 2
+
+
 def test_before_and_after_show_the_difference_in_percentage_points(tmp_path):
     before = {"recall@1": 0.212, "map@r": 0.134, "num_queries": 1600, "loss": 0.5}
     after = {"recall@1": 0.653, "map@r": 0.129, "num_queries": 1600, "recall@10": 0.9, "loss": None}
