@@ -10,8 +10,10 @@ from eet_tf.losses.base import MetricLoss
 from eet_tf.losses.batch import Batch, make_batch
 from eet_tf.losses.binomial import BinomialDevianceLoss, binomial_deviance
 from eet_tf.losses.contrastive import SupervisedContrastiveLoss, supervised_contrastive_loss
+from eet_tf.losses.distillation import DistillationLoss
 from eet_tf.losses.eet import EETLoss, eet_loss
 from eet_tf.losses.multi_similarity import MultiSimilarityLoss, multi_similarity_loss
+from eet_tf.losses.prefixes import PrefixLoss
 from eet_tf.losses.recall import RecallAtKLoss, recall_at_k_loss
 from eet_tf.losses.sgml import SoftBinomialDevianceLoss, soft_binomial_deviance
 from eet_tf.losses.triplet import TripletLoss, triplet_loss
@@ -26,10 +28,12 @@ __all__ = [
     "AttributeLoss",
     "Batch",
     "BinomialDevianceLoss",
+    "DistillationLoss",
     "EETLoss",
     "MetricLearner",
     "MetricLoss",
     "MultiSimilarityLoss",
+    "PrefixLoss",
     "RecallAtKLoss",
     "RetrievalEvaluation",
     "RoadmapLoss",

@@ -22,6 +22,7 @@ class Batch:
         self.squared = np.stack([np.sum((row - self.references) ** 2, axis=1) for row in self.f])
         self.slopes = np.zeros_like(self.cosines)  # of the loss by each squared distance from an anchor
         self.across = []  # (slope by the squared distance, row, row) of two references
+        self.parts = []  # (weight, the batch of a prefix)
 
     def distances(self, kind):
         return {"euclidean": np.sqrt(self.squared), "squared": self.squared, "cosine": self.squared / 2}[kind]
@@ -48,7 +49,10 @@ class Batch:
             of_references[other] -= difference
         total = of_anchors + of_references[:size]  # what is remembered does not move
         radial = np.sum(total * self.f, axis=1, keepdims=True) * self.f
-        return (total - radial) / np.linalg.norm(self.raw, axis=1, keepdims=True)
+        found = (total - radial) / np.linalg.norm(self.raw, axis=1, keepdims=True)
+        for weight, part in self.parts:
+            found[:, : part.raw.shape[1]] += weight * part.gradient()
+        return found
 
 
 def _members(batch, a):
@@ -56,6 +60,13 @@ def _members(batch, a):
     others = np.flatnonzero(~same)
     same[a] = False
     return np.flatnonzero(same), others
+
+
+def on_prefixes(batch, weights, loss):
+    """The weighted sum of a loss on prefixes, `{length: weight}`."""
+    parts = [(weight, Batch(batch.labels, batch.raw[:, :length])) for length, weight in weights.items()]
+    batch.parts.extend(parts)
+    return sum(weight * loss(part) for weight, part in parts)
 
 
 def eet(batch, margin=0.3, equidistant=1.0, equidistributed=1.0, symmetric=0.0):

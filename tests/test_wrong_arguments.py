@@ -138,6 +138,20 @@ def calls(given):
         "SupervisedContrastiveLoss": (eet_tf.SupervisedContrastiveLoss, {}, {"temperature": [0.0, *WEIGHTS]}),
         "SmoothAPLoss": (eet_tf.SmoothAPLoss, {}, {"temperature": [0.0, *WEIGHTS]}),
         "RoadmapLoss": (eet_tf.RoadmapLoss, {}, ROADMAP),
+        "PrefixLoss": (
+            eet_tf.PrefixLoss,
+            {"prefixes": [2, 4]},
+            {
+                "loss": ["eet", 5, eet_tf.EETLoss, eet_tf.AttributeLoss(), eet_tf.EETLoss(from_normalized=True)],
+                "prefixes": [[], [0], [4, 2], [2, 2], [1.5], "x", 5, [True]],
+                "weights": [[], [1.0], [-1.0, 1.0], [0, 0], ["x", 1], [np.nan, 1.0], 5],
+            },
+        ),
+        "DistillationLoss": (
+            eet_tf.DistillationLoss,
+            {},
+            {"loss": ["eet", eet_tf.EETLoss, 5], "weight": WEIGHTS, "teacher_references": [True]},
+        ),
         "RecallAtKLoss": (eet_tf.RecallAtKLoss, {}, RECALLS),
         "AttributeLoss": (eet_tf.AttributeLoss, {}, {"reduction": ["total"]}),
         "build_embedder": (

@@ -30,6 +30,7 @@ _MEANINGS = {
     "contrastive": "Cross-entropy of photos of the same product among all photos of a batch; smaller is better.",
     "average_precision": "Smooth-AP and ROADMAP: 1 less the average precision within a batch, smoothly; 0 is the aim.",
     "recall": "Recall surrogate: 1 less the recall at several k within a batch, smoothly; smaller is better.",
+    "distillation": "Distillation: 1 less the cosine of an embedding and its teacher's; 0 is the aim.",
     "attributes": "Cross-entropy of the attribute head over the known attributes.",
     "accuracy": "Share of photos of which the attribute head is right, where the truth is known.",
     "majority": "Share of the more frequent answer, which a head that has learnt nothing reaches.",

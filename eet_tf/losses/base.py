@@ -49,6 +49,9 @@ class MetricLoss(BatchLoss):
     Attributes:
         uses_attributes: whether `terms` takes, in place of labels and embeddings, the dicts `{"label": [B],
             "attributes": [B, A]}` and `{"embedding": [B, D], "attributes": [B, A]}`.
+        uses_teacher: whether `terms` takes such dicts, with the vectors of a teacher, `"teacher": [B, D]`, in the
+            first.
+        needs_partners: whether a photo without another one of its class in the batch teaches nothing.
 
     Example:
 
@@ -76,6 +79,13 @@ class MetricLoss(BatchLoss):
     """
 
     uses_attributes = False
+    uses_teacher = False
+    needs_partners = True
+
+    @property
+    def takes_dicts(self) -> bool:
+        """Whether `terms` takes dicts of targets and of outputs in place of labels and embeddings."""
+        return self.uses_attributes or self.uses_teacher
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -102,12 +112,11 @@ class MetricLoss(BatchLoss):
         ('margin',)
         """
         labels, embeddings = tf.constant([0, 0]), tf.zeros([2, embedding_dim])
-        if not self.uses_attributes:
+        if not self.takes_dicts:
             return tuple(self.terms(labels, embeddings))
-        attributes = tf.zeros([2, num_attributes])
-        return tuple(
-            self.terms({"label": labels, "attributes": attributes}, {"embedding": embeddings, "attributes": attributes})
-        )
+        attributes = {"attributes": tf.zeros([2, num_attributes])} if self.uses_attributes else {}
+        teacher = {"teacher": embeddings} if self.uses_teacher else {}
+        return tuple(self.terms({"label": labels, **attributes, **teacher}, {"embedding": embeddings, **attributes}))
 
     def graded_by(self, targets, outputs) -> tf.Tensor | None:
         """The attributes `[B, A]` that pairs are weighted by; None where the loss uses none."""
@@ -116,3 +125,12 @@ class MetricLoss(BatchLoss):
     def call(self, y_true, y_pred) -> tf.Tensor:
         """Labels `[B]` or `[B, 1]`, embeddings `[B, D]` -> the loss of each anchor `[B]`."""
         return tf.add_n(list(self.terms(y_true, y_pred).values()))
+
+
+def check_metric_loss(loss) -> None:
+    """Raises `ValueError` unless another loss may be built on `loss`: one of this package over embeddings."""
+    if not isinstance(loss, MetricLoss):
+        received = f"the class {loss.__name__}; write {loss.__name__}()" if isinstance(loss, type) else repr(loss)
+        raise ValueError(
+            f"`loss` must be a loss of this package over embeddings, e.g. eet_tf.EETLoss(). Received: loss={received}."
+        )

@@ -417,7 +417,7 @@ class MetricLearner(keras.Model):
         per_anchor, terms = self._metric_terms(targets, outputs, memory)
         if signs is not None:
             signs.update(outputs["embedding"], terms)
-        if isinstance(self._metric_loss, MetricLoss) and memory is None:
+        if isinstance(self._metric_loss, MetricLoss) and self._metric_loss.needs_partners and memory is None:
             self._look_for_partners(targets["label"])
         if self._attribute_loss is not None:
             attributes, logits = entry_of("y_true", targets, "attributes"), entry_of("y_pred", outputs, "attributes")
@@ -447,7 +447,7 @@ class MetricLearner(keras.Model):
             # `call`: calling it rounds labels to float32 and divides a vector by the replicas (Keras 3), or is
             # refused in a training step of one's own (Keras 2)
             return _of_photos(self._metric_loss.call(labels, embeddings), embeddings), {}
-        if self._metric_loss.uses_attributes:
+        if self._metric_loss.takes_dicts:
             terms = self._metric_loss.terms(targets, outputs, memory)
         else:
             terms = self._metric_loss.terms(labels, embeddings, memory)

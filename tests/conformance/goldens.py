@@ -25,6 +25,7 @@ COMMAND = "python -m tests.conformance.goldens"
 LABELS = np.array([4, 0, 2, 4, 1, 2, 4, 0, 7, 2, 4, 0])
 EMBEDDINGS = np.random.default_rng(11).normal(size=[12, 5]).astype(np.float32)
 ATTRIBUTES = np.random.default_rng(12).integers(-1, 2, size=[12, 3])
+TEACHER = np.random.default_rng(16).normal(size=[12, 5]).astype(np.float32)
 LOGITS = np.random.default_rng(13).normal(size=[12, 3]).astype(np.float32)
 
 
@@ -36,6 +37,8 @@ def loss_inputs(name, dtype=tf.float32):
     if name == "SoftBinomialDevianceLoss":
         targets = {"label": LABELS, "attributes": ATTRIBUTES}
         return targets, {"embedding": embeddings, "attributes": logits}, embeddings
+    if name == "DistillationLoss":
+        return {"label": LABELS, "teacher": TEACHER}, {"embedding": embeddings}, embeddings
     return LABELS, embeddings, embeddings
 
 

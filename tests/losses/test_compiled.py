@@ -16,8 +16,10 @@ import eet_tf
 from eet_tf import (
     AttributeLoss,
     BinomialDevianceLoss,
+    DistillationLoss,
     EETLoss,
     MultiSimilarityLoss,
+    PrefixLoss,
     RecallAtKLoss,
     RoadmapLoss,
     SmoothAPLoss,
@@ -58,6 +60,11 @@ CHOICES = {
     SmoothAPLoss: {"from_normalized": [False, True]},
     RoadmapLoss: {"calibration_weight": [0.5, 0.0, 1.0]},
     RecallAtKLoss: {"ks": [(1, 2, 4, 8, 16), (3,)]},
+    PrefixLoss: {
+        "loss": [None, BinomialDevianceLoss(), SoftBinomialDevianceLoss(granularity="predictions")],
+        "prefixes": [None, (3, 16)],
+    },
+    DistillationLoss: {"loss": [None, EETLoss(), SoftBinomialDevianceLoss()]},
     AttributeLoss: {"from_logits": [True, False]},
 }
 
@@ -69,7 +76,7 @@ def settings_of(loss_class):
 
 
 ALL = [(loss_class, settings) for loss_class in CHOICES for settings in settings_of(loss_class)]
-NAMES = ["-".join([c.__name__, *(f"{value}" for value in settings.values())]) for c, settings in ALL]
+NAMES = ["-".join([c.__name__, *(getattr(v, "name", f"{v}") for v in settings.values())]) for c, settings in ALL]
 
 
 def make_batch(num_rows, labels="uneven", seed=0, dim=16):
@@ -99,8 +106,9 @@ def loss_function(loss, memory=None):
             if isinstance(loss, AttributeLoss):
                 predictions = 3.0 * embeddings[:, :NUM_ATTRIBUTES]
                 per_photo = loss.call(attributes, predictions if loss.from_logits else tf.sigmoid(predictions))
-            elif loss.uses_attributes:
-                targets = {"label": labels, "attributes": attributes}
+            elif loss.takes_dicts:
+                teacher = tf.stop_gradient(embeddings[:, ::-1])
+                targets = {"label": labels, "attributes": attributes, "teacher": teacher}
                 terms = loss.terms(targets, {"embedding": embeddings, "attributes": logits}, memory)
                 per_photo = tf.add_n(list(terms.values()))
             else:
@@ -188,6 +196,10 @@ COMPARED = {
     "contrastive": (SupervisedContrastiveLoss(), reference_gradients.supervised_contrastive),
     "smooth-ap": (SmoothAPLoss(0.05), lambda b: reference_gradients.smooth_ap(b, 0.05)),
     "roadmap": (RoadmapLoss(temperature=0.05), lambda b: reference_gradients.roadmap(b, temperature=0.05)),
+    "prefixes": (
+        PrefixLoss(EETLoss(), (5, 8, 16), (1.0, 2.0, 1.0)),
+        lambda b: reference_gradients.on_prefixes(b, {5: 0.25, 8: 0.5, 16: 0.25}, reference_gradients.eet),
+    ),
     "recall": (RecallAtKLoss(temperature=0.05), lambda b: reference_gradients.recall_at_k(b, temperature=0.05)),
 }
 
@@ -276,6 +288,7 @@ ON_TWO = [
     ("smooth-ap", 64),
     ("roadmap", 257),
     ("recall", 64),
+    ("prefixes", 257),
 ]
 
 

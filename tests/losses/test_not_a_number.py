@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import AttributeLoss, EETLoss, MetricLearner, SoftBinomialDevianceLoss, TripletLoss, attribute_loss
+from eet_tf import (
+    AttributeLoss,
+    DistillationLoss,
+    EETLoss,
+    MetricLearner,
+    PrefixLoss,
+    SoftBinomialDevianceLoss,
+    TripletLoss,
+    attribute_loss,
+)
 from eet_tf.losses.batch import Remembered
 from eet_tf.pairs import pairwise
 from eet_tf.training.memory import CrossBatchMemory
@@ -37,7 +46,7 @@ def spoilt(kind, row=7):
 
 def kind_for(loss, number):
     """Unit vectors and logits may be long; of an infinite logit the test makes a probability."""
-    if isinstance(loss, AttributeLoss) or loss.from_normalized:
+    if isinstance(loss, AttributeLoss) or getattr(loss, "from_normalized", False):
         return ["one number", "all"][number % 2]
     return ["one number", "infinity", "too long", "all"][number % 4]
 
@@ -62,11 +71,15 @@ def test_of_every_kind_in_a_graph(name, mode):
         assert np.isnan(gradient[row]).any(), kind
 
 
-@pytest.mark.parametrize("loss", [EETLoss(symmetric_margin=True), TripletLoss(), SoftBinomialDevianceLoss()])
+LOSSES = [EETLoss(symmetric_margin=True), TripletLoss(), SoftBinomialDevianceLoss()]
+LOSSES += [PrefixLoss(prefixes=[3, 16]), DistillationLoss(), DistillationLoss(SoftBinomialDevianceLoss())]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_term_is_nan(loss):
     targets, outputs = LABELS, spoilt("one number")
-    if loss.uses_attributes:
-        targets = {"label": targets, "attributes": ATTRIBUTES}
+    if loss.takes_dicts:
+        targets = {"label": targets, "attributes": ATTRIBUTES, "teacher": EMBEDDINGS[:, ::-1]}
         outputs = {"embedding": outputs, "attributes": EMBEDDINGS[:, :NUM_ATTRIBUTES]}
     for name, values in loss.terms(targets, outputs).items():
         assert np.isnan(values).all(), name

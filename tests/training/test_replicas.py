@@ -10,9 +10,11 @@ import tensorflow as tf
 from eet_tf import (
     AttributeLoss,
     BinomialDevianceLoss,
+    DistillationLoss,
     EETLoss,
     MetricLearner,
     MultiSimilarityLoss,
+    PrefixLoss,
     RecallAtKLoss,
     RoadmapLoss,
     SmoothAPLoss,
@@ -53,6 +55,8 @@ TRAININGS = {
     "learner_of_smooth_ap": lambda: {"loss": SmoothAPLoss(temperature=0.3)},
     "learner_of_recall": lambda: {"loss": RecallAtKLoss(temperature=0.3)},
     "learner_of_contrast": lambda: {"loss": SupervisedContrastiveLoss(temperature=0.5)},
+    "learner_of_prefixes": lambda: {"loss": PrefixLoss(EETLoss(), [2, 4]), "memory_size": 12},
+    "learner_of_a_teacher": lambda: {"loss": DistillationLoss(TripletLoss(), 2.0, teacher_references=True)},
     "learner_of_a_loss_of_ones_own": lambda: {"loss": Contrastive()},
     "learner_of_two_heads": lambda: {
         "loss": SoftBinomialDevianceLoss(negative_cost=2.0, granularity="predictions"),
@@ -76,10 +80,12 @@ def make_embedder(has_two_heads):
     return keras.Model(images, heads)
 
 
-def make_dataset(has_two_heads):
+def make_dataset(has_two_heads, has_teacher):
     images = np.random.default_rng(3).normal(size=[LABELS.size, 6]).astype(np.float32)
     labels = LABELS.reshape(-1)
     targets = {"label": labels, "attributes": ATTRIBUTES} if has_two_heads else labels
+    if has_teacher:
+        targets = {"label": labels, "teacher": np.random.default_rng(4).normal(size=[LABELS.size, 4])}
     return tf.data.Dataset.from_tensor_slices((images, targets)).batch(8, drop_remainder=True)
 
 
@@ -94,8 +100,9 @@ def train(name, strategy):
         model = MetricLearner(embedder, memory_size, memory_start=1) if name.startswith("learner") else embedder
         model.compile(optimizer=keras.optimizers.SGD(0.2, global_clipnorm=clip_norm), **losses)
     before = [weight.tolist() for weight in embedder.get_weights()]
-    history = model.fit(make_dataset(has_two_heads), shuffle=False, verbose=0).history
-    evaluated = model.evaluate(make_dataset(has_two_heads), verbose=0, return_dict=True)
+    dataset = make_dataset(has_two_heads, getattr(losses["loss"], "uses_teacher", False))
+    history = model.fit(dataset, shuffle=False, verbose=0).history
+    evaluated = model.evaluate(dataset, verbose=0, return_dict=True)
     after = [weight.tolist() for weight in embedder.get_weights()]
     held = [] if not memory_size else [field.numpy().tolist() for field in model.memory.rows()]
     return {"history": history, "evaluated": evaluated, "before": before, "after": after, "memory": held}
