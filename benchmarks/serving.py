@@ -105,7 +105,7 @@ def search_table(folder: str) -> str:
         "|---|" + "---|" * (len(FLAGS.batch_sizes) + 2),
     ]
     for storage in ("float32", "bfloat16", "int8"):
-        search = CatalogSearch(served_catalog(index, 10, storage, fingerprint, FLAGS.dim), 10)
+        search = CatalogSearch(served_catalog(index, 10, storage, [fingerprint], FLAGS.dim), 10)
         compare = tf.function(search.__call__, input_signature=[tf.TensorSpec([None, FLAGS.dim], tf.float32)])
         queries = [tf.constant(vectors[: int(number)], tf.float32) for number in FLAGS.batch_sizes]
         times = milliseconds(*(lambda batch=batch, compare=compare: compare(batch) for batch in queries))

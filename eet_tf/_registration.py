@@ -37,6 +37,7 @@ CLASSES = {
     "SupervisedContrastiveLoss": "eet_tf.losses.contrastive",
     "TripletLoss": "eet_tf.losses.triplet",
     "UnitLength": "eet_tf.embedder.heads",
+    "UnitPrefix": "eet_tf.embedder.heads",
 }
 
 

@@ -155,14 +155,18 @@ def _figures() -> dict:
         return whitening.apply(embeddings) if whitening else embeddings
 
     embeddings = embedded(measured)
+    lengths = () if whitening else _prefixes()
     how = {"query_expansion": FLAGS.query_expansion, "alpha": FLAGS.alpha, "rerank": FLAGS.rerank}
     besides = None if gallery is not None or FLAGS.query_expansion or FLAGS.rerank else _besides(catalog)
-    if gallery is not None:
-        asked_for = is_query(len(measured))
-        result = rank_queries(embeddings, measured.skus, embedded(gallery), gallery.skus)
-    else:
-        asked_for = is_query(len(measured), measured.roles)
-        result = rank_catalog(embeddings, measured.labels, measured.roles, **how)
+    searched = None if gallery is None else embedded(gallery)
+
+    def ranked(cut):
+        if gallery is not None:
+            return rank_queries(cut(embeddings), measured.skus, cut(searched), gallery.skus)
+        return rank_catalog(cut(embeddings), measured.labels, measured.roles, **how)
+
+    asked_for = is_query(len(measured), None if gallery is not None else measured.roles)
+    result = ranked(lambda vectors: vectors)
     figures = {
         "measured_on": FLAGS.split,
         "gallery": FLAGS.gallery,
@@ -170,10 +174,20 @@ def _figures() -> dict:
         "whitening": FLAGS.whitening or FLAGS.fit_whitening,
         "result": _by_photos_and_products(result, ks),
     }
+    if lengths:
+        figures["prefixes"] = {f"{each}": ranked(_cut_to(each)).summary(ks) for each in lengths}
     if besides is not None:
-        others = {"other_embeddings": embedded(besides), "other_labels": besides.skus}
-        whole = rank_catalog(embeddings, measured.skus, measured.roles, **others)
+        others = embedded(besides)
+
+        def among_all(cut):
+            how = {"other_embeddings": cut(others), "other_labels": besides.skus}
+            return rank_catalog(cut(embeddings), measured.skus, measured.roles, **how)
+
+        whole = among_all(lambda vectors: vectors)
         figures["whole_catalogue"] = {"num_photos": len(catalog), "result": _by_photos_and_products(whole, ks)}
+        if lengths:
+            of_lengths = {f"{each}": among_all(_cut_to(each)).summary(ks) for each in lengths}
+            figures["whole_catalogue"]["prefixes"] = of_lengths
     if measured.categories is not None:
         figures["by_category"] = result.by_group(measured.categories[asked_for], ks)
     if FLAGS.by:
@@ -183,6 +197,23 @@ def _figures() -> dict:
 
 def _by_photos_and_products(result, ks) -> dict:
     return {**result.summary(ks), **result.of_products(ks)}
+
+
+def _prefixes() -> list[int]:
+    """The prefixes of the embedding that the run was trained to be searched with."""
+    from eet_tf.training.run import RunError, read_run
+
+    try:
+        text = read_run(FLAGS.model_dir).settings.get("prefixes", "")
+    except RunError:
+        return []  # a model from elsewhere
+    return [int(length) for length in text.split(",") if length]
+
+
+def _cut_to(length: int):
+    from eet_tf.evaluation.prefixes import prefix_vectors
+
+    return lambda vectors: prefix_vectors(vectors, length)
 
 
 def _besides(catalog):
@@ -204,6 +235,7 @@ def _main(_) -> None:
     """Measures, writes, prints."""
     import tensorflow as tf
 
+    from eet_tf.evaluation.measures import prefix_lines
     from eet_tf.files import replaced
 
     tf.get_logger().setLevel("ERROR")
@@ -217,6 +249,7 @@ def _main(_) -> None:
             print(f"{column}={value}: {_line(of_group)}, over {counted(of_group['num_queries'], 'query')}.")
     if whole := figures.get("whole_catalogue"):
         print(f"In the whole catalogue of {counted(whole['num_photos'], 'photo')}: {_line(whole['result'])}.")
+    print("".join(f"{line}\n" for line in prefix_lines(figures, int(FLAGS.ks[0]))), end="")
     of_all = figures["result"]
     if of_all["num_without_answer"]:
         print(f"{counted(of_all['num_without_answer'], 'query')} left out, whose product the gallery does not show.")

@@ -24,6 +24,7 @@ as it is now.
 Examples:
   eet export --model=runs/mine
   eet export --model=mine.keras --output_dir=served --image_size=224
+  eet export --model=runs/mine --prefix=64
   eet export --backbone=mobilenet_v2 --weights=imagenet
   eet export --backbone=convnext_base --weights=imagenet --image_size=224 --data=photos/catalog.csv
   eet export --backbone=hub:siglip2_base_patch16_224 --image_size=224
@@ -82,6 +83,11 @@ define.integer(
     upper_bound=89,
 )
 define.string("whitening", None, "File of a whitening that is folded into the model. By default none.")
+define.integer(
+    "prefix",
+    None,
+    "Number of leading dimensions that are served, of a model trained with --prefixes. By default all.",
+)
 define.bool("bundle", False, "Write all files that a server needs, and verify them before a server can see them.")
 define.string("name", "embedder", "With --bundle: name of the model on the server.")
 define.integer(
@@ -131,8 +137,15 @@ def _checked():
         for name in pretrained.NAMES:
             if FLAGS[name].present:
                 complaints.add(f"--{name} needs --backbone. Received: --{name}={FLAGS[name].value}, without it.")
-        embedder = complaints.given("model", FLAGS.model, lambda path: servable(load_embedder(path), FLAGS.image_size))
+        embedder = complaints.given(
+            "model", FLAGS.model, lambda path: servable(load_embedder(path), FLAGS.image_size, FLAGS.prefix)
+        )
     else:
+        if FLAGS.prefix is not None:
+            complaints.add(
+                "--prefix needs --model. With --backbone, --data and --whiten_dim shorten vectors. Received: "
+                f"--prefix={FLAGS.prefix}, without it."
+            )
         embedder, catalog = pretrained.checked(FLAGS, complaints)
     if FLAGS.index_dir is not None:
         complaints.given("index_dir", FLAGS.index_dir, load_index, True)
@@ -168,6 +181,16 @@ def _training_facts():
     except RunError:
         return facts  # a model from elsewhere
     return {**facts, "training": {"flags": dict(record.settings), "metrics": dict(record.metrics)}}
+
+
+def _compatible_with() -> list[str]:
+    """The fingerprint of the teacher that a run was trained with, whose index the model as it is can search."""
+    from eet_tf.training.run import read_teacher
+
+    if FLAGS.prefix is not None or FLAGS.whitening is not None:
+        return []  # its vectors are not the teacher's any more
+    fingerprint = read_teacher(FLAGS.model if os.path.isdir(FLAGS.model) else os.path.dirname(FLAGS.model))
+    return [] if fingerprint is None else [fingerprint]
 
 
 def _bundled(write_model, embedder, whitening):
@@ -229,6 +252,7 @@ def _main(_) -> None:
         catalog_storage=FLAGS.catalog_storage,
         scann_in_graph=FLAGS.scann_in_graph,
         max_pixels=FLAGS.max_megapixels * 10**6,
+        compatible_with=_compatible_with(),
     )
     folder = _bundled(write_model, embedder, whitening) if FLAGS.bundle else write_model(_output_dir())
     print(f"The SavedModel is {folder}.")

@@ -114,6 +114,7 @@ def _main(_) -> None:
         before_model=run.metrics.get("before_model"),  # a run of an older version does not say
         meanings=meanings([*(before or ()), *(after or ())]),
         attributes=run.metrics.get("attributes"),
+        prefixes=run.metrics.get("prefixes"),
     )
     # a run of an older version did not look for copies
     unseen = "unseen " if run.metrics.get("copies_of_training_photos") == 0 else ""

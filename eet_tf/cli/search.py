@@ -91,6 +91,11 @@ def _seen(embedder, photos: list[bytes]) -> list[dict[str, float]]:
     return [dict(sorted(pairs, key=lambda pair: -pair[1])[:8]) for pairs in likely]
 
 
+def _fingerprint_for(index, embedder) -> str:
+    """The embedder's fingerprint, or the index's where the embedder says that it can search it: its teacher's."""
+    return index.fingerprint if index.fingerprint in embedder.compatible_with else embedder.fingerprint
+
+
 def _main(files: list[str]) -> None:
     """Loads the index and its embedder, searches, prints."""
     from eet_tf.client import ServingError
@@ -100,7 +105,7 @@ def _main(files: list[str]) -> None:
     beside = indexes.beside(index, FLAGS.index_dir)
     try:
         with queries.embedder(FLAGS, beside.get("saved_model", "")) as embedder:
-            fingerprint = embedder.fingerprint
+            fingerprint = _fingerprint_for(index, embedder)
             embeddings = _embed(embedder, files, photos)
             neighbors = index.search(embeddings, FLAGS.k, where, FLAGS.group_by_sku, fingerprint, with_attributes=True)
             seen = _seen(embedder, photos)

@@ -10,7 +10,7 @@ import time
 
 from absl import logging
 
-from eet_tf.cli import training_checks, training_figures, training_parts
+from eet_tf.cli import teachers, training_checks, training_figures, training_parts
 from eet_tf.cli.door import Command
 from eet_tf.cli.training_checks import Task, checked_task
 from eet_tf.cli.training_flags import FIRST, FLAGS, MAY_CHANGE, defaults, is_shared
@@ -26,6 +26,8 @@ Examples:
   eet train --data=photos --backbone=mobilenet_v2 --weights=imagenet --image_size=96
   eet train --data=photos/catalog.csv --backbone=resnet50 --weights=imagenet --image_size=224 --strategy=mirrored
   eet train --flagfile=runs/mine/flags.txt --model_dir=runs/again
+  eet train --data=photos/catalog.csv --model_dir=runs/short --prefixes=32,64,128
+  eet train --data=photos/catalog.csv --model_dir=runs/small --teacher=runs/large --embedding_dim=512 --loss=none
   eet train --dataset=synthetic
 
 On several machines, run the same command on each of them with its own TF_CONFIG, --strategy=multi_worker and a
@@ -111,6 +113,7 @@ def _train(run, learner, task: Task) -> None:
     done = progress.restore()
     if is_shared():
         _check_same_folder(learner.distribute_strategy, run, done)
+    teacher = None if FLAGS.teacher is None else teachers.prepared(run, task.with_vectors)
     if done:
         _say(f"Going on after epoch {done} of {FLAGS.epochs}.")
     num_copies = training_figures.count_copies(task) if run.writes and task.measured_on else 0
@@ -118,14 +121,14 @@ def _train(run, learner, task: Task) -> None:
     if run.writes:
         training_figures.measure_before(run, embedder, task)
     started = time.monotonic()
-    _fit(run, learner, task, progress, done)
+    _fit(run, learner, task, progress, done, None if teacher is None else teacher.read(task.train.paths))
     if run.writes:
         seconds = time.monotonic() - started
-        training_figures.write_figures(run, task, progress.best_epoch(), seconds, num_copies)
+        training_figures.write_figures(run, task, progress.best_epoch(), seconds, num_copies, teacher)
 
 
-def _fit(run, learner, task: Task, progress, done: int) -> None:
-    """Trains the epochs that are left."""
+def _fit(run, learner, task: Task, progress, done: int, teacher) -> None:
+    """Trains the epochs that are left; `teacher` are its vectors of the photos to learn from, or None."""
     from eet_tf import data
     from eet_tf.training import workers
     from eet_tf.training.lines import verbosity
@@ -137,7 +140,8 @@ def _fit(run, learner, task: Task, progress, done: int) -> None:
     decoded = _decoded(train) if FLAGS.cache else None
 
     def batches(part):
-        return data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, values, decoded, part)
+        read = (values, decoded, part, teacher)
+        return data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, *read)
 
     how = {"epochs": FLAGS.epochs, "initial_epoch": done, "steps_per_epoch": steps}
     how["callbacks"] = _callbacks(run, progress, task)

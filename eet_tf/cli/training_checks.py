@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from eet_tf.cli import catalogs
+from eet_tf.cli import catalogs, teachers
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, FLAGS, RANGES, is_shared, settings
 
@@ -45,6 +45,11 @@ class Task:
         return self.test or self.validation
 
     @property
+    def with_vectors(self) -> list:
+        """The catalogues whose photos need a teacher's vector."""
+        return _with_vectors(self.train, self.validation, self.test)
+
+    @property
     def searched_besides(self) -> list:
         """The catalogues that with `measured_on` make the whole one."""
         return [catalog for catalog in self.catalogs if catalog is not self.measured_on]
@@ -71,10 +76,17 @@ def checked_task() -> Task:
         for catalog, name in zip(parts[1:], ("what chooses the best epoch", "the split 'test'")):
             if catalog is not None:
                 complaints.check(check_answers, catalog, name)
+        if FLAGS.teacher is not None:
+            complaints.check(teachers.check_teacher, _with_vectors(*parts))
     complaints.end()
     catalogs.tell_notes(parts[0])
     train, validation, test = parts
     return Task(layout, train, validation, test, sampler, attributes)
+
+
+def _with_vectors(train, validation, test) -> list:
+    """The catalogues whose photos need a teacher's vector: those to learn from, and those that figures come from."""
+    return [catalog for catalog in (train, test or validation) if catalog is not None]
 
 
 def model_dir() -> str:
@@ -106,9 +118,32 @@ def _complaints() -> Complaints:
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
         complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
     complaints.check(_check_addons)
+    _check_built_on_others(complaints)
     if complaints.are_none:
         complaints.check(_check_backbone)
     return complaints
+
+
+def _check_built_on_others(complaints: Complaints) -> None:
+    """Complains about prefixes and distillation that the loss or the embedding cannot have."""
+    lengths = complaints.whole_numbers("prefixes", FLAGS.prefixes) if FLAGS.prefixes else ()
+    if lengths and (list(lengths) != sorted(lengths) or lengths[-1] > FLAGS.embedding_dim):
+        complaints.add(
+            f"--prefixes must ascend to at most the {FLAGS.embedding_dim} of --embedding_dim. Received: "
+            f"--prefixes={','.join(FLAGS.prefixes)}."
+        )
+    if lengths and (FLAGS.loss in ADDONS_LOSSES or FLAGS.loss == "none"):
+        complaints.add(f"--prefixes needs a loss of this package. Received: --loss={FLAGS.loss}.")
+    if FLAGS.teacher is None:
+        for name in ("distillation_weight", "teacher_references"):
+            if FLAGS[name].value != FLAGS[name].default:
+                complaints.add(f"--{name} needs --teacher. Received: --{name}={FLAGS[name].value} without it.")
+        if FLAGS.loss == "none":
+            complaints.add("--loss=none needs --teacher: there is nothing to learn. Received: no --teacher.")
+    elif FLAGS.loss in ADDONS_LOSSES:
+        complaints.add(f"--teacher needs a loss of this package, or none. Received: --loss={FLAGS.loss}.")
+    elif FLAGS.loss == "none" and FLAGS.teacher_references:
+        complaints.add("--teacher_references needs a loss, whose references they are. Received: --loss=none.")
 
 
 def _check_name() -> None:

@@ -15,10 +15,12 @@ class Rankings(NamedTuple):
     Attributes:
         own: that of the protocol: all the other photos to measure on, or those whose role it is.
         whole: that gallery and the photos of the products that were trained on, which is what a shop searches.
+        prefixes: both again, as a pair, by the length of each prefix of the embeddings that was trained.
     """
 
     own: Any
     whole: Any
+    prefixes: Any
 
     def summaries(self, all_ks) -> tuple[dict, dict]:
         """The figures of both, by photos and by products."""
@@ -31,16 +33,23 @@ def rank(embedder, task) -> Rankings:
     import numpy as np
 
     from eet_tf.evaluation.callback import rank_catalog
+    from eet_tf.evaluation.prefixes import prefix_vectors
 
     photos, others = task.measured_on, task.searched_besides
     embeddings = _embeddings(embedder, photos)
-    own = rank_catalog(embeddings, photos.labels, photos.roles)
     other_embeddings = np.concatenate([_embeddings(embedder, catalog) for catalog in others])
     other_skus = np.concatenate([catalog.skus for catalog in others])
-    whole = rank_catalog(
-        embeddings, photos.skus, photos.roles, other_embeddings=other_embeddings, other_labels=other_skus
-    )
-    return Rankings(own, whole)
+
+    def both(embeddings, besides):
+        own = rank_catalog(embeddings, photos.labels, photos.roles)
+        whole = rank_catalog(embeddings, photos.skus, photos.roles, other_embeddings=besides, other_labels=other_skus)
+        return own, whole
+
+    prefixes = {
+        length: both(prefix_vectors(embeddings, int(length)), prefix_vectors(other_embeddings, int(length)))
+        for length in FLAGS.prefixes
+    }
+    return Rankings(*both(embeddings, other_embeddings), prefixes)
 
 
 def _embeddings(embedder, catalog):
@@ -82,16 +91,16 @@ def measure_before(run, embedder, task) -> None:
         run.write_json("before.json", own)
 
 
-def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int) -> None:
+def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int, teacher=None) -> None:
     """Measures the best embedder and writes `metrics.json`, `classes.csv` and `curves.png`."""
-    from eet_tf.evaluation.measures import headlines
+    from eet_tf.evaluation.measures import headlines, prefix_lines, teacher_line
     from eet_tf.pages.report import plot_curves
 
     figures: dict[str, Any] = {"best_epoch": best_epoch, "epochs": FLAGS.epochs, "seconds": seconds}
     if task.validation:
         figures["chosen_on"] = _chosen_on(task)
     if task.measured_on:
-        figures |= _measured(run, task)
+        figures |= _measured(run, task, teacher)
         figures["copies_of_training_photos"] = num_copies
     run.write_json("metrics.json", figures)
     plot_curves(run.read_history(), run.path("curves.png"))
@@ -103,6 +112,9 @@ def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int) -
     if task.measured_on:
         products = f"{'' if num_copies else 'unseen '}{figures['measured_on']} products"
         print("\n".join(headlines(figures, ks(task.layout)[0], products)))
+        print("".join(f"{line}\n" for line in prefix_lines(figures, ks(task.layout)[0])), end="")
+        if teacher is not None:
+            print(teacher_line(figures["teacher"], figures["after"], ks(task.layout)[0]))
         _tell_attributes(figures.get("attributes"))
     print(f"The embedder is {run.path('model.keras')}.", flush=True)
 
@@ -145,7 +157,16 @@ def _attribute_figures(embedder, task) -> dict:
     return eet_tf.attribute_accuracy(logits, truth, names)
 
 
-def _measured(run, task) -> dict:
+def _in_teachers_gallery(embedder, task, teacher) -> dict:
+    """The figures of queries that the embedder embeds, in a gallery that its teacher has embedded."""
+    from eet_tf.evaluation.asymmetric import rank_asymmetric
+
+    photos = task.measured_on
+    ranking = rank_asymmetric(_embeddings(embedder, photos), teacher.read(photos.paths), photos.labels, photos.roles)
+    return ranking.summary(ks(task.layout))
+
+
+def _measured(run, task, teacher) -> dict:
     """The figures of the best embedder, before and after training."""
     import eet_tf
     from eet_tf.evaluation.callback import is_query
@@ -167,6 +188,12 @@ def _measured(run, task) -> dict:
             "after": whole,
         },
     }
+    if FLAGS.prefixes:
+        figures["prefixes"] = {length: own.summary(all_ks) for length, (own, _) in ranking.prefixes.items()}
+        of_whole = {length: whole.summary(all_ks) for length, (_, whole) in ranking.prefixes.items()}
+        figures["whole_catalogue"]["prefixes"] = of_whole
+    if teacher is not None:
+        figures["teacher"] = _in_teachers_gallery(eet_tf.load_embedder(run.folder), task, teacher)
     if task.attributes is not None:
         figures["attributes"] = _attribute_figures(eet_tf.load_embedder(run.folder), task)
     if photos.categories is not None:

@@ -82,9 +82,23 @@ define.string(
 define.enum(
     "loss",
     "eet",
-    [*LOSSES, *ADDONS_LOSSES],
-    "Loss of the embedding; triplet is batch-hard. tfa_ losses are tensorflow-addons', with TensorFlow 2.15.",
+    [*LOSSES, *ADDONS_LOSSES, "none"],
+    "Loss of the embedding; triplet is batch-hard. tfa_ losses are tensorflow-addons', with TensorFlow 2.15. none: "
+    "that of --teacher alone.",
 )
+define.list(
+    "prefixes",
+    [],
+    "Matryoshka (arXiv 2205.13147): lengths of prefixes of the embedding on which the loss is taken too, separated by "
+    "commas, e.g. 32,64,128. By default none.",
+)
+define.string(
+    "teacher",
+    None,
+    "Distillation: folder that `eet embed` wrote, or a model, whose vectors the embedder also learns. By default none.",
+)
+define.float("distillation_weight", 1.0, "Distillation: weight of the distance to the teacher.", lower_bound=0.0)
+define.bool("teacher_references", False, "Distillation: the loss also compares with the teacher's vectors.")
 define.float("margin", 0.3, "EET, triplet, tfa: margin, in units of the distance.", lower_bound=0.0)
 define.float("equidistant_weight", 1.0, "EET: weight of the equidistant term.", lower_bound=0.0)
 define.float("equidistributed_weight", 1.0, "EET: weight of the class terms.", lower_bound=0.0)

@@ -40,6 +40,18 @@ def make_learner(num_steps: int, attributes):
 
 
 def _loss():
+    """The loss, on prefixes and with a teacher where they are asked for."""
+    import eet_tf
+
+    loss = None if FLAGS.loss == "none" else _plain_loss()
+    if FLAGS.prefixes and loss is not None:
+        loss = eet_tf.PrefixLoss(loss, [int(length) for length in FLAGS.prefixes])
+    if FLAGS.teacher is None:
+        return loss
+    return eet_tf.DistillationLoss(loss, FLAGS.distillation_weight, FLAGS.teacher_references)
+
+
+def _plain_loss():
     import eet_tf
 
     if FLAGS.loss in ADDONS_LOSSES:

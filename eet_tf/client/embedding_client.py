@@ -127,6 +127,12 @@ class EmbeddingClient:
         return str(self._described()["fingerprint"][0])
 
     @property
+    def compatible_with(self) -> tuple[str, ...]:
+        """The fingerprints of embedders whose indexes the server's one can search, such as its teacher's."""
+        found = self._described().get("compatible_with")
+        return () if found is None else tuple(map(str, found[0]))
+
+    @property
     def embedding_dim(self) -> int:
         """D, as the server says it."""
         return int(self._described()["embedding_dim"][0])
@@ -170,7 +176,9 @@ class EmbeddingClient:
     def _described(self) -> dict[str, np.ndarray]:
         with self._use() as stop:
             names = ("fingerprint", "embedding_dim")
-            return self._predict("describe", "query", names, [b""], stop, optional=("attribute_names",))
+            return self._predict(
+                "describe", "query", names, [b""], stop, optional=("attribute_names", "compatible_with")
+            )
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[threading.Event]:

@@ -34,11 +34,12 @@ def training_dataset(
     attributes: np.ndarray | None = None,
     decoded: np.ndarray | None = None,
     part: tuple[int, int] = (0, 1),
+    teacher: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches: `(images [P*K, S, S, 3] float32 in [0, 255], labels [P*K] int64)`, class after class.
 
     With `attributes` the labels become `{"label": [P*K], "attributes": [P*K, A] float32}`, as `MetricLearner` takes
-    them for two heads.
+    them for two heads; with `teacher` `"teacher": [P*K, D] float32` is in it, as `DistillationLoss` takes it.
 
     Args:
         catalog: what to draw from; `sampler` must have been made of its labels.
@@ -51,17 +52,19 @@ def training_dataset(
         attributes: `[N, A]` of 1, 0 and -1, one row per photo of the catalogue, e.g. `encode_attributes(...).values`.
         decoded: what `decode_photos` made of the catalogue, to be taken in place of the files.
         part: `(k, n)`: only the k-th of n equal parts of each batch, k counted from 0, whose photos alone are read.
+        teacher: `[N, D]`, another model's vectors of the photos of the catalogue, in its order. They are those of the
+            plain photos, whatever `augment` makes of them.
 
     Raises:
-        ValueError: if `attributes` or `decoded` has not one row per photo, or `decoded` another size, or a batch does
-            not fall into `n` parts.
+        ValueError: if `attributes`, `decoded` or `teacher` has not one row per photo, or `decoded` another size, or a
+            batch does not fall into `n` parts.
 
     Example:
 
     >>> dataset = training_dataset(catalog, PKSampler(catalog.labels, 4, 2), image_size=64)  # doctest: +SKIP
     >>> model.fit(dataset, steps_per_epoch=100)  # doctest: +SKIP
     """
-    targets = _targets(catalog, attributes)
+    targets = _targets(catalog, attributes, teacher)
     sampler.endless(first_epoch, steps_per_epoch, part)  # refuses a part that no batch has, before anything is read
     share, steps = sampler.batch_size // part[1], steps_per_epoch or sampler.steps_per_epoch
 
@@ -153,18 +156,26 @@ def _ending_at_once(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _targets(catalog: Catalog, attributes: np.ndarray | None) -> Callable:
+def _targets(catalog: Catalog, attributes: np.ndarray | None, teacher: np.ndarray | None) -> Callable:
     """From the numbers of rows to what is learnt of their photos."""
-    labels = tf.constant(catalog.labels)
-    if attributes is None:
+    labels, tables = tf.constant(catalog.labels), {}
+    for name, given, dtype in (("attributes", attributes, tf.int8), ("teacher", teacher, tf.float32)):
+        if given is None:
+            continue
+        if len(given) != len(catalog):
+            raise ValueError(
+                f"`{name}` must have one row per photo of the catalogue. "
+                f"Received: {len(given)} rows for {len(catalog)} photos."
+            )
+        tables[name] = tf.constant(given, dtype)
+    if not tables:
         return lambda rows: tf.gather(labels, rows)
-    if len(attributes) != len(catalog):
-        raise ValueError(
-            "`attributes` must have one row per photo of the catalogue. "
-            f"Received: {len(attributes)} rows for {len(catalog)} photos."
-        )
-    table = tf.constant(attributes, tf.int8)
-    return lambda rows: {"label": tf.gather(labels, rows), "attributes": tf.cast(tf.gather(table, rows), tf.float32)}
+
+    def targets(rows):
+        found = {name: tf.cast(tf.gather(table, rows), tf.float32) for name, table in tables.items()}
+        return {"label": tf.gather(labels, rows), **found}
+
+    return targets
 
 
 def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64) -> tf.data.Dataset:

@@ -39,6 +39,27 @@ class UnitLength(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
+class UnitPrefix(keras.layers.Layer):
+    """The first dimensions of vectors, brought to Euclidean length 1.
+
+    Args:
+        length: how many.
+    """
+
+    def __init__(self, length: int, **kwargs):
+        super().__init__(**kwargs)
+        self.length = length
+
+    def call(self, vectors):
+        """`[B, D]` -> `[B, length]`."""
+        return tf.math.l2_normalize(vectors[:, : self.length], axis=-1)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "length": self.length}
+
+
+@keras.saving.register_keras_serializable(package="eet_tf")
 class AttributeHead(keras.layers.Layer):
     """A linear layer from features to the logit of each of A named binary attributes.
 

@@ -97,3 +97,37 @@ def headlines(figures: Mapping, k: int, products: str) -> list[str]:
         ]
         lines.append(f"R@{k} on {products}{gallery}: {', '.join(shares)}.")
     return lines
+
+
+def prefix_lines(figures: Mapping, k: int) -> list[str]:
+    """A line for each prefix of the embeddings that was trained to be searched with; none without such.
+
+    Args:
+        figures: what `metrics.json` or `evaluation.json` holds.
+        k: which R@K is told.
+
+    Example:
+
+    >>> figures = {"prefixes": {"32": {"recall@1": 0.3}}}
+    >>> prefix_lines({**figures, "whole_catalogue": {"num_photos": 9, "prefixes": {"32": {"recall@1": 0.2}}}}, 1)
+    ['R@1 of the first 32 dimensions: 20.0 % in the whole catalogue, 30.0 % among the measured photos alone.']
+    """
+    whole, lines = (figures.get("whole_catalogue") or {}).get("prefixes", {}), []
+    for length, own in figures.get("prefixes", {}).items():
+        shares = [(whole[length], " in the whole catalogue"), (own, " among the measured photos alone")]
+        shares = shares if length in whole else [(own, "")]
+        told = ", ".join(f"{100 * each[f'recall@{k}']:.1f} %{where}" for each, where in shares)
+        lines.append(f"R@{k} of the first {length} dimensions: {told}.")
+    return lines
+
+
+def teacher_line(figures: Mapping, own: Mapping, k: int) -> str:
+    """The line that compares queries in a teacher's gallery with queries in the gallery of the embedder itself.
+
+    Example:
+
+    >>> teacher_line({"recall@1": 0.41}, {"recall@1": 0.37}, 1)
+    "R@1 of these queries in the teacher's gallery: 41.0 %; in the embedder's own: 37.0 %."
+    """
+    shares = [f"{100 * each[f'recall@{k}']:.1f} %" for each in (figures, own)]
+    return f"R@{k} of these queries in the teacher's gallery: {shares[0]}; in the embedder's own: {shares[1]}."

@@ -101,6 +101,7 @@ def write_report(
     attributes: Mapping[str, Mapping] | None = None,
     whole_catalogue: Mapping | None = None,
     before_model: str | None = None,
+    prefixes: Mapping[str, Mapping] | None = None,
 ) -> None:
     """Writes one self-contained HTML page; what is not given is left out of it.
 
@@ -118,6 +119,7 @@ def write_report(
         whole_catalogue: The same queries searched in all photos, those of trained products too: `{"num_photos": N,
             "before": ..., "after": ...}`. It is shown first, since that is what a shop searches.
         before_model: What was measured before training, such as `"pretrained features"`; it is named above the figures.
+        prefixes: The measurements with a prefix of the embeddings alone, by its length: `{"32": {"recall@1": 0.1}}`.
 
     Raises:
         ValueError: If `history`, `before` or `after` holds something that is no number, or no file can be written at
@@ -138,6 +140,7 @@ def write_report(
     sections = (
         parts.facts(facts),
         *_measured(before, after, whole_catalogue, meanings or {}, before_model),
+        _prefixes(prefixes or {}),
         _attributes(attributes or {}),
         _curves(_panels(history)),
         _gallery(results),
@@ -241,6 +244,26 @@ def _amount(name, value):
     if _is_share(name):
         return f"{100 * value:.1f}%"
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
+
+
+def _prefixes(prefixes):
+    """A row for each prefix of the embeddings, and a column for each share."""
+    if not prefixes:
+        return ""
+    names = [name for name in next(iter(prefixes.values())) if _is_share(name)]
+    heads = "".join(f'<th scope="col">{text(name)}</th>' for name in ("Dimensions", *names))
+    rows = "\n".join(
+        f'<tr><th scope="row">{text(length)}</th>'
+        + "".join(f"<td>{_amount(name, _number('prefixes', name, each[name]))}</td>" for name in names)
+        + "</tr>"
+        for length, each in prefixes.items()
+    )
+    return _section(
+        "With the first dimensions alone",
+        '<div class="card"><table class="measures">',
+        f"<thead><tr>{heads}</tr></thead>",
+        f"<tbody>\n{rows}\n</tbody></table></div>",
+    )
 
 
 # Attributes: how often the head is right, the least useful last.

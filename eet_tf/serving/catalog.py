@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,14 +42,14 @@ class ServedCatalog:
         }
 
 
-def served_catalog(index, k: int, storage: str | None, fingerprint: str, dim: int) -> ServedCatalog:
+def served_catalog(index, k: int, storage: str | None, fingerprints: Sequence[str], dim: int) -> ServedCatalog:
     """Takes an index's photos as they are now, or refuses an index that the embedder does not fit.
 
     Args:
         index: an index, or its folder.
         k: products that a search will find.
         storage: how vectors are kept; None: as the index does.
-        fingerprint: of the embedder.
+        fingerprints: of the embedder, and then of those whose indexes it can search.
         dim: length of its embeddings.
 
     Raises:
@@ -66,9 +67,9 @@ def served_catalog(index, k: int, storage: str | None, fingerprint: str, dim: in
             f"`catalog_index` must be of the embedder's {dim} dimensions. Received: one of {index.dim}. "
             "Build it with `eet index build` from a SavedModel of this embedder."
         )
-    if index.fingerprint != fingerprint:
+    if index.fingerprint not in fingerprints:
         raise CatalogIndexError(
-            f"`catalog_index` must be of this embedder, whose fingerprint is {fingerprint!r}. Received: one with "
+            f"`catalog_index` must be of this embedder, whose fingerprint is {fingerprints[0]!r}. Received: one with "
             f"fingerprint {index.fingerprint!r}. Its vectors are another embedder's (or its whitening differs), so no "
             "score would mean anything: build it with `eet index build` from a SavedModel of this embedder."
         )

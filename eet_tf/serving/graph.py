@@ -102,7 +102,9 @@ def output_sizes(embedder: keras.Model, whitening=None) -> dict[str, int]:
     return {**sizes, "attributes": len(attribute_names(embedder))} if attribute_names(embedder) else sizes
 
 
-def describing(fingerprint: str, embedding_dim: int, attribute_names: Sequence[str] = ()):
+def describing(
+    fingerprint: str, embedding_dim: int, attribute_names: Sequence[str] = (), compatible_with: Sequence[str] = ()
+):
     """The function behind the signature `describe`: which embedder it is, once for each row of `query`.
 
     A server tells its clients nothing of a model but its signatures, so the model says it itself.
@@ -111,10 +113,12 @@ def describing(fingerprint: str, embedding_dim: int, attribute_names: Sequence[s
         fingerprint: of the embedder, `embedder_fingerprint`.
         embedding_dim: D.
         attribute_names: the A attributes that the embedder predicts; none by default.
+        compatible_with: the fingerprints of C embedders whose indexes this one can search; none by default.
 
     Returns:
         A function from `query` (string `[None]`, of which only the number counts) to `fingerprint` (string `[None]`),
-        `embedding_dim` (int32 `[None]`) and, with attributes, `attribute_names` (string `[None, A]`).
+        `embedding_dim` (int32 `[None]`) and, where there are any, `attribute_names` (string `[None, A]`) and
+        `compatible_with` (string `[None, C]`).
 
     Example:
 
@@ -127,8 +131,9 @@ def describing(fingerprint: str, embedding_dim: int, attribute_names: Sequence[s
     def describe(query):
         rows = tf.shape(query)
         described = {"fingerprint": tf.fill(rows, fingerprint), "embedding_dim": tf.fill(rows, embedding_dim)}
-        if attribute_names:
-            described["attribute_names"] = tf.tile(tf.constant([list(attribute_names)]), [rows[0], 1])
+        for name, texts in (("attribute_names", attribute_names), ("compatible_with", compatible_with)):
+            if texts:
+                described[name] = tf.tile(tf.constant([list(texts)]), [rows[0], 1])
         return described
 
     return describe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -19,7 +19,7 @@ from eet_tf.serving.fingerprint import embedder_fingerprint
 from eet_tf.serving.graph import ServingModule, describing, output_sizes
 from eet_tf.serving.scann_graph import SCANN_OPS, ScannSearch
 from eet_tf.serving.search_graph import CatalogSearch
-from eet_tf.serving.servable import SavedModelError, is_brought_to_unit_length, servable
+from eet_tf.serving.servable import SavedModelError, is_brought_to_unit_length, prefix_of, servable
 from eet_tf.terminal import escaped, is_utf8
 
 MANIFEST = os.path.join("assets.extra", "eet_tf.json")
@@ -36,6 +36,8 @@ def export_embedder(
     scann_in_graph: bool = False,
     image_size: int | None = None,
     max_pixels: int = SERVED_MAX_PIXELS,
+    prefix: int | None = None,
+    compatible_with: Sequence[str] = (),
 ) -> str:
     """Writes an embedder as the next version for TF Serving, `<output_dir>/<version>/`.
 
@@ -72,16 +74,22 @@ def export_embedder(
         image_size: S, exactly where the embedder takes images of any size.
         max_pixels: of a photo, from 1 to `data.limits.MAX_PIXELS`. The default, 40 million, bounds the memory of a
             server, which decodes as many photos at once as it has cores; docs/serving.md says what a photo takes.
+        prefix: how many leading dimensions of the embedding are served, brought to length 1, of an embedder that was
+            trained with `PrefixLoss`; None: all. D is then `prefix`, and the fingerprint another.
+        compatible_with: fingerprints of embedders whose indexes this one can search, such as that of the teacher it
+            was trained with by `DistillationLoss`. The manifest and `describe` name them. Nothing can check that this
+            is so: `eet train --teacher` measures how well it is.
 
     Returns:
         The version's folder.
 
     Raises:
-        SavedModelError: if `output_dir` is a file, the embedder takes other images, gives no vectors, or NaN, or the
-            whitening is of embeddings of another length or of an embedder whose vectors are not of length 1; or
-            `scann_in_graph` is asked for without an index or without `scann`; or `max_pixels` is out of range.
-        CatalogIndexError: if the index cannot be read, is of another embedder or whitening, or has fewer than `k`
-            products; or `catalog_storage` is none.
+        SavedModelError: if `output_dir` is a file, the embedder takes other images, gives no vectors, or NaN, `prefix`
+            is no number of its dimensions, or the whitening is of embeddings of another length or of an embedder whose
+            vectors are not of length 1; or `scann_in_graph` is asked for without an index or without `scann`; or
+            `max_pixels` is out of range, or `compatible_with` no list of fingerprints.
+        CatalogIndexError: if the index cannot be read, is of another whitening or of an embedder that is neither this
+            one nor in `compatible_with`, or has fewer than `k` products; or `catalog_storage` is none.
 
     Example:
 
@@ -90,7 +98,8 @@ def export_embedder(
     >>> os.path.basename(folder)
     '1'
     """
-    embedder = servable(embedder, image_size)
+    embedder = servable(embedder, image_size, prefix)
+    compatible_with = _checked_fingerprints(compatible_with)
     if not (isinstance(max_pixels, int) and not isinstance(max_pixels, bool) and 1 <= max_pixels <= MAX_PIXELS):
         raise SavedModelError(
             f"`max_pixels` must be a whole number from 1 to {MAX_PIXELS}. Received: max_pixels={max_pixels!r}."
@@ -111,15 +120,18 @@ def export_embedder(
         )
     fingerprint = embedder_fingerprint(embedder, whitening)
     dim = output_sizes(embedder, whitening)["embedding"]
-    search, facts = _search(catalog_index, k, catalog_storage, scann_in_graph, fingerprint, dim)
+    accepted = (fingerprint, *compatible_with)
+    search, facts = _search(catalog_index, k, catalog_storage, scann_in_graph, accepted, dim)
     os.makedirs(output_dir, exist_ok=True)
     version = max(_versions(output_dir), default=0) + 1
     aside = os.path.join(output_dir, f".{version}.{os.getpid()}")
     try:
         module = ServingModule(embedder, whitening, search, max_pixels)
-        signatures = {**module.functions, "describe": describing(fingerprint, dim, attribute_names(embedder))}
+        describe = describing(fingerprint, dim, attribute_names(embedder), compatible_with)
+        signatures = {**module.functions, "describe": describe}
         tf.saved_model.save(module, aside, signatures=signatures)
         own = {"fingerprint": fingerprint, "embedding_dim": dim, "max_pixels": max_pixels}
+        own |= {"prefix": prefix_of(embedder), "compatible_with": list(compatible_with)}
         facts = {**own, "signatures": list(signatures), **facts}
         _write_manifest(aside, embedder, metadata or {}, facts)
         target = os.path.join(output_dir, str(version))
@@ -129,13 +141,23 @@ def export_embedder(
     return target
 
 
-def _search(index, k: int, storage: str | None, with_scann: bool, fingerprint: str, dim: int):
+def _checked_fingerprints(fingerprints) -> tuple[str, ...]:
+    given = tuple(fingerprints) if isinstance(fingerprints, (list, tuple)) else (None,)
+    if not all(isinstance(each, str) and each for each in given):
+        raise SavedModelError(
+            "`compatible_with` must be a list of fingerprints of embedders. Received: "
+            f"compatible_with={fingerprints!r}."
+        )
+    return given
+
+
+def _search(index, k: int, storage: str | None, with_scann: bool, fingerprints: Sequence[str], dim: int):
     """What the signature `search` runs, None without an index; and what the manifest says of it."""
     if index is None:
         if with_scann:
             raise SavedModelError("`scann_in_graph` must come with `catalog_index`. Received: catalog_index=None.")
         return None, {"search": None, "needs_ops": []}
-    catalog = served_catalog(index, k, storage, fingerprint, dim)
+    catalog = served_catalog(index, k, storage, fingerprints, dim)
     facts = {"search": {"k": k, **catalog.facts()}, "needs_ops": []}
     if not with_scann:
         return CatalogSearch(catalog, k), facts

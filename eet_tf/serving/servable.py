@@ -8,13 +8,14 @@ import keras
 import numpy as np
 
 from eet_tf import compat
-from eet_tf.embedder.heads import UnitLength
+from eet_tf.embedder.heads import UnitLength, UnitPrefix
 from eet_tf.index.checks import UNIT_LENGTH_TOLERANCE
 from eet_tf.training import compilation
 from eet_tf.training.loading import embedder_of
 from eet_tf.wording import first_sentence
 
 _ADDED = "brought_to_unit_length"
+_CUT = "unit_prefix"
 _NUM_PROBES = 4
 
 
@@ -22,7 +23,7 @@ class SavedModelError(ValueError):
     """Tells that a SavedModel cannot be written or read; the message names the folder and how to repair it."""
 
 
-def servable(embedder: keras.Model, image_size: int | None = None) -> keras.Model:
+def servable(embedder: keras.Model, image_size: int | None = None, prefix: int | None = None) -> keras.Model:
     """The model that is served in place of an embedder: the embedder itself wherever that can be.
 
     Of a `MetricLearner` it is the embedder. A model that takes images of any size gets that of `image_size`. One whose
@@ -32,12 +33,15 @@ def servable(embedder: keras.Model, image_size: int | None = None) -> keras.Mode
     Args:
         embedder: a model of images `[B, S, S, 3]` in [0, 255] -> `[B, D]`, or to a dict with `"embedding"`.
         image_size: S, which must be given exactly where the model takes images of any size.
+        prefix: how many leading dimensions are served, brought to length 1; None: all, or as many as the model says
+            that was made here.
 
     Returns:
         A model of the same weights.
 
     Raises:
-        SavedModelError: if it takes other images, gives no vectors, or gives NaN or infinity.
+        SavedModelError: if it takes other images, gives no vectors, or gives NaN or infinity, or `prefix` is no number
+            of its dimensions.
 
     Example:
 
@@ -50,15 +54,38 @@ def servable(embedder: keras.Model, image_size: int | None = None) -> keras.Mode
     size = _checked_size(embedder, image_size)
     model = embedder if compilation.input_shape(embedder) == (None, size, size, 3) else _of_size(embedder, size)
     _check_output(compat.output_shape(model))
-    if _gives_unit_vectors(model, size):
+    is_unit = _gives_unit_vectors(model, size)
+    if prefix is not None and prefix != prefix_of(model):
+        return _with_last(_ending(model, size), UnitPrefix(_checked_prefix(prefix, model), dtype="float32", name=_CUT))
+    if is_unit:
         return model
-    is_sequence = isinstance(model, keras.Sequential)  # which has no output of its own in Keras 3
-    return _with_unit_length(_of_size(model, size) if is_sequence else model)
+    return _with_last(_ending(model, size), UnitLength(dtype="float32", name=_ADDED))
 
 
 def is_brought_to_unit_length(model: keras.Model) -> bool:
     """Whether `servable` added the layer that does so."""
     return any(layer.name == _ADDED for layer in model.layers)
+
+
+def prefix_of(model: keras.Model) -> int | None:
+    """How many leading dimensions `servable` cut a model's vectors to; None if it did not."""
+    return next((layer.length for layer in model.layers if layer.name == _CUT), None)
+
+
+def _ending(model: keras.Model, size: int) -> keras.Model:
+    """A model of the same that has an output of its own, as a Sequential has not in Keras 3."""
+    return _of_size(model, size) if isinstance(model, keras.Sequential) else model
+
+
+def _checked_prefix(prefix, model: keras.Model) -> int:
+    shapes = compat.output_shape(model)
+    dim = (shapes["embedding"] if isinstance(shapes, Mapping) else shapes)[1]
+    if not isinstance(prefix, int) or isinstance(prefix, bool) or not 1 <= prefix <= dim or prefix_of(model):
+        raise SavedModelError(
+            f"`prefix` must be from 1 to the embedding's {dim} dimensions, of a model that is whole. Received: "
+            f"prefix={prefix!r}."
+        )
+    return prefix
 
 
 def _checked_size(embedder: keras.Model, image_size: int | None) -> int:
@@ -143,10 +170,11 @@ def _gives_unit_vectors(model: keras.Model, size: int) -> bool:
     return bool(lengths.size and (np.abs(lengths - 1) < UNIT_LENGTH_TOLERANCE / 2).all())
 
 
-def _with_unit_length(model: keras.Model) -> keras.Model:
-    outputs, to_unit_length = model.output, UnitLength(dtype="float32", name=_ADDED)
+def _with_last(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
+    """The model with one layer more behind its embedding."""
+    outputs = model.output
     if isinstance(outputs, Mapping):
-        outputs = {**outputs, "embedding": to_unit_length(outputs["embedding"])}
+        outputs = {**outputs, "embedding": layer(outputs["embedding"])}
     else:
-        outputs = to_unit_length(outputs)
+        outputs = layer(outputs)
     return keras.Model(model.inputs[0], outputs, name=model.name)

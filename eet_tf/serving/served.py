@@ -29,6 +29,7 @@ class ServedEmbedder:
         folder: the version's folder.
         fingerprint: which embedder it is.
         embedding_dim: D.
+        compatible_with: the fingerprints of embedders whose indexes it can search, such as its teacher's.
         attribute_names: the A attributes it predicts; empty if it predicts none.
         max_pixels: photos that declare more get `ok` false.
 
@@ -42,8 +43,9 @@ class ServedEmbedder:
             with open(os.path.join(self.folder, MANIFEST), encoding="utf-8") as file:
                 manifest = json.load(file)
             self.fingerprint = manifest["fingerprint"]
+            self.compatible_with = tuple(manifest.get("compatible_with", ()))  # older versions have none
             self.embedding_dim = manifest["embedding_dim"]
-            self.attribute_names = tuple(manifest.get("attribute_names", ()))  # older versions have none
+            self.attribute_names = tuple(manifest.get("attribute_names", ()))  # nor attributes
             self.max_pixels = manifest.get("max_pixels", MAX_PIXELS)  # nor a limit of their own
             with without_pattern(self.folder) as folder:
                 self._model = tf.saved_model.load(folder)

@@ -21,6 +21,7 @@ from eet_tf import compat, files
 from eet_tf.terminal import escaped, is_utf8
 from eet_tf.wording import said_by
 
+TEACHER = "teacher.json"  # whose vectors a run learns: the path, the fingerprint and the length
 _CHECKPOINT = re.compile(r"ckpt-([0-9]+)\.(?:index|data-[0-9]+-of-[0-9]+)")
 
 
@@ -128,6 +129,12 @@ def read_run(folder: str) -> RunRecord:
         raise RunError(f"{folder!r} is not the folder of a training run: it has no flags.txt. Run `eet train` first.")
     history = _read_history(os.path.join(folder, "history.csv"))
     return RunRecord(_read_settings(folder), history, _read_json(os.path.join(folder, "metrics.json")) or {})
+
+
+def read_teacher(folder: str) -> str | None:
+    """The fingerprint of the teacher that a run was trained with; None without one, and where no run has been."""
+    found = _read_json(os.path.join(folder, TEACHER))
+    return None if found is None else found["fingerprint"]
 
 
 def _read_settings(folder: str) -> dict[str, str]:

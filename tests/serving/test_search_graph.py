@@ -53,7 +53,7 @@ def queries_for(index, number, seed=1):
 
 def searched(index, queries, k, storage=None, kind=CatalogSearch):
     """Skus and scores as the graph finds them."""
-    search = kind(served_catalog(index, k, storage, index.fingerprint, index.dim), k)
+    search = kind(served_catalog(index, k, storage, [index.fingerprint], index.dim), k)
     signature = [tf.TensorSpec([None, index.dim], tf.float32)]
     skus, scores = tf.function(search.__call__, input_signature=signature)(queries)
     return skus.numpy().astype(str), scores.numpy()
@@ -167,14 +167,14 @@ def test_what_was_added_and_deleted_since_the_index_was_built_counts(tmp_path):
     index.upsert(queries[:3], ["new a", "new b", "sku 9"], photos=["x", "y", "z"])
     index.save(tmp_path / "index")
     for source in (index, str(tmp_path / "index"), tmp_path / "index"):
-        search = CatalogSearch(served_catalog(source, 5, None, "embedder", 16), 5)
+        search = CatalogSearch(served_catalog(source, 5, None, ["embedder"], 16), 5)
         skus = search(tf.constant(queries))[0].numpy().astype(str)
         np.testing.assert_array_equal(skus, index.search(queries, 5, group_by_sku=True).skus)
 
 
 def test_skus_may_be_of_any_letters():
     index = ExactIndex.build(np.eye(3, dtype=np.float32), ["Ærø", "靴", "x y/z"], fingerprint="f")
-    search = CatalogSearch(served_catalog(index, 1, None, "f", 3), 1)
+    search = CatalogSearch(served_catalog(index, 1, None, ["f"], 3), 1)
     skus = search(tf.eye(3))[0].numpy()[:, 0]
     assert [sku.decode() for sku in skus] == ["Ærø", "靴", "x y/z"]
 
@@ -194,7 +194,7 @@ vectors = rng.normal(size=[200_000, 4])
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 index = ExactIndex.build(vectors, rng.integers(0, 50_000, 200_000), fingerprint="f")
 search = tf.function(
-    CatalogSearch(served_catalog(index, 5, None, "f", 4), 5).__call__, input_signature=[tf.TensorSpec([None, 4])]
+    CatalogSearch(served_catalog(index, 5, None, ["f"], 4), 5).__call__, input_signature=[tf.TensorSpec([None, 4])]
 )
 search(vectors[:1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
