@@ -24,7 +24,7 @@ class Rankings(NamedTuple):
 
     def summaries(self, all_ks) -> tuple[dict, dict]:
         """The figures of both, by photos and by products."""
-        own, whole = ({**each.summary(all_ks), **each.of_products(all_ks)} for each in self)
+        own, whole = ({**each.summary(all_ks), **each.of_products(all_ks)} for each in (self.own, self.whole))
         return own, whole
 
 
