@@ -39,6 +39,13 @@ define.float(
     None,
     "Share of the true 10 nearest photos that a search must find, such as 0.95. The build tunes ScaNN and verifies it.",
 )
+define.integer(
+    "search_prefix",
+    None,
+    "Number of leading dimensions by which ScaNN finds candidates, of a model trained with --prefixes; the others help "
+    "to put them into order. By default all.",
+    lower_bound=1,
+)
 define.enum("storage", "float32", ["float32", "bfloat16", "int8"], "Type in which vectors are stored.")
 define.string(
     "milvus_uri", None, "Address of a Milvus cluster, http://host:port. By default milvus-lite, in the folder."
@@ -90,6 +97,8 @@ def _options() -> dict:
 
     if FLAGS.target_recall is not None and FLAGS.index != "scann":
         raise ValueError(f"--target_recall is for --index=scann. Received: --index={FLAGS.index}, which tunes nothing.")
+    if FLAGS.search_prefix is not None and FLAGS.index != "scann":
+        raise ValueError(f"--search_prefix is for --index=scann. Received: --index={FLAGS.index}.")
     if FLAGS.index == "milvus":
         if FLAGS.storage != "float32":
             raise ValueError(f"--storage must be float32 with --index=milvus. Received: --storage={FLAGS.storage}.")
@@ -99,7 +108,8 @@ def _options() -> dict:
     for name in (f"milvus_{name}" for name in _MILVUS):
         if FLAGS[name].value is not None:
             raise ValueError(f"--{name} is for --index=milvus. Received: --index={FLAGS.index}.")
-    return {"storage": FLAGS.storage, **({"target_recall": FLAGS.target_recall} if FLAGS.index == "scann" else {})}
+    of_scann = {"target_recall": FLAGS.target_recall, "search_prefix": FLAGS.search_prefix}
+    return {"storage": FLAGS.storage, **(of_scann if FLAGS.index == "scann" else {})}
 
 
 def _checked() -> tuple:
@@ -112,6 +122,8 @@ def _checked() -> tuple:
     if FLAGS.target_recall is not None and not 0 < FLAGS.target_recall <= 1:
         complaints.add(f"--target_recall must be above 0, at most 1. Received: --target_recall={FLAGS.target_recall}.")
     options, source = complaints.check(_options), _source(complaints)
+    if source is not None:
+        complaints.number("search_prefix", FLAGS.search_prefix, 1, source.embedding_dim)
     catalog = complaints.check(indexes.load_part, FLAGS)
     attributes = None if catalog is None else complaints.check(_attributes, catalog)
     catalogs.complain(complaints, FLAGS)

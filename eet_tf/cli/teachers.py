@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from typing import Any
 
 from eet_tf.cli.training_flags import FLAGS, is_shared
@@ -20,16 +21,16 @@ def check_teacher(catalogs: list) -> None:
     """
     from eet_tf.embedding import files
 
-    if not os.path.exists(FLAGS.teacher):
-        raise ValueError(
-            "--teacher must be a folder that `eet embed` wrote, or a model. "
-            f"Received: --teacher={FLAGS.teacher}, which does not exist."
-        )
     if _is_folder_of_vectors():
         folder = files.open_folder(FLAGS.teacher)
         _check_dim(folder.embedding_dim)
         for catalog in catalogs:
             folder.read(catalog.paths)
+    elif not _is_model(FLAGS.teacher):
+        raise ValueError(
+            "--teacher must be a folder that `eet embed` wrote, or a model: a SavedModel, a training's folder or a "
+            f".keras file. Received: --teacher={FLAGS.teacher}."
+        )
     elif is_shared():
         raise ValueError(
             "--teacher must be a folder that `eet embed` wrote where several workers train: each reads it. "
@@ -66,6 +67,17 @@ def _is_folder_of_vectors() -> bool:
     from eet_tf.embedding import files
 
     return os.path.isfile(os.path.join(FLAGS.teacher, files.MANIFEST))
+
+
+def _is_model(path: str) -> bool:
+    """Whether it looks like one; it is opened later, as TensorFlow must not start before its devices are chosen."""
+    from eet_tf.serving import SavedModelError, newest_version
+
+    try:
+        newest_version(path)
+    except SavedModelError:
+        return zipfile.is_zipfile(os.path.join(path, "model.keras") if os.path.isdir(path) else path)
+    return True
 
 
 def _check_dim(embedding_dim: int) -> None:

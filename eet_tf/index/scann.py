@@ -14,6 +14,7 @@ import numpy as np
 
 from eet_tf.index.checks import CatalogIndexError, check_queries, shown
 from eet_tf.index.local import LocalIndex
+from eet_tf.index.prefixes import leading, reordered
 from eet_tf.index.rows import Rows
 from eet_tf.index.search import exact_top_k
 from eet_tf.index.snapshot import checked_snapshot
@@ -27,8 +28,8 @@ _DIMENSIONS_PER_CODE = 2  # 4 bits for each 2 dimensions, a sixteenth of float32
 _ANISOTROPIC_THRESHOLD = 0.2  # what ScaNN recommends for dot products of unit vectors (Guo et al. 2020, section 5)
 _FEWEST_ROWS_TO_HASH = 16  # a code book of 16 centres cannot be trained from fewer
 _MOST_TRAINING_ROWS = 100_000  # ScaNN's default sample
+_ROWS_CUT_AT_ONCE = 2**16
 _ASSETS = "scann_assets.pbtxt"
-_ROWS_SCORED_AT_ONCE = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,34 +40,43 @@ class ScannConfiguration:
     * else rows are compared by 4-bit codes, and the best `num_candidates` of them once more in float32.
     * `num_leaves=0`: all rows are looked at.
     * else rows are divided among leaves, and only those in the `num_leaves_to_search` nearest leaves are looked at.
+    * `search_prefix=0`: ScaNN sees all dimensions.
+    * else it sees the first of them alone, brought to length 1, and the best `num_candidates` rows are put into order
+      by the cosine of all dimensions.
 
     Args:
         num_candidates: rows compared exactly after hashing; a search takes twice `k` if that is more. 0 is no
             hashing.
         num_leaves: leaves of the tree, at most one per row; 0 is no tree.
         num_leaves_to_search: leaves looked at for one query, between 1 and `num_leaves`.
+        search_prefix: leading dimensions that ScaNN sees, for vectors of an embedder that was trained with
+            `PrefixLoss`; it needs `num_candidates`. 0 is all.
 
     Example:
 
     >>> ScannConfiguration.for_size(1_000), ScannConfiguration.for_size(50_000).num_candidates
-    (ScannConfiguration(num_candidates=0, num_leaves=0, num_leaves_to_search=0), 200)
-    >>> ScannConfiguration.for_size(1_000_000)
-    ScannConfiguration(num_candidates=200, num_leaves=1000, num_leaves_to_search=100)
+    (ScannConfiguration(num_candidates=0, num_leaves=0, num_leaves_to_search=0, search_prefix=0), 200)
+    >>> ScannConfiguration.for_size(1_000_000, search_prefix=64)
+    ScannConfiguration(num_candidates=200, num_leaves=1000, num_leaves_to_search=100, search_prefix=64)
     """
 
     num_candidates: int = 0
     num_leaves: int = 0
     num_leaves_to_search: int = 0
+    search_prefix: int = 0
 
     @classmethod
-    def for_size(cls, num_rows: int) -> ScannConfiguration:
-        """ScaNN's rules of thumb: brute force; from 20,000 rows hashing; from 100,000 also sqrt(rows) leaves."""
+    def for_size(cls, num_rows: int, search_prefix: int = 0) -> ScannConfiguration:
+        """ScaNN's rules of thumb: brute force; from 20,000 rows hashing; from 100,000 also sqrt(rows) leaves.
+
+        Where rows are compared by brute force no prefix is used: all of them are compared exactly.
+        """
         if num_rows < _BRUTE_FORCE_BELOW:
             return cls()
         if num_rows < _NO_TREE_BELOW:
-            return cls(num_candidates=200)
+            return cls(num_candidates=200, search_prefix=search_prefix)
         num_leaves = round(math.sqrt(num_rows))
-        return cls(num_candidates=200, num_leaves=num_leaves, num_leaves_to_search=round(_LEAVES_SEARCHED * num_leaves))
+        return cls(200, num_leaves, round(_LEAVES_SEARCHED * num_leaves), search_prefix)
 
 
 class ScannEngine:
@@ -97,25 +107,26 @@ class ScannEngine:
     def search(self, queries: np.ndarray, k: int, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """See `search.Engine`. Where much will be dropped more leaves are searched: what is left lies farther."""
         options = search_options(self.configuration, k, len(self._vectors), share)
-        rows, scores = self._searcher.search_batched_parallel(queries, final_num_neighbors=k, **options)
+        if self.configuration.search_prefix:
+            rows, scores = self._found_by_prefix(queries, k, options)
+        else:
+            rows, scores = self._searcher.search_batched_parallel(queries, final_num_neighbors=k, **options)
         # what is missing comes last, as row 0 with score NaN
         short = np.flatnonzero(np.isnan(scores[:, -1]))
         if short.size:
             rows[short], scores[short] = exact_top_k(self._vectors, queries[short], k)
-        if self._vectors.storage != "float32":
-            rows, scores = self._scored_as_kept(queries, rows)
+        if self._vectors.storage != "float32" and not self.configuration.search_prefix:
+            # ScaNN rounds in its own way; what we keep decides the order
+            rows, scores = reordered(self._vectors, queries, rows, np.ones(rows.shape, bool), k)
         return rows, scores
 
-    def _scored_as_kept(self, queries: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """ScaNN rounds in its own way; what we keep decides the order."""
-        scores = np.empty(rows.shape, np.float32)
-        block = max(1, _ROWS_SCORED_AT_ONCE // rows.shape[1])
-        for start in range(0, len(rows), block):
-            some = slice(start, start + block)
-            vectors = self._vectors.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, -1)
-            scores[some] = np.einsum("qd,qkd->qk", queries[some], vectors)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    def _found_by_prefix(self, queries: np.ndarray, k: int, options: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates by the codes of their first dimensions, the best of them by the cosine of all."""
+        options = dict(options)
+        count = options.pop("pre_reorder_num_neighbors")
+        cut = leading(queries, self.configuration.search_prefix)
+        rows, scores = self._searcher.search_batched_parallel(cut, final_num_neighbors=count, **options)
+        return reordered(self._vectors, queries, rows.astype(np.intp), ~np.isnan(scores), k)
 
     def write(self, folder: Path) -> None:
         """Writes ScaNN's files, with relative names."""
@@ -141,13 +152,17 @@ class ScannIndex(LocalIndex):
     * Two builds with a tree may differ a little: ScaNN draws the first centres at random. A saved index stays as it is.
     * Ids never reach ScaNN, which would pickle them, nor do updates, which it would leave half done: photos added since
       the build are compared one by one until `compact`.
-    * ScaNN keeps a second copy of the vectors, in memory and on disk. A loaded index maps the first one.
+    * ScaNN keeps a second copy of the vectors, in memory and on disk, but with `search_prefix`. A loaded index maps the
+      first one.
 
     Args (of `ScannIndex.build`):
         embeddings, skus, photos, attributes, fingerprint, metadata, storage: as for `ExactIndex`.
         configuration: optional `ScannConfiguration`; defaults to `ScannConfiguration.for_size(N)`.
         target_recall: optional share of the true 10 nearest that a search must find, e.g. 0.95. It chooses how many
             candidates and leaves are looked at, the fastest that do.
+        search_prefix: optional number of leading dimensions that find the candidates, e.g. 64 of 512, of an embedder
+            that was trained with `PrefixLoss`; all dimensions put them into order. Then ScaNN keeps no copy of the
+            vectors but codes of a sixteenth of a prefix. `target_recall` is measured against all dimensions.
         tuning_queries: optional `[Q, D]` unit vectors to choose by, at least 100, best of real customers. By default
             rows of the catalogue, each searched among the others.
 
@@ -182,11 +197,15 @@ class ScannIndex(LocalIndex):
         configuration: ScannConfiguration | None = None,
         target_recall: float | None = None,
         tuning_queries=None,
+        search_prefix: int | None = None,
     ) -> ScannIndex:
         """Builds the index; see the class."""
         if configuration is not None:
             _check_kind(configuration)
+        if search_prefix is not None:
+            _check_prefix(search_prefix, configuration)
         asked = {"configuration": dataclasses.asdict(configuration) if configuration else None}
+        asked["search_prefix"] = search_prefix
         if target_recall is not None:
             check_target(target_recall)
         elif tuning_queries is not None:
@@ -210,10 +229,11 @@ class ScannIndex(LocalIndex):
     @classmethod
     def _make_engine(cls, rows: Rows, settings: dict, tuning_queries=None) -> tuple[ScannEngine, dict]:
         asked, vectors = settings["asked"], rows.base.vectors
-        configuration = ScannConfiguration.for_size(len(vectors))
+        # an older version asked for no prefix
+        configuration = ScannConfiguration.for_size(len(vectors), asked.get("search_prefix") or 0)
         if asked["configuration"] is not None:
             configuration = ScannConfiguration(**asked["configuration"])
-        _check_configuration(configuration, len(vectors))
+        _check_configuration(configuration, len(vectors), vectors.dim)
         engine, recall = ScannEngine.build(vectors, configuration), None
         if asked["target_recall"] is not None:
             engine, recall = tuned(engine, vectors, asked["target_recall"], tuning_queries)
@@ -228,13 +248,13 @@ class ScannIndex(LocalIndex):
         """The same photos in the same leaves, searched in another way: an index in memory, built in no time.
 
         Args:
-            configuration: with the same `num_leaves`; hashing stays as it was built, on or off.
+            configuration: with the same `num_leaves` and `search_prefix`; hashing stays as it was built, on or off.
         """
         old = self.configuration
-        _check_configuration(configuration, len(self._snapshot.rows.base))
-        if (configuration.num_leaves, configuration.num_candidates > 0) != (old.num_leaves, old.num_candidates > 0):
+        _check_configuration(configuration, len(self._snapshot.rows.base), self.dim)
+        if _as_built(configuration) != _as_built(old):
             raise CatalogIndexError(
-                f"`configuration` must have the leaves and the hashing of the index, {old}. "
+                f"`configuration` must have the leaves, the hashing and the prefix of the index, {old}. "
                 f"Received: configuration={configuration}. Build another index."
             )
         engine = self._snapshot.engine.with_configuration(configuration)
@@ -262,6 +282,20 @@ class ScannIndex(LocalIndex):
         return ScannEngine.read(contents / "scann", configuration, rows.base.vectors)
 
 
+def _as_built(configuration: ScannConfiguration) -> tuple:
+    """What a search cannot change of it."""
+    return configuration.num_leaves, configuration.num_candidates > 0, configuration.search_prefix
+
+
+def _check_prefix(search_prefix, configuration: ScannConfiguration | None) -> None:
+    if configuration is not None:
+        raise CatalogIndexError("`search_prefix` must stand in `configuration` where that is given. Received: both.")
+    if not isinstance(search_prefix, int) or isinstance(search_prefix, bool) or search_prefix < 1:
+        raise CatalogIndexError(
+            f"`search_prefix` must be a number of leading dimensions. Received: search_prefix={shown(search_prefix)}."
+        )
+
+
 def _check_kind(configuration) -> None:
     if not isinstance(configuration, ScannConfiguration):
         raise CatalogIndexError(
@@ -269,7 +303,7 @@ def _check_kind(configuration) -> None:
         )
 
 
-def _check_configuration(configuration: ScannConfiguration, num_rows: int) -> None:
+def _check_configuration(configuration: ScannConfiguration, num_rows: int, dim: int) -> None:
     _check_kind(configuration)
     counts = dataclasses.astuple(configuration)
     problem = None
@@ -281,6 +315,10 @@ def _check_configuration(configuration: ScannConfiguration, num_rows: int) -> No
         problem = "searching between 1 leaf and all of them"
     elif configuration.num_candidates and num_rows < _FEWEST_ROWS_TO_HASH:
         problem = f"brute force (num_candidates=0) below {_FEWEST_ROWS_TO_HASH} rows, here {num_rows}"
+    elif configuration.search_prefix > dim:
+        problem = f"of a prefix of at most the vectors' {dim} dimensions"
+    elif configuration.search_prefix and not configuration.num_candidates:
+        problem = "with candidates, which all dimensions put into order, where it has a prefix"
     if problem:
         raise CatalogIndexError(
             f"`configuration` must be {problem}. Received: configuration={configuration}. "
@@ -320,14 +358,27 @@ def build_searcher(vectors: Vectors, configuration: ScannConfiguration, new_buil
     """
     sample = min(len(vectors), _MOST_TRAINING_ROWS)
     # 10 is a default that every search overrides
-    builder = new_builder(vectors.rows(slice(None)), 10, "dot_product")
+    builder = new_builder(_seen_by_scann(vectors, configuration.search_prefix), 10, "dot_product")
     if configuration.num_leaves:
         leaves = (configuration.num_leaves, configuration.num_leaves_to_search)
         builder = builder.tree(*leaves, training_sample_size=sample)
     if configuration.num_candidates == 0:
         return builder.score_brute_force().build()
     builder = builder.score_ah(_DIMENSIONS_PER_CODE, _ANISOTROPIC_THRESHOLD, training_sample_size=sample)
+    if configuration.search_prefix:
+        return builder.build()  # all dimensions put them into order, outside of ScaNN
     return builder.reorder(configuration.num_candidates, **_reordering(storage)).build()
+
+
+def _seen_by_scann(vectors: Vectors, search_prefix: int) -> np.ndarray:
+    """The rows, or their first dimensions, brought to length 1, some at a time."""
+    if not search_prefix:
+        return vectors.rows(slice(None))
+    seen = np.empty([len(vectors), search_prefix], np.float32)
+    for start in range(0, len(vectors), _ROWS_CUT_AT_ONCE):
+        some = slice(start, start + _ROWS_CUT_AT_ONCE)
+        seen[some] = leading(vectors.rows(some), search_prefix)
+    return seen
 
 
 def _reordering(storage: str) -> dict:

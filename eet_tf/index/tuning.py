@@ -16,6 +16,7 @@ K = 10
 NUM_QUERIES = 2_000
 FEWEST_QUERIES = 100
 _CANDIDATES = (20, 40, 80, 160, 320, 640, 1280)
+_CANDIDATES_OF_PREFIX = (2560, 5120)  # a prefix tells neighbours less well
 _STEP = 1.25  # between numbers of leaves
 
 
@@ -126,7 +127,8 @@ def _halves(vectors: Vectors, queries: np.ndarray | None) -> tuple[_Judge, _Judg
 def _numbers_of_candidates(configuration, num_rows: int) -> list[int]:
     if configuration.num_candidates == 0:
         return [0]
-    return sorted({min(number, num_rows) for number in _CANDIDATES})
+    numbers = _CANDIDATES + (_CANDIDATES_OF_PREFIX if configuration.search_prefix else ())
+    return sorted({min(number, num_rows) for number in numbers})
 
 
 def _fewest_leaves(engine, candidates: int, judge: _Judge, target: float) -> Iterator[dict]:

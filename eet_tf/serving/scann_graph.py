@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import types
 
@@ -38,7 +39,8 @@ class ScannSearch(tf.Module):
         index, num_rows = catalog.index, len(catalog.vectors)
         configuration = ScannConfiguration.for_size(num_rows)
         if isinstance(index, ScannIndex):
-            configuration = index.configuration
+            # in the graph nothing but ScaNN puts candidates into order, so that it sees all dimensions
+            configuration = dataclasses.replace(index.configuration, search_prefix=0)
         # so many are sure to show k products
         most = np.sort(np.bincount(catalog.products))[::-1][: k - 1].sum() + 1
         self._fetch = int(min(most, _SPARE * k * math.ceil(num_rows / len(catalog.skus))))

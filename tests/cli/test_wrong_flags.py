@@ -67,6 +67,10 @@ COMMANDS = {
             "beta": ["nan", "inf", "abc"],
             **dict.fromkeys(["positive_scale", "negative_scale", "temperature"], ["0", *NO_WEIGHT]),
             "epsilon": NO_WEIGHT,
+            "prefixes": ["0", "64,32", "32,32", "32,256", "abc", "1.5"],
+            "teacher": ["", "{gone}", "{file}"],
+            "distillation_weight": ["-1", "nan", "abc", "2"],
+            "teacher_references": ["maybe", "true"],
             "threshold": ["-1.1", "1.1", "nan", "abc"],
             "calibration_weight": NO_SHARE,
             "freeze_until": ["", "conv5_block9"],
@@ -122,6 +126,7 @@ COMMANDS = {
             **OF_CATALOG,
             "split": ["none", ""],
             "whiten_dim": ["-1", "abc", "1.5", str(10**6)],
+            "prefix": [*NO_COUNT, "9999"],
             "whitening": ["", "{gone}", "{file}", "{folder}"],
             "bundle": NO_BOOL,
             "name": ["", "1", "a b", "a/b", '"'],
@@ -148,6 +153,7 @@ COMMANDS = {
             "split": ["none", ""],
             "index": NO_ENUM,
             "target_recall": ["0", "1.5", "nan", "abc"],
+            "search_prefix": ["0", "abc", "1.5", "9999"],
             "storage": NO_ENUM,
             "milvus_uri": ["nonsense", "http://["],
             "milvus_collection": ["a b"],
@@ -378,7 +384,7 @@ def test_a_wrong_value_is_refused_by_its_name(command):
             is_of_bundle = flag in ("name", "max_batch_size", "keep_versions", "op_library") and name == "export"
             bundle = {"bundle": "true"} if is_of_bundle else {}
             index = {"index_dir": "{index}"} if flag in ("k", "catalog_storage") and name == "export" else {}
-            scann = {"index": "scann"} if flag == "target_recall" else {}
+            scann = {"index": "scann"} if flag in ("target_recall", "search_prefix") else {}
             status, message = call({**others, **bundle, **index, **scann, flag: value})
             try:
                 assert status != 0, "it was taken"

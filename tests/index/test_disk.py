@@ -37,6 +37,7 @@ KINDS = {
     "scann_brute_force": (ScannIndex, {}),
     "scann_hashing": (ScannIndex, {"configuration": ScannConfiguration(30)}),
     "scann_tree": (ScannIndex, {"configuration": ScannConfiguration(30, 7, 3)}),
+    "scann_prefix": (ScannIndex, {"configuration": ScannConfiguration(30, 7, 3, 6)}),
     "milvus": (MilvusIndex, {}),
     "milvus_cluster": (InCluster, {}),
 }

@@ -22,6 +22,8 @@ KINDS = {
     "scann_brute_force": (ScannIndex, {}),
     "scann_hashing": (ScannIndex, {"configuration": ScannConfiguration(SIZE)}),
     "scann_tree": (ScannIndex, {"configuration": ScannConfiguration(SIZE, 17, 17)}),
+    "scann_prefix": (ScannIndex, {"configuration": ScannConfiguration(SIZE, search_prefix=6)}),
+    "scann_prefix_of_a_tree": (ScannIndex, {"configuration": ScannConfiguration(SIZE, 17, 17, 6)}),
     "scann_tree_without_hashing": (ScannIndex, {"configuration": ScannConfiguration(0, 17, 17)}),
     "milvus": (MilvusIndex, {}),
     "milvus_cluster": (InCluster, {}),
@@ -115,7 +117,7 @@ def test_metadata_is_a_copy(index):
 def test_is_exact_tells_the_kinds_apart():
     here = [kind for name, kind in KINDS.items() if name != "milvus_cluster"]
     exactness = [kind.build(unit_vectors(SIZE), rows_of(SIZE)[0], **extra).is_exact for kind, extra in here]
-    assert exactness == [True, True, False, False, False, True]
+    assert exactness == [True, True, False, False, False, False, False, True]
 
 
 def test_later_edits_of_the_arrays_do_not_reach_the_index():

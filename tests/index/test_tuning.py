@@ -122,3 +122,80 @@ def test_refused_before_anything_is_built(arguments, message, vectors, monkeypat
     monkeypatch.setattr(tuning, "tuned", None)
     with pytest.raises(CatalogIndexError, match=message):
         ScannIndex.build(vectors, range(SIZE), configuration=TREE, **arguments)
+
+
+# Candidates by the first dimensions
+
+
+def nested_vectors(count, seed):
+    """As an embedder that was trained on prefixes makes them: leading dimensions vary more than those behind them."""
+    rng, scales = np.random.default_rng(seed), 1 / np.sqrt(1 + np.arange(64))
+    centres = np.random.default_rng(0).normal(size=(SIZE // 4, 64))
+    vectors = (centres[rng.integers(len(centres), size=count)] + 0.4 * rng.normal(size=(count, 64))) * scales
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_a_prefix_finds_what_all_dimensions_put_into_order(storage, tmp_path):
+    """The promise is of all dimensions, the scores too; more candidates than all are not asked for."""
+    vectors = nested_vectors(SIZE, 1)
+    asked = ScannConfiguration(200, 50, 5, search_prefix=16)
+    index = ScannIndex.build(vectors, range(SIZE), configuration=asked, target_recall=0.9, storage=storage)
+    assert index.configuration.search_prefix == 16 and not index.is_exact
+    queries = nested_vectors(500, 2)
+    assert recall_of(index, queries) > 0.87
+    found = index.search(queries[:9], k=5)
+    kept = index.embeddings.astype(np.float64)
+    for query, photos, scores in zip(queries, found.photos, found.scores):
+        expected = [float(kept[int(photo)] @ query) for photo in photos]
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+        assert expected == sorted(expected, reverse=True)
+    index.save(tmp_path)
+    loaded = load_index(tmp_path)
+    assert loaded.configuration == index.configuration
+    assert loaded.search(queries, k=7).photos.tolist() == index.search(queries, k=7).photos.tolist()
+
+
+def test_more_recall_takes_more_candidates_or_leaves_of_a_prefix():
+    vectors, chosen = nested_vectors(SIZE, 1), []
+    for target in (0.5, 0.99):
+        asked = ScannConfiguration(200, 50, 5, search_prefix=8)
+        index = ScannIndex.build(vectors, range(SIZE), configuration=asked, target_recall=target)
+        assert index.recall["recall"] >= target
+        chosen.append(index.configuration)
+    assert chosen[0].num_candidates * chosen[0].num_leaves_to_search < (
+        chosen[1].num_candidates * chosen[1].num_leaves_to_search
+    )
+
+
+def test_a_prefix_is_left_out_where_all_is_compared_and_used_where_it_is_not(monkeypatch):
+    from eet_tf.index import scann
+
+    vectors = nested_vectors(SIZE, 1)
+    assert ScannIndex.build(vectors, range(SIZE), search_prefix=16).is_exact
+    monkeypatch.setattr(scann, "_BRUTE_FORCE_BELOW", 1_000)
+    index = ScannIndex.build(vectors, range(SIZE), search_prefix=16)
+    assert index.configuration == ScannConfiguration(200, search_prefix=16)
+    index.delete(photos=[str(row) for row in range(3_500)])
+    index.compact()
+    assert index.is_exact and index.size == 500
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"search_prefix": 0}, "`search_prefix` must be a number of leading dimensions"),
+        ({"search_prefix": 16, "configuration": TREE}, "`search_prefix` must stand in `configuration`"),
+        ({"configuration": ScannConfiguration(200, search_prefix=33)}, "at most the vectors' 32 dimensions"),
+        ({"configuration": ScannConfiguration(search_prefix=3)}, "with candidates"),
+    ],
+)
+def test_a_prefix_that_cannot_be_is_refused(arguments, message, vectors):
+    with pytest.raises(CatalogIndexError, match=message):
+        ScannIndex.build(vectors, range(SIZE), **arguments)
+
+
+def test_a_search_cannot_have_another_prefix(vectors):
+    index = ScannIndex.build(vectors, range(SIZE), configuration=ScannConfiguration(200, search_prefix=16))
+    with pytest.raises(CatalogIndexError, match="the prefix of the index"):
+        index.with_configuration(ScannConfiguration(200, search_prefix=8))

@@ -42,6 +42,7 @@ KINDS = {  # exhaustive: every row is a candidate and every leaf is searched
     "scann_brute_force": (ScannIndex, {}),
     "scann_hashing": (ScannIndex, {"configuration": ScannConfiguration(SIZE)}),
     "scann_tree": (ScannIndex, {"configuration": ScannConfiguration(SIZE, 7, 7)}),
+    "scann_prefix": (ScannIndex, {"configuration": ScannConfiguration(4 * SIZE, 7, 7, 4)}),  # it grows
 }
 MILVUS = {"milvus": (MilvusIndex, {}), "milvus_cluster": (InCluster, {})}
 EVERY_KIND = where_installed([*KINDS, *MILVUS])
