@@ -6,8 +6,6 @@ import numpy as np
 
 from eet_tf.index.storage import Vectors
 
-_ROWS_SCORED_AT_ONCE = 2**16
-
 
 def leading(rows: np.ndarray, length: int) -> np.ndarray:
     """The first dimensions of rows, brought to length 1: `[N, length]` float32. Zeros stay as they are.
@@ -39,12 +37,15 @@ def reordered(
     """
     order = np.argsort(rows, axis=1, kind="stable")
     rows, is_found = (np.take_along_axis(each, order, axis=1) for each in (rows, is_found))
-    scores = np.empty(rows.shape, np.float32)
-    block = max(1, _ROWS_SCORED_AT_ONCE // rows.shape[1])
-    for start in range(0, len(rows), block):
-        some = slice(start, start + block)
-        candidates = vectors.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, -1)
-        scores[some] = np.einsum("qd,qkd->qk", queries[some], candidates)
+    scores, fetched = np.empty(rows.shape, np.float32), np.empty([rows.shape[1], vectors.dim], np.float32)
+    for place, (query, candidates) in enumerate(zip(queries, rows)):
+        # into the same memory each time: fresh memory would take twice as long
+        if vectors.storage == "float32":
+            np.take(vectors.values, candidates, axis=0, out=fetched, mode="clip")
+        else:
+            fetched[:] = vectors.rows(candidates)
+        # not by BLAS, by which copies of a photo would score differently
+        np.einsum("kd,d->k", fetched, query, out=scores[place])
     best = np.argsort(np.where(is_found, -scores, np.inf), axis=1, kind="stable")[:, :k]
     scores = np.where(is_found, scores, np.nan)
     return np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
