@@ -149,7 +149,7 @@ def test_the_teachers_index_is_searched_with_the_student(student, exported, root
     searched = [f"--index_dir={index_dir}", "--k=8", "--json", str(query)]
     outcome = run_script("export/search.py", f"--saved_model={exported[1]}", *searched).succeeded()
     (found,) = json.loads(outcome.printed)
-    scores = [neighbor["score"] for neighbor in found["neighbors"]]
+    scores = [neighbor["score"] for neighbor in found["found"]]
     np.testing.assert_allclose(scores, np.sort(teachers @ own[0])[::-1][:8], atol=1e-4)
     assert ServedEmbedder(str(exported[1])).compatible_with == (ServedEmbedder(str(exported[0])).fingerprint,)
     stranger = tmp_path / "stranger"
@@ -175,3 +175,37 @@ def test_a_student_serves_its_teachers_catalogue(student, exported, vectors, tmp
         for sku in photos.skus
     }
     np.testing.assert_allclose(found["score"][0], sorted(best.values(), reverse=True)[:2], atol=1e-4)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (["--prefixes=8,4"], "--prefixes must ascend to at most the 16 of --embedding_dim"),
+        (["--prefixes=8,32"], "--prefixes must ascend to at most the 16 of --embedding_dim"),
+        (["--loss=none"], "--prefixes needs a loss of this package.*\\n.*--teacher_references needs a loss"),
+        (["--embedding_dim=24"], "--embedding_dim must be the 16 of --teacher. Received: --embedding_dim=24"),
+        (["--teacher={root}/photos"], "or a model: a SavedModel, a training's folder or a .keras file. Received"),
+        (["--strategy=multi_worker"], "--teacher must be a folder that `eet embed` wrote where several workers train"),
+        (["--loss=tfa_lifted"], "--teacher needs a loss of this package, or none. Received: --loss=tfa_lifted"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(changed, message, flags, root, tmp_path, run_script):
+    changed = [flag.format(root=root) for flag in changed]
+    run_script("train/main.py", *flags, *changed, f"--model_dir={tmp_path}").refused(message)
+
+
+def test_without_a_teacher_what_is_of_one_is_refused(tiny, root, tmp_path, run_script):
+    catalog = ["--dataset=csv", f"--data={root / 'photos'}", f"--model_dir={tmp_path}"]
+    given = ["--loss=none", "--distillation_weight=2", "--teacher_references"]
+    run_script("train/main.py", *tiny, *catalog, *given).refused(
+        "--distillation_weight needs --teacher", "--teacher_references needs --teacher", "--loss=none needs --teacher"
+    )
+
+
+def test_a_prefix_is_searched_by_scann_alone(exported, root, tmp_path, run_script):
+    catalog = ["--dataset=csv", f"--data={root / 'photos'}", f"--saved_model={exported[0]}", "--index=exact"]
+    outcome = run_script("export/build_index.py", *catalog, "--search_prefix=8", f"--output_dir={tmp_path / 'index'}")
+    outcome.refused("--search_prefix is for --index=scann. Received: --index=exact")

@@ -53,6 +53,18 @@ SEEN_IN = {
         "--loss=tfa_npairs needs an even --examples_per_class, as it takes the photos of a product in pairs. Received: --examples_per_class={}.",
         "--ema needs an optimizer of Keras: adam, adamw or sgd. Received: --optimizer={}.",
     ],
+    "tests/end_to_end/test_prefixes_and_teachers.py": [
+        "--search_prefix is for --index=scann. Received: --index={}.",
+        "--teacher must be a folder that `eet embed` wrote, or a model: a SavedModel, a training's folder or a .keras file. Received: --teacher={}.",
+        "--teacher must be a folder that `eet embed` wrote where several workers train: each reads it. Received: --teacher={} with --strategy=multi_worker.",
+        "--embedding_dim must be the {} of --teacher. Received: --embedding_dim={}.",
+        "--prefixes must ascend to at most the {} of --embedding_dim. Received: --prefixes={}.",
+        "--prefixes needs a loss of this package. Received: --loss={}.",
+        "--{} needs --teacher. Received: --{}={} without it.",
+        "--loss=none needs --teacher: there is nothing to learn. Received: no --teacher.",
+        "--teacher needs a loss of this package, or none. Received: --loss={}.",
+        "--teacher_references needs a loss, whose references they are. Received: --loss=none.",
+    ],
     "tests/end_to_end/test_compare.py": [
         "{} does not exist. Give the folder of a finished training, or a classes.csv.",
         "give two results: eet compare FIRST SECOND. Received: {}.",
