@@ -130,7 +130,11 @@ class MetricLoss(BatchLoss):
 def check_metric_loss(loss) -> None:
     """Raises `ValueError` unless another loss may be built on `loss`: one of this package over embeddings."""
     if not isinstance(loss, MetricLoss):
-        received = f"the class {loss.__name__}; write {loss.__name__}()" if isinstance(loss, type) else repr(loss)
+        received = repr(loss)
+        if isinstance(loss, type):
+            received = f"the class {loss.__name__}; write {loss.__name__}()"
+        elif isinstance(loss, compat.Loss):
+            received = f"{type(loss).__name__}(...)"
         raise ValueError(
             f"`loss` must be a loss of this package over embeddings, e.g. eet_tf.EETLoss(). Received: loss={received}."
         )

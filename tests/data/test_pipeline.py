@@ -417,3 +417,17 @@ def test_photos_at_urls_are_what_files_are(listed, tmp_path):
         np.testing.assert_array_equal(labels, catalog.labels[rows])
         assert server.asked == {f"/{row}.png?size=1": 1 for row in (1, 3, 5)}
     assert catalog.take([1]).photo_cache == catalog.photo_cache
+
+
+def test_a_teachers_vectors_come_with_their_photos(catalog):
+    """Each photo's own, whatever is drawn, beside attributes too; they are as many as there are photos."""
+    sampler = PKSampler(catalog.labels, 2, 2, seed=3)
+    teacher = np.random.default_rng(0).normal(size=[len(catalog), 5]).astype(np.float32)
+    attributes = np.arange(len(catalog))[:, np.newaxis] % 2
+    dataset = training_dataset(catalog, sampler, 16, attributes=attributes, teacher=teacher)
+    for (_, targets), rows in zip(dataset.take(3), sampler.endless(0, None)):
+        np.testing.assert_array_equal(targets["teacher"], teacher[rows])
+        np.testing.assert_array_equal(targets["attributes"], attributes[rows])
+        np.testing.assert_array_equal(targets["label"], catalog.labels[rows])
+    with pytest.raises(ValueError, match=r"`teacher` must have one row per photo of the catalogue. Received: 1 rows"):
+        training_dataset(catalog, sampler, 16, teacher=teacher[:1])
