@@ -103,7 +103,11 @@ def _embedded(run, catalogs: list):
     folder = files.EmbeddingFolder(run.path(_FOLDER), model.fingerprint, model.embedding_dim, num_shards, where)
     folder.save()
     starts = np.cumsum([0, *map(len, catalogs)])
-    undone = [(shard, rows) for shard, rows in enumerate(folder.deal(paths)) if not folder.is_done(shard, paths[rows])]
+    undone = [
+        (shard, rows)
+        for shard, rows in enumerate(folder.deal(paths.tolist()))
+        if not folder.is_done(shard, paths[rows])
+    ]
     progress, done = Progress("photos embedded by the teacher", sum(len(rows) for _, rows in undone)), 0
     for shard, rows in undone:
         parts = [
@@ -131,7 +135,8 @@ class _Model:
         from eet_tf.serving import ServedEmbedder, embedder_fingerprint, newest_version
         from eet_tf.serving.servable import SavedModelError, servable
 
-        self._served = self._embedder = None
+        self._served: Any = None
+        self._embedder: Any = None
         try:
             newest_version(path)
         except SavedModelError:

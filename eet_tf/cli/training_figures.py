@@ -49,7 +49,8 @@ def rank(embedder, task) -> Rankings:
         length: both(prefix_vectors(embeddings, int(length)), prefix_vectors(other_embeddings, int(length)))
         for length in FLAGS.prefixes
     }
-    return Rankings(*both(embeddings, other_embeddings), prefixes)
+    own, whole = both(embeddings, other_embeddings)
+    return Rankings(own, whole, prefixes)
 
 
 def _embeddings(embedder, catalog):

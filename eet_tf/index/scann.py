@@ -204,7 +204,7 @@ class ScannIndex(LocalIndex):
             _check_kind(configuration)
         if search_prefix is not None:
             _check_prefix(search_prefix, configuration)
-        asked = {"configuration": dataclasses.asdict(configuration) if configuration else None}
+        asked: dict = {"configuration": dataclasses.asdict(configuration) if configuration else None}
         asked["search_prefix"] = search_prefix
         if target_recall is not None:
             check_target(target_recall)

@@ -67,7 +67,8 @@ def served_catalog(index, k: int, storage: str | None, fingerprints: Sequence[st
             f"`catalog_index` must be of the embedder's {dim} dimensions. Received: one of {index.dim}. "
             "Build it with `eet index build` from a SavedModel of this embedder."
         )
-    if index.fingerprint not in fingerprints:
+    fingerprint = index.fingerprint
+    if fingerprint is None or fingerprint not in fingerprints:
         raise CatalogIndexError(
             f"`catalog_index` must be of this embedder, whose fingerprint is {fingerprints[0]!r}. Received: one with "
             f"fingerprint {index.fingerprint!r}. Its vectors are another embedder's (or its whitening differs), so no "
@@ -85,6 +86,4 @@ def served_catalog(index, k: int, storage: str | None, fingerprints: Sequence[st
         )
     order = np.argsort(products, kind="stable")
     vectors = Vectors.of(np.ascontiguousarray(index.embeddings[order]), storage)
-    return ServedCatalog(
-        vectors, order.astype(np.int32), products[order].astype(np.int32), skus, index.fingerprint, index
-    )
+    return ServedCatalog(vectors, order.astype(np.int32), products[order].astype(np.int32), skus, fingerprint, index)

@@ -216,3 +216,25 @@ def test_what_cannot_be_served_is_refused_before_anything_is_written(make, argum
     with pytest.raises(SavedModelError, match=message):
         export_embedder(make(), str(tmp_path / "new"), **arguments)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_prefix_is_served_with_length_one_and_a_fingerprint_of_its_own():
+    """Of a model with unit vectors and of one without; asked for again it is the same model."""
+    from eet_tf.serving import embedder_fingerprint
+    from eet_tf.serving.servable import prefix_of
+
+    images = np.random.default_rng(3).uniform(0, 255, [5, 32, 32, 3]).astype(np.float32)
+    whole = eet_tf.build_embedder("small_cnn", 8, image_size=32)
+    flat = keras.Sequential([keras.Input([32, 32, 3]), keras.layers.Flatten(), keras.layers.Dense(8)])
+    for model in (whole, flat):
+        short = servable(model, prefix=3)
+        rows = np.asarray(model(images))[:, :3]
+        np.testing.assert_allclose(short(images), rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-5)
+        assert (prefix_of(short), prefix_of(servable(model))) == (3, None)
+        assert servable(short, prefix=3) is short
+        assert len({embedder_fingerprint(each) for each in (servable(model), short, servable(model, prefix=4))}) == 3
+        for wrong in (0, 9, True, 2.0):
+            with pytest.raises(SavedModelError, match="`prefix` must be from 1 to the embedding's 8 dimensions"):
+                servable(model, prefix=wrong)
+        with pytest.raises(SavedModelError, match="of a model that is whole"):
+            servable(short, prefix=2)
