@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -111,6 +111,33 @@ def add_state(layer: keras.layers.Layer, name: str, shape: list[int], dtype: str
     return layer.add_weight(**common, aggregation="only_first_replica", autocast=False)
 
 
+def add_trained(layer: keras.layers.Layer, name: str, shape, initializer):
+    """A float32 weight that training learns, whatever the layers compute in."""
+    common = {"name": name, "shape": shape, "dtype": "float32", "initializer": initializer, "trainable": True}
+    if KERAS_2:
+        return layer.add_weight(**common, experimental_autocast=False)
+    return layer.add_weight(**common, autocast=False)
+
+
+def raw(variable) -> tf.Variable:
+    """The `tf.Variable` that a weight is or, in Keras 3, holds."""
+    return variable.value if not KERAS_2 and isinstance(variable, keras.Variable) else variable
+
+
+def assign_on_replicas(updates: Sequence[tuple[tf.Variable, tf.Tensor]]) -> None:
+    """Assigns values that are the same on all replicas; plain assignment would exchange them first."""
+
+    def assign_all(strategy, updates):
+        for variable, value in updates:
+            strategy.extended.update(variable, lambda own, value: own.assign(value), args=(value,), group=False)
+
+    if tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context():
+        tf.distribute.get_replica_context().merge_call(assign_all, args=(updates,))
+        return
+    for variable, value in updates:
+        variable.assign(value)
+
+
 def scatter(weight, rows: tf.Tensor, values: tf.Tensor) -> None:
     """Replaces rows of what `add_state` made."""
     variable = weight if KERAS_2 else weight.value
@@ -122,6 +149,31 @@ def weight_averages(optimizer) -> list:
     inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
     # before the first step Keras 3 has none yet
     return list(getattr(inner, "_model_variables_moving_average", ())) if getattr(inner, "use_ema", False) else []
+
+
+def _inner(optimizer):
+    """The optimizer within a LossScaleOptimizer; any other is one itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def steps_of(optimizer) -> tf.Tensor:
+    """How many steps an optimizer has taken."""
+    return tf.convert_to_tensor(_inner(optimizer).iterations)
+
+
+def ema_momentum(optimizer) -> tf.Tensor:
+    """How much of the running averages the coming step keeps; 1 without averages. Keras 3 keeps nothing at first."""
+    inner = _inner(optimizer)
+    if not getattr(inner, "use_ema", False):
+        return tf.ones([])
+    momentum = tf.constant(inner.ema_momentum, tf.float32)
+    return momentum if KERAS_2 else tf.where(steps_of(optimizer) > 0, momentum, 0.0)
+
+
+def overwrites_weights(optimizer) -> bool:
+    """Whether an optimizer puts the running averages in the weights' place while it trains."""
+    inner = _inner(optimizer)
+    return bool(getattr(inner, "use_ema", False) and getattr(inner, "ema_overwrite_frequency", None))
 
 
 def build_optimizer(optimizer, variables) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from eet_tf import compat, replicas
@@ -51,7 +53,8 @@ class MetricLoss(BatchLoss):
             "attributes": [B, A]}` and `{"embedding": [B, D], "attributes": [B, A]}`.
         uses_teacher: whether `terms` takes such dicts, with the vectors of a teacher, `"teacher": [B, D]`, in the
             first.
-        needs_partners: whether a photo without another one of its class in the batch teaches nothing.
+        compares_photos: whether photos are compared with each other. A loss that compares them with class vectors alone
+            needs no positives in a batch, and no memory.
 
     Example:
 
@@ -80,7 +83,12 @@ class MetricLoss(BatchLoss):
 
     uses_attributes = False
     uses_teacher = False
-    needs_partners = True
+    compares_photos = True
+
+    @property
+    def needs_partners(self) -> bool:
+        """Whether a photo without another one of its class in the batch teaches nothing."""
+        return self.compares_photos
 
     @property
     def takes_dicts(self) -> bool:
@@ -99,8 +107,31 @@ class MetricLoss(BatchLoss):
             labels: `[B]` or `[B, 1]`.
             embeddings: `[B, D]` of any length.
             memory: what `MetricLearner` remembers of past batches, for `make_batch`; None without a memory.
+
+        A loss with class vectors takes a further argument, `class_vectors`; see `class_vectors_shapes`.
         """
         raise TypeError(f"{type(self).__name__} must define `terms`.")
+
+    def class_vectors_shapes(self, embedding_dim: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the class vectors that the loss learns with the embedder, by name; none by default.
+
+        Where there are any, `MetricLearner` makes them, trains them, and hands them to `terms` as `class_vectors`, a
+        dict of the same names.
+
+        Example:
+
+        >>> from eet_tf import NormalizedSoftmaxLoss
+        >>> NormalizedSoftmaxLoss(num_classes=10).class_vectors_shapes(embedding_dim=4)
+        {'normalized_softmax': (10, 4)}
+        """
+        return {}
+
+    def class_vectors_rates(self) -> dict[str, float]:
+        """How fast class vectors learn unless `MetricLearner.compile` says otherwise, by name; 1 where none is named.
+
+        They are shares of the optimizer's learning rate.
+        """
+        return {}
 
     def names_of_terms(self, embedding_dim: int, num_attributes: int = 0) -> tuple[str, ...]:
         """The names that `terms` returns, found by calling it with two photos of a class.
@@ -111,12 +142,22 @@ class MetricLoss(BatchLoss):
         >>> TripletLoss().names_of_terms(embedding_dim=2)
         ('margin',)
         """
-        labels, embeddings = tf.constant([0, 0]), tf.zeros([2, embedding_dim])
-        if not self.takes_dicts:
-            return tuple(self.terms(labels, embeddings))
-        attributes = {"attributes": tf.zeros([2, num_attributes])} if self.uses_attributes else {}
-        teacher = {"teacher": embeddings} if self.uses_teacher else {}
-        return tuple(self.terms({"label": labels, **attributes, **teacher}, {"embedding": embeddings, **attributes}))
+        targets, outputs = tf.constant([0, 0]), tf.zeros([2, embedding_dim])
+        if self.takes_dicts:
+            attributes = {"attributes": tf.zeros([2, num_attributes])} if self.uses_attributes else {}
+            teacher = {"teacher": outputs} if self.uses_teacher else {}
+            targets, outputs = {"label": targets, **attributes, **teacher}, {"embedding": outputs, **attributes}
+        shapes = self.class_vectors_shapes(embedding_dim)
+        if not shapes:
+            return tuple(self.terms(targets, outputs))
+        names: list[str] = []
+
+        def call(class_vectors):  # traced, not called: a million vectors would take gigabytes
+            more: Any = {"class_vectors": class_vectors}
+            names.extend(self.terms(targets, outputs, **more))
+
+        tf.function(call).get_concrete_function({name: tf.TensorSpec(shape) for name, shape in shapes.items()})
+        return tuple(names)
 
     def graded_by(self, targets, outputs) -> tf.Tensor | None:
         """The attributes `[B, A]` that pairs are weighted by; None where the loss uses none."""

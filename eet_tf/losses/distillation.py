@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -83,11 +84,26 @@ class DistillationLoss(MetricLoss):
         return self.loss is not None and self.loss.uses_attributes
 
     @property
-    def needs_partners(self) -> bool:  # type: ignore[override]
+    def compares_photos(self) -> bool:  # type: ignore[override]
+        """Whether the other loss does."""
+        return self.loss is not None and self.loss.compares_photos
+
+    @property
+    def needs_partners(self) -> bool:
         """Whether the other loss does, and has no references but the batch."""
         return self.loss is not None and self.loss.needs_partners and not self.teacher_references
 
-    def terms(self, targets, outputs, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
+    def class_vectors_rates(self) -> dict[str, float]:
+        """Those of the other loss."""
+        return {} if self.loss is None else self.loss.class_vectors_rates()
+
+    def class_vectors_shapes(self, embedding_dim: int) -> dict[str, tuple[int, ...]]:
+        """Those of the other loss."""
+        return {} if self.loss is None else self.loss.class_vectors_shapes(embedding_dim)
+
+    def terms(
+        self, targets, outputs, memory: Remembered | None = None, class_vectors: Mapping | None = None
+    ) -> dict[str, tf.Tensor]:
         """Returns the other loss's terms and `distillation` by name, each `[B]`, from dicts of targets and outputs."""
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
         teacher = tf.stop_gradient(_teacher_of(targets, tf.convert_to_tensor(embeddings)))
@@ -100,7 +116,8 @@ class DistillationLoss(MetricLoss):
         if self.teacher_references:
             memory = _joined(self._as_memory(batch, everyone, targets, outputs), memory)
         given = (targets, outputs) if self.loss.takes_dicts else (labels, embeddings)
-        return {**self.loss.terms(*given, memory), "distillation": distillation}
+        more: Any = {"class_vectors": class_vectors} if class_vectors else {}
+        return {**self.loss.terms(*given, memory, **more), "distillation": distillation}
 
     def _as_memory(self, batch: Batch, teacher: tf.Tensor, targets, outputs) -> Remembered:
         """The teacher's vectors of the whole batch, as references without a gradient."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -88,23 +89,39 @@ class PrefixLoss(MetricLoss):
         return self.loss.uses_teacher
 
     @property
-    def needs_partners(self) -> bool:  # type: ignore[override]
+    def compares_photos(self) -> bool:  # type: ignore[override]
+        """Whether the loss does."""
+        return self.loss.compares_photos
+
+    @property
+    def needs_partners(self) -> bool:
         """Whether the loss does."""
         return self.loss.needs_partners
+
+    def class_vectors_rates(self) -> dict[str, float]:
+        """Those of the loss."""
+        return self.loss.class_vectors_rates()
+
+    def class_vectors_shapes(self, embedding_dim: int) -> dict[str, tuple[int, ...]]:
+        """Those of the loss for the whole embedding: a prefix of it meets the same prefix of the class vectors."""
+        return self.loss.class_vectors_shapes(embedding_dim)
 
     @property
     def term_names(self) -> tuple[str, ...]:
         """Those of the loss."""
         return self.loss.term_names
 
-    def terms(self, labels, embeddings, memory: Remembered | None = None) -> dict[str, tf.Tensor]:
+    def terms(
+        self, labels, embeddings, memory: Remembered | None = None, class_vectors: Mapping | None = None
+    ) -> dict[str, tf.Tensor]:
         """Returns the means of the loss's terms by name, each `[B]`; of dicts, where the loss takes them."""
         given = entry_of("y_pred", embeddings, "embedding") if self.takes_dicts else embeddings
         lengths = self._lengths(tf.convert_to_tensor(given).shape)
         weights = self.weights or [1.0] * len(lengths)
         means: dict[str, tf.Tensor] = {}
         for length, weight in zip(lengths, weights):
-            for name, values in self.loss.terms(*_cut(length, labels, embeddings, memory)).items():
+            more: Any = {"class_vectors": _shorter(class_vectors, length)} if class_vectors else {}
+            for name, values in self.loss.terms(*_cut(length, labels, embeddings, memory), **more).items():
                 means[name] = means.get(name, 0.0) + weight / sum(weights) * values
         return means
 
@@ -154,6 +171,11 @@ def _cut(length: int, targets, outputs, memory: Remembered | None) -> tuple:
         rows = tf.cast(memory.embeddings, tf.float32)[:, :length]
         memory = memory._replace(embeddings=pairwise.unit_rows(rows))
     return targets, outputs, memory
+
+
+def _shorter(class_vectors: Mapping, length: int) -> dict[str, tf.Tensor]:
+    """Class vectors `[..., D]` to the same prefix; the loss brings them to length 1."""
+    return {name: tf.convert_to_tensor(vectors)[..., :length] for name, vectors in class_vectors.items()}
 
 
 def checked_prefixes(prefixes) -> tuple[int, ...]:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import numbers
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from eet_tf import compat, plans, replicas
-from eet_tf.arguments import check_integer
 from eet_tf.losses.base import MetricLoss
 from eet_tf.losses.batch import Remembered, can_look, has_partner, warn_of_no_partner
 from eet_tf.losses.checks import entry_of
 from eet_tf.losses.labels import class_numbers
-from eet_tf.training import compilation, pieces
+from eet_tf.training import checks, compilation, pieces
 from eet_tf.training.advice import Signs, advised
 from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory, with_a_photo
+from eet_tf.training.class_vectors import ClassVectors
 from eet_tf.training.keras_methods import of_datasets, of_the_embedder, to_a_keras_file
-from eet_tf.training.memory import CrossBatchMemory
 from eet_tf.training.objectives import as_loss, as_measurements
+from eet_tf.training.rates import checked_rates
 
 
 @keras.saving.register_keras_serializable(package="eet_tf")
@@ -58,6 +58,8 @@ class MetricLearner(keras.Model):
     Attributes:
         memory: the `CrossBatchMemory`, a part of the model's state, or None.
         signs: what `TrainingAdvice` reads of the batches.
+        class_vectors: the vectors of classes that the loss has learned, `class_vectors.by_name()`; none for most
+            losses. They are made by the first `compile`, and part of the learner's weights, not of the embedder's.
 
     Example:
 
@@ -95,8 +97,9 @@ class MetricLearner(keras.Model):
         self.embedder = embedder
         if memory_size < 0:
             raise ValueError(f"`memory_size` must be 0 or more. Received: memory_size={memory_size}.")
-        self.memory = _make_memory(memory_size, memory_start, embedder) if memory_size else None
+        self.memory = checks.make_memory(memory_size, memory_start, embedder) if memory_size else None
         self._memory_start = memory_start
+        self.class_vectors = ClassVectors()
         self._total = keras.metrics.Mean(name="loss")
         self.signs = Signs()
         # not attributes of its own, which Keras would lock once the model is built: it may be compiled again
@@ -115,6 +118,9 @@ class MetricLearner(keras.Model):
         weighted_metrics: Sequence | None = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
+        trunk_rate: float = 1.0,
+        class_vectors_rate: float | None = None,
+        head_only_steps: int = 0,
     ):
         """Compiles the learner as `keras.Model.compile`, with a loss for the embedding and one for the attribute head.
 
@@ -145,30 +151,39 @@ class MetricLearner(keras.Model):
             run_eagerly: whether each step runs as plain Python, to look into it; nothing is compiled then.
             steps_per_execution: how many steps run in one call. Callbacks hear of the last of them. 1 under a strategy
                 of several replicas.
+            trunk_rate: how far the backbone moves, as a share of the optimizer's learning rate, default 1; 0.1 is usual
+                for one with pretrained weights. The backbone is every model among the embedder's layers; what else
+                there is, such as the projection, is the head. Weight decay and running averages follow.
+            class_vectors_rate: as `trunk_rate`, of the class vectors of a loss that has some. None: what the loss says,
+                1, or 100 for `ProxyAnchorLoss`. [authors]
+            head_only_steps: for so many steps of the optimizer the weights of the backbone stay, default 0. Its moving
+                statistics go on, as does what the optimizer knows of its gradients.
 
         Raises:
             ValueError: if a loss or a metric is none or a loss does not average over the batch, or if it uses
                 attributes and the embedder has no attribute head, or `microbatch` is not a number of photos, or there
                 is a memory and the loss is not one of this package, or another argument is none of these.
         """
-        self._check_numbers(attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution)
+        checks.check_numbers(self, attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution)
         given = {"loss": loss, "attribute_loss": attribute_loss, "attribute_weight": attribute_weight}
         given |= {"microbatch": microbatch, "jit_compile": jit_compile, "metrics": metrics}
         given |= {"weighted_metrics": weighted_metrics}
-        given |= {"run_eagerly": run_eagerly, "steps_per_execution": steps_per_execution}
+        given |= {"run_eagerly": run_eagerly, "steps_per_execution": steps_per_execution, "trunk_rate": trunk_rate}
+        given |= {"class_vectors_rate": class_vectors_rate, "head_only_steps": head_only_steps}
         loss = as_loss("loss", loss, "EETLoss")
         if attribute_loss is not None:
             attribute_loss = as_loss("attribute_loss", attribute_loss, "AttributeLoss")
-            _check_attribute_head("attribute_loss", attribute_loss, self.embedder)
+            checks.check_attribute_head("attribute_loss", attribute_loss, self.embedder)
         is_ours = isinstance(loss, MetricLoss)
         if is_ours and loss.uses_attributes:
-            _check_attribute_head("loss", loss, self.embedder)
-        if self.memory is not None and not is_ours:
-            raise ValueError(
-                f"`loss` must be a loss of this package where `memory_size` is given, e.g. eet_tf.EETLoss(): others "
-                f"know no references but the batch. Received: loss={given['loss']!r}."
-            )
-        names = list(_names_of_terms(loss, self.embedder)) if isinstance(loss, MetricLoss) else []
+            checks.check_attribute_head("loss", loss, self.embedder)
+        if self.memory is not None:
+            checks.check_memory(loss, given["loss"])
+        shapes = checks.class_vectors_shapes(loss, self.embedder)
+        self.class_vectors.check(shapes)
+        shares = {name: 1.0 for name in shapes} | (loss.class_vectors_rates() if shapes else {})
+        rates = checked_rates(trunk_rate, class_vectors_rate, head_only_steps, shares, self.embedder, optimizer)
+        names = list(checks.names_of_terms(loss, self.embedder)) if isinstance(loss, MetricLoss) else []
         names += ["attributes"] if attribute_loss else []
         with self.distribute_strategy.scope():  # that of the learner, whoever compiles it
             has_strategy = tf.distribute.has_strategy()
@@ -185,54 +200,37 @@ class MetricLearner(keras.Model):
             run_eagerly=run_eagerly or None,  # so that Keras 2 still heeds tf.config.run_functions_eagerly
             steps_per_execution=steps_per_execution,
         )
+        with self.distribute_strategy.scope():
+            self.class_vectors.make(shapes)
         self._compiles_parts = compiles and has_strategy
         self.built = self.built or self.embedder.built
         self._metric_loss = loss
         self._attribute_loss = attribute_loss
         self._attribute_weight = attribute_weight
         self._microbatch = microbatch
+        self._rates = rates
         self._logged.means, self._logged.measurements, self._logged.compiled_with = means, measurements, given
 
-    def _check_numbers(self, attribute_weight, microbatch, jit_compile, run_eagerly, steps_per_execution) -> None:
-        """The arguments of `compile` that are neither losses nor metrics."""
-        if microbatch is not None and (not isinstance(microbatch, numbers.Integral) or microbatch < 1):
-            raise ValueError(f"`microbatch` must be at least 1, or None. Received: microbatch={microbatch}.")
-        if microbatch is not None and compilation.input_shape(self.embedder) is None:
-            raise ValueError(
-                "`microbatch` must be None where the embedder does not know the shape of its images: make it a "
-                f"functional model. Received: microbatch={microbatch}."
-            )
-        if not attribute_weight >= 0:
-            raise ValueError(f"`attribute_weight` must be 0 or more. Received: attribute_weight={attribute_weight}.")
-        if jit_compile not in (True, False, "auto"):
-            raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}.")
-        if run_eagerly and jit_compile is True:
-            raise ValueError("`jit_compile` must not be True where `run_eagerly` is. Received: both True.")
-        if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
-            raise ValueError(
-                f"`steps_per_execution` must be a positive integer. Received: steps_per_execution="
-                f"{steps_per_execution!r}."
-            )
-        if steps_per_execution > 1 and self.distribute_strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                "`steps_per_execution` must be 1 where replicas share a batch: in a loop over steps TensorFlow mixes "
-                f"up what they tell each other. Received: steps_per_execution={steps_per_execution}."
-            )
-
     def get_config(self) -> dict:
-        """The constructor's arguments, the embedder with all its layers."""
-        return {
+        """The constructor's arguments, the embedder with all its layers, and the shapes of class vectors."""
+        config = {
             "embedder": keras.saving.serialize_keras_object(self.embedder),
             "memory_size": self.memory.size if self.memory else 0,
             "memory_start": self._memory_start,
             "name": self.name,
         }
+        shapes = self.class_vectors.shapes()
+        return {**config, "class_vectors": shapes} if shapes else config
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: Mapping | None = None) -> MetricLearner:
         """Makes a learner from `get_config`."""
         embedder = keras.saving.deserialize_keras_object(config["embedder"], custom_objects=custom_objects)
-        return cls(**{**config, "embedder": embedder})
+        shapes = config.get("class_vectors", {})
+        arguments = {name: value for name, value in config.items() if name != "class_vectors"}
+        learner = cls(**{**arguments, "embedder": embedder})
+        learner.class_vectors.make(shapes)
+        return learner
 
     def get_compile_config(self) -> dict | None:
         """The arguments of `compile`; None before it."""
@@ -246,7 +244,7 @@ class MetricLearner(keras.Model):
         """Compiles as the learner was that `get_compile_config` is of."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
-            compat.build_optimizer(self.optimizer, self.embedder.trainable_variables)
+            compat.build_optimizer(self.optimizer, self.trainable_variables)
 
     def _can_compile(self) -> bool:
         """Whether XLA takes the network; warns if not."""
@@ -356,10 +354,14 @@ class MetricLearner(keras.Model):
                 gradients = self._gradients(network, images, targets)
             else:
                 loss = functools.partial(self._training_loss, targets)
-                gradients = pieces.gradients(self.embedder, network, images, loss, self._scaled, self._microbatch)
+                of_loss = self.class_vectors.trainable_variables
+                gradients = pieces.gradients(
+                    self.embedder, network, images, loss, self._scaled, self._microbatch, of_loss
+                )
+        gradients = self._as_of_one_replica(gradients)
         # only now: a model without a shape of its images has its weights since its first call
-        variables = self.embedder.trainable_variables
-        compat.apply_gradients(self.optimizer, self._as_of_one_replica(gradients), variables)
+        variables = self._trained_variables()
+        self._rates.apply(self.optimizer, gradients, variables, self.embedder, self.class_vectors.by_name())
         return self._results()
 
     def _training_call(self, images):
@@ -370,7 +372,11 @@ class MetricLearner(keras.Model):
         with tf.GradientTape() as tape:
             outputs, regularization = with_a_photo(network)(images)
             loss = self._scaled(self._training_loss(targets, outputs) + _sum(regularization))
-        return tape.gradient(loss, self.embedder.trainable_variables)
+        return tape.gradient(loss, self._trained_variables())
+
+    def _trained_variables(self) -> list:
+        """Those of the embedder, and then the class vectors."""
+        return [*self.embedder.trainable_variables, *self.class_vectors.trainable_variables]
 
     def _as_of_one_replica(self, gradients: list) -> list:
         """What is clipped or tested for overflow becomes the gradient of the whole batch.
@@ -447,10 +453,11 @@ class MetricLearner(keras.Model):
             # `call`: calling it rounds labels to float32 and divides a vector by the replicas (Keras 3), or is
             # refused in a training step of one's own (Keras 2)
             return _of_photos(self._metric_loss.call(labels, embeddings), embeddings), {}
+        vectors = self.class_vectors.by_name()
         if self._metric_loss.takes_dicts:
-            terms = self._metric_loss.terms(targets, outputs, memory)
-        else:
-            terms = self._metric_loss.terms(labels, embeddings, memory)
+            labels, embeddings = targets, outputs
+        more: Any = {"class_vectors": vectors} if vectors else {}  # a loss of one's own need not know of them
+        terms = self._metric_loss.terms(labels, embeddings, memory, **more)
         return tf.add_n(list(terms.values())), terms
 
 
@@ -458,39 +465,8 @@ def _sum(losses: list[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([tf.zeros([]), *losses])
 
 
-def _make_memory(size: int, start: int, embedder: keras.Model) -> CrossBatchMemory:
-    check_integer("memory_start", start, 0)
-    if compilation.input_shape(embedder) is None:
-        raise ValueError(
-            "`memory_size` must be 0 where the embedder does not know the shape of its images: make it a functional "
-            f"model. Received: memory_size={size}."
-        )
-    shapes = compat.output_shape(embedder)
-    shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
-    num_attributes = shapes["attributes"][-1] if "attributes" in shapes else 0
-    return CrossBatchMemory(size, shapes["embedding"][-1], num_attributes, start)
-
-
-def _check_attribute_head(argument: str, loss: keras.losses.Loss, embedder: keras.Model) -> None:
-    shapes = compat.output_shape(embedder)
-    if not isinstance(shapes, Mapping) or "attributes" not in shapes:
-        raise ValueError(
-            f"`{argument}` must not use attributes where the embedder predicts none. Received: {argument}="
-            f"{type(loss).__name__}. Build the embedder with build_embedder(..., attribute_names=[...])."
-        )
-
-
 def _of_photos(values: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
     """A loss of each photo as it is, `[B]`; a mean over them as that of each, so that no photos give no number."""
     values = tf.cast(values, tf.float32)
     values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank else values
     return tf.broadcast_to(values, tf.shape(embeddings)[:1])
-
-
-def _names_of_terms(loss: MetricLoss, embedder: keras.Model) -> tuple[str, ...]:
-    """The names that `loss.terms` returns, of an embedder that may have no shape before its first call."""
-    if compilation.input_shape(embedder) is None:
-        return loss.term_names
-    shapes = compat.output_shape(embedder)
-    shapes = shapes if isinstance(shapes, Mapping) else {"embedding": shapes}
-    return loss.names_of_terms(shapes["embedding"][-1], shapes["attributes"][-1] if "attributes" in shapes else 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -11,7 +11,13 @@ from eet_tf import compat, plans
 
 
 def gradients(
-    embedder: keras.Model, network: Callable, images: tf.Tensor, loss: Callable, scaled: Callable, microbatch: int
+    embedder: keras.Model,
+    network: Callable,
+    images: tf.Tensor,
+    loss: Callable,
+    scaled: Callable,
+    microbatch: int,
+    of_loss: Sequence = (),
 ) -> list[tf.Tensor | None]:
     """The gradient of the whole batch's loss, of which only `microbatch` photos at a time are in the network.
 
@@ -26,9 +32,10 @@ def gradients(
         loss: outputs of the whole batch -> this replica's loss.
         scaled: a loss -> this replica's share of it, as it is differentiated.
         microbatch: M, at least 1.
+        of_loss: weights that the loss reads besides the outputs.
 
     Returns:
-        One gradient for each trainable weight; None where no loss reaches it.
+        One gradient for each trainable weight, and for each of `of_loss`; None where no loss reaches it.
     """
     pieces = _in_pieces(images, microbatch)
     num_pieces = tf.shape(pieces)[0]
@@ -39,7 +46,8 @@ def gradients(
     with tf.GradientTape() as tape:
         tape.watch(outputs)
         value = scaled(loss(outputs))
-    slopes = tape.gradient(value, tf.nest.flatten(outputs))  # None for a head that no loss looks at
+    slopes, slopes_of_loss = tape.gradient(value, (tf.nest.flatten(outputs), list(of_loss)))
+    # None for a head that no loss looks at
     slopes = [None if slope is None else _filled_with_zeros(slope, microbatch) for slope in slopes]
     variables = embedder.trainable_variables
     is_reached = [False] * len(variables)
@@ -58,7 +66,7 @@ def gradients(
 
     nothing = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
     _, sums = tf.while_loop(lambda number, _: number < num_pieces, one_piece, (0, nothing), parallel_iterations=1)
-    return [total if reached else None for total, reached in zip(sums, is_reached)]
+    return [*[total if reached else None for total, reached in zip(sums, is_reached)], *slopes_of_loss]
 
 
 def _embedded(embedder: keras.Model, network: Callable, pieces: tf.Tensor, num_images: tf.Tensor | int):

@@ -214,8 +214,9 @@ class Progress(keras.callbacks.Callback):
         self._monitor = monitor
         self._epoch = tf.Variable(0, dtype=tf.int64, name="epoch", trainable=False)
         with learner.distribute_strategy.scope():
-            compat.build_optimizer(learner.optimizer, learner.embedder.trainable_variables)
+            compat.build_optimizer(learner.optimizer, learner.trainable_variables)
         parts = {"embedder": learner.embedder, "optimizer": learner.optimizer, "memory": learner.memory}
+        parts["class_vectors"] = learner.class_vectors if learner.class_vectors.weights else None
         kept = {name: part for name, part in parts.items() if part is not None}
         state = tf.train.Checkpoint(**kept, epoch=self._epoch)
         # it would delete by a pattern, and the folder's name may hold a `*`

@@ -90,7 +90,7 @@ def fit(
         _copy_weights(learner, alone)
         listeners.on_epoch_end(epoch, logs)
     with strategy.scope():
-        learner.optimizer.finalize_variable_values(learner.embedder.trainable_variables)
+        learner.optimizer.finalize_variable_values(learner.trainable_variables)
     listeners.on_train_end()
     return history
 

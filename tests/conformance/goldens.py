@@ -16,7 +16,7 @@ import tensorflow as tf
 import eet_tf
 from eet_tf.data import PKSampler
 from eet_tf.index import ExactIndex, ScannConfiguration, ScannIndex
-from tests.losses.test_keras_contract import OTHER_ARGUMENTS
+from tests.losses.test_keras_contract import OTHER_ARGUMENTS, made
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 COMMAND = "python -m tests.conformance.goldens"
@@ -42,6 +42,16 @@ def loss_inputs(name, dtype=tf.float32):
     return LABELS, embeddings, embeddings
 
 
+def per_photo(loss, targets, outputs):
+    """The loss of each photo, with class vectors of a seed where it needs some."""
+    shapes = loss.class_vectors_shapes(5) if isinstance(loss, eet_tf.MetricLoss) else {}
+    if not shapes:
+        return loss.call(targets, outputs)
+    rng = np.random.default_rng(16)
+    vectors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return tf.add_n(list(loss.terms(targets, outputs, class_vectors=vectors).values()))
+
+
 def loss_settings(name):
     """The default, and a value other than it for each argument that changes the numbers of raw embeddings."""
     unused = ("reduction", "name", "dtype", "from_normalized")
@@ -52,10 +62,10 @@ def loss_settings(name):
 def loss_of(name, dtype=tf.float32, **arguments):
     """Each anchor's loss `[12]`, and how long its sum's gradient is at each photo `[12]`."""
     targets, outputs, watched = loss_inputs(name, dtype)
-    loss = getattr(eet_tf, name)(**arguments)
+    loss = made(getattr(eet_tf, name), **arguments)
     with tf.GradientTape() as tape:
         tape.watch(watched)
-        values = loss.call(targets, outputs)
+        values = per_photo(loss, targets, outputs)
         total = tf.reduce_sum(values)
     slopes = tf.cast(tape.gradient(total, watched), tf.float32)
     return values, tf.norm(slopes, axis=1)

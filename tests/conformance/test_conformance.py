@@ -7,6 +7,7 @@ fixed seeds are the stored ones (golden). Where a suite stands in another file, 
 
 import ast
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -22,7 +23,7 @@ import eet_tf
 from eet_tf.index import ScannConfiguration
 from tests.conformance import goldens
 from tests.index import test_disk, test_index
-from tests.losses.test_keras_contract import OTHER_ARGUMENTS
+from tests.losses.test_keras_contract import OTHER_ARGUMENTS, made
 from tests.training import test_replicas
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -194,7 +195,7 @@ def test_losses_take_every_float_and_calculate_in_float32(name, dtype):
     values, slopes = goldens.loss_of(name, dtype)
     targets, outputs, _ = goldens.loss_inputs(name, dtype)
     as_float32 = tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), outputs)
-    expected = getattr(eet_tf, name)().call(targets, as_float32)
+    expected = goldens.per_photo(made(getattr(eet_tf, name)), targets, as_float32)
     assert values.dtype == tf.float32
     np.testing.assert_allclose(values, expected, rtol=1e-6)
     assert np.all(np.isfinite(slopes))
@@ -216,9 +217,9 @@ def test_a_learner_trains_in_every_float(policy, set_policy):
 @pytest.mark.parametrize("name", OTHER_ARGUMENTS)
 def test_losses_compiled_by_xla_are_the_same(name):
     targets, outputs, _ = goldens.loss_inputs(name)
-    loss = getattr(eet_tf, name)()
-    compiled = tf.function(loss.call, jit_compile=True)(targets, outputs)
-    np.testing.assert_allclose(compiled, loss.call(targets, outputs), rtol=1e-4, atol=1e-6)
+    loss = made(getattr(eet_tf, name))
+    compiled = tf.function(functools.partial(goldens.per_photo, loss), jit_compile=True)(targets, outputs)
+    np.testing.assert_allclose(compiled, goldens.per_photo(loss, targets, outputs), rtol=1e-4, atol=1e-6)
 
 
 def test_a_learner_compiled_by_xla_is_the_same():

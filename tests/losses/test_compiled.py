@@ -16,6 +16,7 @@ import eet_tf
 from eet_tf import (
     AttributeLoss,
     BinomialDevianceLoss,
+    CombinedLoss,
     DistillationLoss,
     EETLoss,
     MultiSimilarityLoss,
@@ -60,6 +61,12 @@ CHOICES = {
     SmoothAPLoss: {"from_normalized": [False, True]},
     RoadmapLoss: {"calibration_weight": [0.5, 0.0, 1.0]},
     RecallAtKLoss: {"ks": [(1, 2, 4, 8, 16), (3,)]},
+    CombinedLoss: {
+        "losses": [
+            [EETLoss(), TripletLoss(distance="cosine")],
+            [SoftBinomialDevianceLoss(granularity="predictions"), RecallAtKLoss()],
+        ]
+    },
     PrefixLoss: {
         "loss": [None, BinomialDevianceLoss(), SoftBinomialDevianceLoss(granularity="predictions")],
         "prefixes": [None, (3, 16)],
@@ -76,7 +83,14 @@ def settings_of(loss_class):
 
 
 ALL = [(loss_class, settings) for loss_class in CHOICES for settings in settings_of(loss_class)]
-NAMES = ["-".join([c.__name__, *(getattr(v, "name", f"{v}") for v in settings.values())]) for c, settings in ALL]
+
+
+def shown(value):
+    """Losses by their names."""
+    return "+".join(each.name for each in value) if isinstance(value, list) else getattr(value, "name", f"{value}")
+
+
+NAMES = ["-".join([c.__name__, *map(shown, settings.values())]) for c, settings in ALL]
 
 
 def make_batch(num_rows, labels="uneven", seed=0, dim=16):
@@ -144,7 +158,8 @@ def dynamic_dimensions(hlo):
 def test_every_loss_is_here():
     public = {getattr(eet_tf, name) for name in eet_tf.__all__}
     losses = {each for each in public if isinstance(each, type) and issubclass(each, (MetricLoss, AttributeLoss))}
-    assert losses - {MetricLoss} == set(CHOICES)  # MetricLoss is what one's own losses derive from
+    of_classes = {eet_tf.ArcFaceLoss, eet_tf.NormalizedSoftmaxLoss, eet_tf.ProxyAnchorLoss}  # test_class_losses.py
+    assert losses - {MetricLoss, *of_classes} == set(CHOICES)  # MetricLoss is what one's own losses derive from
 
 
 @pytest.mark.parametrize("loss_class, settings", ALL, ids=NAMES)

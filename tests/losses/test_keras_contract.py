@@ -13,6 +13,18 @@ from eet_tf import AttributeLoss, EETLoss, TripletLoss
 
 # Every public loss with a value other than the default for each argument. A new loss must be added here.
 OTHER_ARGUMENTS = {
+    "ArcFaceLoss": {
+        "num_classes": 11,
+        "margin": 0.3,
+        "scale": 8.0,
+        "subcenters": 3,
+        "label_smoothing": 0.2,
+        "sampled_classes": 9,
+        "from_normalized": True,
+        "reduction": "sum",
+        "name": "other",
+        "dtype": "float64",
+    },
     "AttributeLoss": {
         "from_logits": False,
         "reduction": "sum",
@@ -32,6 +44,13 @@ OTHER_ARGUMENTS = {
         "loss": TripletLoss(margin=0.2),
         "weight": 2.0,
         "teacher_references": True,
+        "reduction": "sum",
+        "name": "other",
+        "dtype": "float64",
+    },
+    "CombinedLoss": {
+        "losses": [keras.saving.serialize_keras_object(loss) for loss in (TripletLoss(0.1), EETLoss(0.2))],
+        "weights": [0.5, 2.0],
         "reduction": "sum",
         "name": "other",
         "dtype": "float64",
@@ -60,6 +79,26 @@ OTHER_ARGUMENTS = {
         "loss": TripletLoss(margin=0.2),
         "prefixes": (2, 4),
         "weights": (1.0, 3.0),
+        "reduction": "sum",
+        "name": "other",
+        "dtype": "float64",
+    },
+    "NormalizedSoftmaxLoss": {
+        "num_classes": 11,
+        "temperature": 0.2,
+        "label_smoothing": 0.2,
+        "sampled_classes": 9,
+        "from_normalized": True,
+        "reduction": "sum",
+        "name": "other",
+        "dtype": "float64",
+    },
+    "ProxyAnchorLoss": {
+        "num_classes": 11,
+        "margin": 0.3,
+        "scale": 4.0,
+        "sampled_classes": 9,
+        "from_normalized": True,
         "reduction": "sum",
         "name": "other",
         "dtype": "float64",
@@ -123,10 +162,18 @@ OTHER_ARGUMENTS = {
         "dtype": "float64",
     },
 }
+# What a loss cannot be made without
+REQUIRED = {
+    **dict.fromkeys(["ArcFaceLoss", "NormalizedSoftmaxLoss", "ProxyAnchorLoss"], {"num_classes": 10}),
+    "CombinedLoss": {"losses": OTHER_ARGUMENTS["CombinedLoss"]["losses"]},
+}
+OF_EVERY_LOSS = ("from_normalized", "reduction", "name", "dtype")
 # Losses that `compile` cannot take, and why. Their own tests see to precision, XLA and training.
+CLASS_VECTORS = "its class vectors are weights of a MetricLearner; tests/losses/test_class_losses.py"
 NOT_COMPILED = {
     "SoftBinomialDevianceLoss": "it needs both heads at once, and Keras gives a loss one output at a time",
     "DistillationLoss": "it needs labels and a teacher's vectors at once",
+    **dict.fromkeys(["ArcFaceLoss", "NormalizedSoftmaxLoss", "ProxyAnchorLoss"], CLASS_VECTORS),
 }
 
 LABELS = np.array([5, 5, 0, 2, 2, 2, 0, 9] * 2)
@@ -140,6 +187,11 @@ every_compiled_loss = pytest.mark.parametrize(
     [(loss_class, ATTRIBUTES if loss_class is AttributeLoss else LABELS) for loss_class in COMPILED],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
+
+
+def made(loss_class, **arguments):
+    """The loss with what it needs and some arguments more."""
+    return loss_class(**{**REQUIRED.get(loss_class.__name__, {}), **arguments})
 
 
 def make_model(loss, **compile_arguments):
@@ -164,9 +216,10 @@ def test_every_public_loss_is_held_to_the_contract():
 def test_fit_learns_and_evaluate_measures(loss_class, targets):
     # a few steps along a gradient that steep ranks have for an instant only may lead anywhere
     arguments = {"temperature": 0.3} if loss_class is eet_tf.RecallAtKLoss else {}
-    model = make_model(loss_class(**arguments))
+    model = make_model(made(loss_class, **arguments))
     before = model.evaluate(IMAGES, targets, batch_size=8, verbose=0)
-    assert before == pytest.approx(mean_over_batches(loss_class(**arguments), targets, model(IMAGES).numpy()), rel=1e-5)
+    expected = mean_over_batches(made(loss_class, **arguments), targets, model(IMAGES).numpy())
+    assert before == pytest.approx(expected, rel=1e-5)
     history = model.fit(IMAGES, targets, batch_size=8, epochs=4, shuffle=False, verbose=0).history["loss"]
     assert history[-1] < history[0]
     assert model.evaluate(IMAGES, targets, batch_size=8, verbose=0) < before
@@ -174,17 +227,17 @@ def test_fit_learns_and_evaluate_measures(loss_class, targets):
 
 @every_compiled_loss
 def test_fit_takes_a_last_batch_that_is_smaller(loss_class, targets):
-    model = make_model(loss_class())
+    model = make_model(made(loss_class))
     history = model.fit(IMAGES[:11], targets[:11], batch_size=8, verbose=0).history
     assert np.isfinite(history["loss"][0])
 
 
 @every_compiled_loss
 def test_one_step_is_plain_gradient_descent_on_the_mean(loss_class, targets):
-    model, same = make_model(loss_class()), make_model(loss_class())
+    model, same = make_model(made(loss_class)), make_model(made(loss_class))
     model.fit(IMAGES[:8], targets[:8], batch_size=8, shuffle=False, verbose=0)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(loss_class().call(targets[:8], same(IMAGES[:8], training=True)))
+        loss = tf.reduce_mean(made(loss_class).call(targets[:8], same(IMAGES[:8], training=True)))
     gradients = tape.gradient(loss, same.trainable_variables)
     for weight, start, gradient in zip(model.get_weights(), same.get_weights(), gradients):
         np.testing.assert_allclose(weight, start - 0.05 * gradient, rtol=1e-4, atol=1e-6)
@@ -192,17 +245,17 @@ def test_one_step_is_plain_gradient_descent_on_the_mean(loss_class, targets):
 
 @every_compiled_loss
 def test_reductions_are_keras(loss_class, targets):
-    vector = np.asarray(loss_class(reduction="none")(targets[:8], OUTPUTS))
+    vector = np.asarray(made(loss_class, reduction="none")(targets[:8], OUTPUTS))
     assert vector.shape == (8,)
-    assert float(loss_class()(targets[:8], OUTPUTS)) == pytest.approx(vector.mean(), rel=1e-5)
-    assert float(loss_class(reduction="sum")(targets[:8], OUTPUTS)) == pytest.approx(vector.sum(), rel=1e-5)
+    assert float(made(loss_class)(targets[:8], OUTPUTS)) == pytest.approx(vector.mean(), rel=1e-5)
+    assert float(made(loss_class, reduction="sum")(targets[:8], OUTPUTS)) == pytest.approx(vector.sum(), rel=1e-5)
 
 
 @every_compiled_loss
 def test_sample_weights_weigh_anchors(loss_class, targets):
     weights = np.linspace(0.0, 2.0, 8).astype(np.float32)
-    vector = np.asarray(loss_class(reduction="none")(targets[:8], OUTPUTS))
-    found = float(loss_class()(targets[:8], OUTPUTS, sample_weight=weights))
+    vector = np.asarray(made(loss_class, reduction="none")(targets[:8], OUTPUTS))
+    found = float(made(loss_class)(targets[:8], OUTPUTS, sample_weight=weights))
     assert found == pytest.approx(np.sum(vector * weights) / 8, rel=1e-5)
 
 
@@ -210,7 +263,7 @@ def test_sample_weights_weigh_anchors(loss_class, targets):
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_fit_in_half_precision(loss_class, targets, policy, set_policy):
     set_policy(policy)
-    model = make_model(loss_class())
+    model = make_model(made(loss_class))
     assert model(IMAGES).dtype == policy.removeprefix("mixed_")
     # float16 passes over steps until the scale of the loss is low enough
     history = model.fit(IMAGES, targets, batch_size=8, epochs=8, shuffle=False, verbose=0).history["loss"]
@@ -221,7 +274,7 @@ def test_fit_in_half_precision(loss_class, targets, policy, set_policy):
 
 @every_compiled_loss
 def test_fit_compiled_by_xla_is_the_same(loss_class, targets):
-    plain, compiled = make_model(loss_class(), jit_compile=False), make_model(loss_class(), jit_compile=True)
+    plain, compiled = make_model(made(loss_class), jit_compile=False), make_model(made(loss_class), jit_compile=True)
     for model in (plain, compiled):
         model.fit(IMAGES, targets, batch_size=8, shuffle=False, verbose=0)
     for weight, expected in zip(compiled.get_weights(), plain.get_weights()):
@@ -231,7 +284,7 @@ def test_fit_compiled_by_xla_is_the_same(loss_class, targets):
 @every_loss
 def test_config_lists_every_argument(loss_class):
     parameters = inspect.signature(loss_class.__init__).parameters
-    assert set(loss_class().get_config()) == set(parameters) - {"self"}
+    assert set(made(loss_class).get_config()) == set(parameters) - {"self"}
     assert list(parameters)[-3:] == ["reduction", "name", "dtype"]
     assert set(OTHER_ARGUMENTS[loss_class.__name__]) == set(parameters) - {"self"}
 
@@ -246,32 +299,34 @@ def as_configured(arguments):
 @every_loss
 def test_config_brings_back_every_argument(loss_class):
     arguments = OTHER_ARGUMENTS[loss_class.__name__]
-    loss = loss_class(**arguments)
+    loss = made(loss_class, **arguments)
     assert loss.get_config() == as_configured(arguments)
     assert loss_class.from_config(loss.get_config()).get_config() == as_configured(arguments)
 
 
 @every_loss
 def test_defaults_come_back_as_defaults(loss_class):
-    parameters = inspect.signature(loss_class.__init__).parameters.items()
-    defaults = {name: parameter.default for name, parameter in parameters if name != "self"}
-    assert loss_class.from_config(loss_class().get_config()).get_config() == loss_class(**defaults).get_config()
+    parameters = inspect.signature(loss_class.__init__).parameters
+    defaults = {name: each.default for name, each in parameters.items() if each.default is not inspect.Parameter.empty}
+    assert set(parameters) - {"self"} - set(defaults) == set(REQUIRED.get(loss_class.__name__, {}))
+    expected = made(loss_class, **defaults).get_config()
+    assert loss_class.from_config(made(loss_class).get_config()).get_config() == expected
 
 
 @every_loss
 def test_keras_serializes_it(loss_class):
     arguments = OTHER_ARGUMENTS[loss_class.__name__]
-    serialized = keras.saving.serialize_keras_object(loss_class(**arguments))
+    serialized = keras.saving.serialize_keras_object(made(loss_class, **arguments))
     assert serialized["registered_name"] == f"eet_tf>{loss_class.__name__}"
     again = keras.saving.deserialize_keras_object(serialized)
     assert type(again) is loss_class
-    assert again.get_config() == loss_class(**arguments).get_config()
+    assert again.get_config() == made(loss_class, **arguments).get_config()
 
 
 @every_compiled_loss
 def test_a_compiled_model_is_saved_and_loaded_without_custom_objects(loss_class, targets, tmp_path):
-    first, *_ = OTHER_ARGUMENTS[loss_class.__name__].items()
-    model = make_model(loss_class(**dict([first])))
+    *_, first = [each for each in OTHER_ARGUMENTS[loss_class.__name__].items() if each[0] not in OF_EVERY_LOSS]
+    model = make_model(made(loss_class, **dict([first])))
     model.fit(IMAGES, targets, batch_size=8, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

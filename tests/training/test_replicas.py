@@ -8,13 +8,17 @@ import pytest
 import tensorflow as tf
 
 from eet_tf import (
+    ArcFaceLoss,
     AttributeLoss,
     BinomialDevianceLoss,
+    CombinedLoss,
     DistillationLoss,
     EETLoss,
     MetricLearner,
     MultiSimilarityLoss,
+    NormalizedSoftmaxLoss,
     PrefixLoss,
+    ProxyAnchorLoss,
     RecallAtKLoss,
     RoadmapLoss,
     SmoothAPLoss,
@@ -57,6 +61,21 @@ TRAININGS = {
     "learner_of_contrast": lambda: {"loss": SupervisedContrastiveLoss(temperature=0.5)},
     "learner_of_prefixes": lambda: {"loss": PrefixLoss(EETLoss(), [2, 4]), "memory_size": 12},
     "learner_of_a_teacher": lambda: {"loss": DistillationLoss(TripletLoss(), 2.0, teacher_references=True)},
+    # the batches have some of the classes, and the sample of 9 leaves one or two out
+    "learner_of_classes": lambda: {"loss": NormalizedSoftmaxLoss(11, temperature=0.3, sampled_classes=9)},
+    "learner_of_classes_in_pieces": lambda: {
+        "loss": ArcFaceLoss(11, scale=4.0, subcenters=2),
+        "microbatch": 3,
+        "class_vectors_rate": 3.0,
+        "clip_norm": 0.1,
+    },
+    "learner_of_proxies": lambda: {"loss": ProxyAnchorLoss(11, scale=2.0), "class_vectors_rate": 5.0},
+    "learner_of_a_sum": lambda: {
+        "loss": CombinedLoss([EETLoss(), NormalizedSoftmaxLoss(11, temperature=0.3)], [1.0, 0.5]),
+        "memory_size": 12,
+    },
+    "learner_with_a_slow_trunk": lambda: {"loss": EETLoss(), "trunk_rate": 0.3, "ema": 0.9},
+    "learner_of_its_head_first": lambda: {"loss": EETLoss(), "head_only_steps": 3},
     "learner_of_a_loss_of_ones_own": lambda: {"loss": Contrastive()},
     "learner_of_two_heads": lambda: {
         "loss": SoftBinomialDevianceLoss(negative_cost=2.0, granularity="predictions"),
@@ -74,7 +93,8 @@ def mean_length(labels, embeddings):
 def make_embedder(has_two_heads):
     """Without batch normalisation, which sees one replica's rows only; with regularisation, which has no rows."""
     images = keras.Input([6])
-    hidden = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.05))(images)
+    layer = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.05))
+    hidden = keras.Sequential([keras.Input([6]), layer])(images)
     embedding = keras.layers.Dense(4)(hidden)
     heads = {"embedding": embedding, "attributes": keras.layers.Dense(5)(hidden)} if has_two_heads else embedding
     return keras.Model(images, heads)
@@ -95,15 +115,22 @@ def train(name, strategy):
     with strategy.scope():
         losses = TRAININGS[name]()
         memory_size, clip_norm = losses.pop("memory_size", 0), losses.pop("clip_norm", None)
+        ema = losses.pop("ema", None)
+        averages = {"use_ema": True, "ema_momentum": ema} if ema else {}
         has_two_heads = "attribute_loss" in losses
         embedder = make_embedder(has_two_heads)
         model = MetricLearner(embedder, memory_size, memory_start=1) if name.startswith("learner") else embedder
-        model.compile(optimizer=keras.optimizers.SGD(0.2, global_clipnorm=clip_norm), **losses)
-    before = [weight.tolist() for weight in embedder.get_weights()]
+        model.compile(optimizer=keras.optimizers.SGD(0.2, global_clipnorm=clip_norm, **averages), **losses)
+
+    def weights():
+        vectors = model.class_vectors.by_name().values() if isinstance(model, MetricLearner) else ()
+        return [each.tolist() for each in [*embedder.get_weights(), *[vector.numpy() for vector in vectors]]]
+
+    before = weights()
     dataset = make_dataset(has_two_heads, getattr(losses["loss"], "uses_teacher", False))
     history = model.fit(dataset, shuffle=False, verbose=0).history
     evaluated = model.evaluate(dataset, verbose=0, return_dict=True)
-    after = [weight.tolist() for weight in embedder.get_weights()]
+    after = weights()
     held = [] if not memory_size else [field.numpy().tolist() for field in model.memory.rows()]
     return {"history": history, "evaluated": evaluated, "before": before, "after": after, "memory": held}
 
@@ -205,7 +232,12 @@ def test_same_update_on_one_and_on_two_replicas(name, trainings):
     for first, start, on_one, on_two in zip(one["before"], two["before"], one["after"], two["after"]):
         np.testing.assert_array_equal(first, start)
         np.testing.assert_allclose(on_two, on_one, rtol=0, atol=2e-6)
-    assert not np.allclose(one["before"][0], one["after"][0], atol=1e-3)
+    num_vectors = len(TRAININGS[name]()["loss"].class_vectors_shapes(4))
+    assert len(one["after"]) == (6 if name == "learner_of_two_heads" else 4) + num_vectors
+    stays = name == "learner_of_its_head_first"
+    assert np.array_equal(one["before"][0], one["after"][0]) == stays
+    for first, last in zip(one["before"][2 if stays else 0 :], one["after"][2 if stays else 0 :]):
+        assert not np.allclose(first, last, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", TRAININGS)
