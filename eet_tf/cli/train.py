@@ -175,7 +175,9 @@ def _prepared() -> tuple:
     if is_shared():
         _check_same_task(strategy, task)
     with strategy.scope():
-        learner = training_parts.make_learner(_steps_per_epoch(task.sampler) * FLAGS.epochs, task.attributes)
+        learner = training_parts.make_learner(
+            _steps_per_epoch(task.sampler) * FLAGS.epochs, task.attributes, task.train.num_classes
+        )
     is_chief = replicas.read_cluster().is_chief
     run = RunFolder(training_checks.model_dir(), task.settings, MAY_CHANGE, is_chief, defaults())
     if FLAGS.check_photos and not FLAGS.skip_unreadable and run.writes:

@@ -8,7 +8,17 @@ from typing import Any
 
 from eet_tf.cli import catalogs, teachers
 from eet_tf.cli.complaints import Complaints
-from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, FLAGS, RANGES, is_shared, settings
+from eet_tf.cli.loss_checks import check_losses, check_sample
+from eet_tf.cli.training_flags import (
+    ADDONS_LOSSES,
+    ADDONS_OPTIMIZERS,
+    FLAGS,
+    RANGES,
+    is_shared,
+    losses,
+    margin,
+    settings,
+)
 
 _CLASSES_PER_BATCH = 16
 
@@ -37,6 +47,7 @@ class Task:
     def settings(self) -> dict[str, str]:
         """What `flags.txt` holds: every flag, with what was chosen for those that were not given."""
         chosen = {"dataset": self.layout, "classes_per_batch": str(self.sampler.classes_per_batch)}
+        chosen |= {} if margin() is None else {"margin": str(margin())}
         return settings({**chosen, "model_dir": model_dir()})
 
     @property
@@ -111,8 +122,10 @@ def _complaints() -> Complaints:
             "--weights must be none, imagenet or the path of a backbone's weights. "
             f"Received: --weights={FLAGS.weights}."
         )
-    complaints.above("learning_rate", FLAGS.learning_rate, 0)
-    for name in ("positive_scale", "negative_scale", "temperature"):
+    for name in ("learning_rate", "trunk_learning_rate", "class_learning_rate"):
+        complaints.above(name, FLAGS[name].value, 0)
+    check_losses(complaints)
+    for name in ("positive_scale", "negative_scale", "temperature", "scale"):
         complaints.above(name, FLAGS[name].value, 0)
     complaints.above("clip_norm", FLAGS.clip_norm, 0)
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
@@ -216,9 +229,11 @@ def _sampler(train):
             f"--category_probability needs categories, and {train.source} has none. "
             f"Name a column with --category_column; there are {sorted(train.attributes) or 'none'}."
         )
+    classes_per_batch = FLAGS.classes_per_batch or min(_CLASSES_PER_BATCH, train.num_classes)
+    check_sample(classes_per_batch)
     return data.PKSampler(
         train.labels,
-        FLAGS.classes_per_batch or min(_CLASSES_PER_BATCH, train.num_classes),
+        classes_per_batch,
         FLAGS.examples_per_class,
         FLAGS.seed,
         train.categories,
@@ -232,9 +247,9 @@ def _attributes(train):
 
     if FLAGS.attributes:
         return data.encode_attributes(train, "all" if FLAGS.attributes == ["all"] else FLAGS.attributes)
-    if FLAGS.loss == "soft_binomial_deviance":
+    if "soft_binomial_deviance" in losses():
         raise ValueError(
-            "--loss=soft_binomial_deviance needs --attributes=COLUMN,COLUMN or --attributes=all; "
+            f"--loss={FLAGS.loss} needs --attributes=COLUMN,COLUMN or --attributes=all; "
             f"{train.source} has the columns {sorted(train.attributes) or 'none'}."
         )
     return None

@@ -19,6 +19,7 @@ RECALL_KS = {  # those of each data set's protocol
 _EET = ["margin", "equidistant_weight", "equidistributed_weight", "symmetric_margin"]
 _TRIPLET = ["margin", "positives", "negatives", "distance", "soft_margin"]
 _DEVIANCE = ["alpha", "beta", "negative_cost"]
+_CLASSES = ["label_smoothing", "sampled_classes"]
 LOSSES = {  # the class, and the flags that are its arguments
     "eet": ("EETLoss", _EET),
     "triplet": ("TripletLoss", _TRIPLET),
@@ -29,7 +30,12 @@ LOSSES = {  # the class, and the flags that are its arguments
     "smooth_ap": ("SmoothAPLoss", ["temperature"]),
     "roadmap": ("RoadmapLoss", ["temperature", "calibration_weight"]),
     "recall_at_k": ("RecallAtKLoss", ["temperature"]),
+    "normalized_softmax": ("NormalizedSoftmaxLoss", ["temperature", *_CLASSES]),
+    "arcface": ("ArcFaceLoss", ["margin", "scale", "subcenters", *_CLASSES]),
+    "proxy_anchor": ("ProxyAnchorLoss", ["margin", "scale", "sampled_classes"]),
 }
+CLASS_LOSSES = ("normalized_softmax", "arcface", "proxy_anchor")  # which have vectors of the trained products
+_MARGINS = {"arcface": 0.5, "proxy_anchor": 0.1}  # by default, and 0.3 of all others
 ADDONS_LOSSES = {  # those of tensorflow-addons, and the flags that are their arguments
     "tfa_triplet_semihard": ["margin", "distance"],
     "tfa_triplet_hard": ["margin", "distance", "soft_margin"],
@@ -54,6 +60,9 @@ RANGES = {  # of numbers, both ends of which may be given
     "memory_size": (0, 10**7),
     "steps_per_epoch": (1, 10**7),
     "warmup_steps": (0, 10**9),
+    "head_only_steps": (0, 10**9),
+    "subcenters": (1, 1000),
+    "sampled_classes": (2, 10**9),
     "weight_decay": (0, 1),
     "virtual_devices": (0, 1024),
 }
@@ -79,13 +88,14 @@ define.string(
     "Folder that training writes: model.keras, history.csv, metrics.json, ... By default runs/NAME, after --data.",
 )
 
-define.enum(
+define.string(
     "loss",
     "eet",
-    [*LOSSES, *ADDONS_LOSSES, "none"],
-    "Loss of the embedding; triplet is batch-hard. tfa_ losses are tensorflow-addons', with TensorFlow 2.15. none: "
-    "that of --teacher alone.",
+    f"Loss of the embedding: {', '.join(LOSSES)}; or several of them with + between, whose sum it is, as in "
+    f"eet+normalized_softmax; or, with TensorFlow 2.15, one of tensorflow-addons': {', '.join(ADDONS_LOSSES)}. "
+    "triplet is batch-hard; none is that of --teacher alone. A flag that several losses know goes to each.",
 )
+define.list("loss_weights", [], "Weights of the losses that --loss adds up, with commas between. By default 1 each.")
 define.list(
     "prefixes",
     [],
@@ -99,7 +109,13 @@ define.string(
 )
 define.float("distillation_weight", 1.0, "Distillation: weight of the distance to the teacher.", lower_bound=0.0)
 define.bool("teacher_references", False, "Distillation: the loss also compares with the teacher's vectors.")
-define.float("margin", 0.3, "EET, triplet, tfa: margin, in units of the distance.", lower_bound=0.0)
+define.float(
+    "margin",
+    None,
+    "EET, triplet, tfa: margin, in units of the distance, by default 0.3. ArcFace: in radians, 0.5. Proxy-Anchor: in "
+    "units of the cosine, 0.1.",
+    lower_bound=0.0,
+)
 define.float("equidistant_weight", 1.0, "EET: weight of the equidistant term.", lower_bound=0.0)
 define.float("equidistributed_weight", 1.0, "EET: weight of the class terms.", lower_bound=0.0)
 define.bool("symmetric_margin", False, "EET: also keep the positive away from the negative by the margin.")
@@ -132,8 +148,17 @@ define.float("epsilon", 0.1, "Multi-similarity: slack, in units of the cosine, w
 define.float(
     "temperature",
     None,
-    "Contrastive, Smooth-AP, ROADMAP, recall: scale of the cosine. By default 0.1 for the first, 0.01 for the others.",
+    "Contrastive, Smooth-AP, ROADMAP, recall, normalised softmax: scale of the cosine. By default 0.1 for the first, "
+    "0.05 for the last, 0.01 for the others.",
     lower_bound=0.0,
+)
+define.float("scale", None, "ArcFace, Proxy-Anchor: factor of the cosines. By default 64 and 32.", lower_bound=0.0)
+define.integer("subcenters", 1, "ArcFace: class vectors of each product.")
+define.float("label_smoothing", 0.0, "Softmax, ArcFace: share of a label that all products get alike.", 0.0, 1.0)
+define.integer(
+    "sampled_classes",
+    None,
+    "Softmax, ArcFace, Proxy-Anchor: products that a batch is compared with. By default all of 100,000 products.",
 )
 define.float("calibration_weight", 0.5, "ROADMAP: share of the calibration in the loss.", 0.0, 1.0)
 define.list("attributes", [], "Attribute columns that a second head learns, separated by commas; all for every column.")
@@ -204,6 +229,13 @@ define.enum(
     "Optimizer; sgd uses Nesterov momentum 0.9. tfa_ optimizers are tensorflow-addons', with TensorFlow 2.15.",
 )
 define.float("learning_rate", 1e-3, "Highest learning rate.")
+define.float("trunk_learning_rate", None, "Highest learning rate of the backbone. By default --learning_rate.")
+define.float(
+    "class_learning_rate",
+    None,
+    "Highest learning rate of class vectors. By default --learning_rate, and 100 times that for Proxy-Anchor.",
+)
+define.integer("head_only_steps", 0, "Steps in which the backbone keeps its weights.")
 define.enum(
     "schedule", "cosine", ["cosine", "step"], "Learning-rate schedule: cosine decay to 1 %, or one step to 10 %."
 )
@@ -236,6 +268,19 @@ FIRST = (
     *("epochs", "classes_per_batch", "examples_per_class", "learning_rate", "microbatch"),
     *("strategy", "mixed_precision", "seed"),
 )
+
+
+def losses() -> list[str]:
+    """The losses that are trained with."""
+    return FLAGS.loss.split("+")
+
+
+def margin() -> float | None:
+    """The margin, or the default of the losses; None where they have different ones."""
+    if FLAGS.margin is not None:
+        return FLAGS.margin
+    own = {_MARGINS.get(name, 0.3) for name in losses() if name not in LOSSES or "margin" in LOSSES[name][1]} or {0.3}
+    return own.pop() if len(own) == 1 else None
 
 
 def settings(chosen: dict[str, str]) -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, FLAGS, LOSSES
+from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, CLASS_LOSSES, FLAGS, LOSSES, losses, margin
 
 
-def make_learner(num_steps: int, attributes):
+def make_learner(num_steps: int, attributes, num_classes: int):
     """The learner, compiled, for that many steps in all; with an attribute head where attributes are learned."""
     import eet_tf
 
@@ -28,22 +28,30 @@ def make_learner(num_steps: int, attributes):
         warnings.simplefilter("always")
         learner.compile(
             optimizer=_optimizer(num_steps),
-            loss=_loss(),
+            loss=_loss(num_classes),
             attribute_loss=eet_tf.AttributeLoss() if attributes else None,
             attribute_weight=FLAGS.attribute_weight,
             microbatch=FLAGS.microbatch,
             jit_compile={"auto": "auto", "on": True, "off": False}[FLAGS.jit],
+            trunk_rate=_share(FLAGS.trunk_learning_rate) or 1.0,
+            class_vectors_rate=_share(FLAGS.class_learning_rate),
+            head_only_steps=FLAGS.head_only_steps,
         )
     for warning in caught:
         print(str(warning.message), flush=True)
     return learner
 
 
-def _loss():
+def _share(rate: float | None) -> float | None:
+    """A learning rate as a share of that of the head; None where none was given."""
+    return None if rate is None else rate / FLAGS.learning_rate
+
+
+def _loss(num_classes: int):
     """The loss, on prefixes and with a teacher where they are asked for."""
     import eet_tf
 
-    loss = None if FLAGS.loss == "none" else _plain_loss()
+    loss = None if FLAGS.loss == "none" else _plain_loss(num_classes)
     if FLAGS.prefixes and loss is not None:
         loss = eet_tf.PrefixLoss(loss, [int(length) for length in FLAGS.prefixes])
     if FLAGS.teacher is None:
@@ -51,16 +59,27 @@ def _loss():
     return eet_tf.DistillationLoss(loss, FLAGS.distillation_weight, FLAGS.teacher_references)
 
 
-def _plain_loss():
+def _plain_loss(num_classes: int):
     import eet_tf
 
     if FLAGS.loss in ADDONS_LOSSES:
         from eet_tf.training.addons import AddonsLoss
 
         given: dict[str, Any] = {name: FLAGS[name].value for name in ADDONS_LOSSES[FLAGS.loss]}
-        return AddonsLoss(FLAGS.loss, **given)
-    loss, arguments = LOSSES[FLAGS.loss]
-    return getattr(eet_tf, loss)(**{name: FLAGS[name].value for name in arguments if FLAGS[name].value is not None})
+        return AddonsLoss(FLAGS.loss, **{**given, **({"margin": margin()} if "margin" in given else {})})
+    made = [_one_loss(name, num_classes) for name in losses()]
+    if len(made) == 1:
+        return made[0]
+    return eet_tf.CombinedLoss(made, [float(weight) for weight in FLAGS.loss_weights] or None)
+
+
+def _one_loss(name: str, num_classes: int):
+    """One of those that `--loss` adds up."""
+    import eet_tf
+
+    loss, arguments = LOSSES[name]
+    given = {name: FLAGS[name].value for name in arguments if FLAGS[name].value is not None}
+    return getattr(eet_tf, loss)(**given, **({"num_classes": num_classes} if name in CLASS_LOSSES else {}))
 
 
 def _learning_rate(num_steps: int):

@@ -50,7 +50,7 @@ COMMANDS = {
         },
         {
             **dict.fromkeys(
-                ["loss", "positives", "negatives", "distance", "weighting", "granularity", "pooling"],
+                ["positives", "negatives", "distance", "weighting", "granularity", "pooling"],
                 NO_ENUM,
             ),
             **dict.fromkeys(["optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
@@ -66,6 +66,14 @@ COMMANDS = {
             "model_dir": NO_FOLDER,
             "beta": ["nan", "inf", "abc"],
             **dict.fromkeys(["positive_scale", "negative_scale", "temperature"], ["0", *NO_WEIGHT]),
+            "loss": [*NO_ENUM, "eet+", "eet+eet", "eet+tfa_lifted", "EET", "eet, arcface"],
+            "loss_weights": ["1", "1,2", "-1", "abc"],
+            "scale": ["0", *NO_WEIGHT],
+            "label_smoothing": NO_SHARE,
+            "subcenters": [*NO_COUNT, "100000"],
+            "sampled_classes": [*NO_COUNT, "1"],
+            **dict.fromkeys(["trunk_learning_rate", "class_learning_rate"], ["0", "-1", "nan", "inf", "abc"]),
+            "head_only_steps": ["-1", "abc", "1.5"],
             "epsilon": NO_WEIGHT,
             "prefixes": ["0", "64,32", "32,32", "32,256", "abc", "1.5"],
             "teacher": ["", "{gone}", "{file}"],

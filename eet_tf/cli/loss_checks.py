@@ -1,0 +1,56 @@
+"""What training refuses of its losses and learning rates: names, sums, and flags that none of them knows."""
+
+from __future__ import annotations
+
+from eet_tf.cli.complaints import Complaints
+from eet_tf.cli.training_flags import ADDONS_LOSSES, CLASS_LOSSES, FLAGS, LOSSES, losses
+
+
+def check_losses(complaints: Complaints) -> None:
+    """Complains about losses that there are not, sums that make no sense, and what goes with none of them."""
+    names = losses()
+    is_known = FLAGS.loss in ADDONS_LOSSES or (all(name in LOSSES for name in names) and len({*names}) == len(names))
+    if not is_known:
+        complaints.add(
+            f"--loss must be one of {', '.join([*LOSSES, *ADDONS_LOSSES])}; or several of {', '.join(LOSSES)} with + "
+            f"between, each once. Received: --loss={FLAGS.loss}."
+        )
+    if FLAGS.loss_weights and (len(FLAGS.loss_weights) != len(names) or not all(map(_is_weight, FLAGS.loss_weights))):
+        complaints.add(
+            "--loss_weights must be numbers of at least 0 with commas between, one for each loss of --loss. Received: "
+            f"--loss_weights={','.join(FLAGS.loss_weights)}, --loss={FLAGS.loss}."
+        )
+    elif FLAGS.loss_weights and len(names) == 1:
+        complaints.add(
+            "--loss_weights needs several losses, e.g. --loss=eet+normalized_softmax. Received: "
+            f"--loss_weights={','.join(FLAGS.loss_weights)}, --loss={FLAGS.loss}."
+        )
+    has_vectors = any(name in CLASS_LOSSES for name in names)
+    if FLAGS.class_learning_rate is not None and is_known and not has_vectors:
+        complaints.add(
+            f"--class_learning_rate needs --loss with one of {', '.join(CLASS_LOSSES)}. Received: --loss={FLAGS.loss}."
+        )
+    if FLAGS.memory_size > 0 and all(name in CLASS_LOSSES for name in names):
+        complaints.add(
+            "--memory_size needs a loss that compares photos with each other, e.g. "
+            f"--loss=supervised_contrastive+{FLAGS.loss}. Received: --memory_size={FLAGS.memory_size}, "
+            f"--loss={FLAGS.loss}."
+        )
+    if FLAGS.margin is not None and not FLAGS.margin <= 3.14 and "arcface" in names:
+        complaints.add(f"--margin must be from 0 to 3.14 radians for arcface. Received: --margin={FLAGS.margin}.")
+
+
+def check_sample(classes_per_batch: int) -> None:
+    """Raises `ValueError` where a sample of classes does not hold those of a batch."""
+    if FLAGS.sampled_classes is not None and FLAGS.sampled_classes < classes_per_batch:
+        raise ValueError(
+            f"--sampled_classes must be at least the {classes_per_batch} products in a batch. Received: "
+            f"--sampled_classes={FLAGS.sampled_classes}."
+        )
+
+
+def _is_weight(text: str) -> bool:
+    try:
+        return 0 <= float(text) < float("inf")
+    except ValueError:
+        return False
