@@ -56,6 +56,12 @@ ROADMAP = {
     "negative_threshold": [1.1, np.nan, "x", None],
 }
 RECALLS = {"ks": [[], [0], [1.5], 5, None, "x"], "temperature": [0.0, *WEIGHTS], "rank_temperature": [0.0, *WEIGHTS]}
+_CLASSES = {"sampled_classes": [1, -1, 2.5, "x"]}
+_SMOOTHED = {**_CLASSES, "label_smoothing": [-0.1, 1.1, float("nan"), "x", None]}
+SOFTMAX = {"temperature": [0.0, *WEIGHTS], **_SMOOTHED}
+ARCFACE = {"margin": [3.2, *WEIGHTS], "scale": [0.0, *WEIGHTS], **_SMOOTHED}
+PROXIES = {"margin": WEIGHTS, "scale": [0.0, *WEIGHTS], **_CLASSES}
+OF_CLASSES = {"num_classes": [1, 0, -1, 2.5, "x", None]}
 # how a message names what was given: by what it becomes, or by the place in the catalogue
 NAMED = {"conditions": "`where", "texts": r"`attributes\[", "catalog_index": "`folder`"}
 NAMED |= dict.fromkeys(["paths", "skus", "roles", "catalog", "columns"], "the catalogue|catalog.csv|`skus`")
@@ -153,6 +159,21 @@ def calls(given):
             {"loss": ["eet", eet_tf.EETLoss, 5], "weight": WEIGHTS, "teacher_references": [True]},
         ),
         "RecallAtKLoss": (eet_tf.RecallAtKLoss, {}, RECALLS),
+        "NormalizedSoftmaxLoss": (eet_tf.NormalizedSoftmaxLoss, {"num_classes": 4}, {**OF_CLASSES, **SOFTMAX}),
+        "ArcFaceLoss": (
+            eet_tf.ArcFaceLoss,
+            {"num_classes": 4},
+            {**OF_CLASSES, **ARCFACE, "subcenters": [0, -1, 1.5, "x", None]},
+        ),
+        "ProxyAnchorLoss": (eet_tf.ProxyAnchorLoss, {"num_classes": 4}, {**OF_CLASSES, **PROXIES}),
+        "CombinedLoss": (
+            eet_tf.CombinedLoss,
+            {"losses": [eet_tf.EETLoss()]},
+            {
+                "losses": [[], None, "eet", ["eet"], [eet_tf.EETLoss], [eet_tf.EETLoss(), eet_tf.EETLoss()]],
+                "weights": [[1.0, 2.0], 1.0, [-1.0], ["x"], [float("nan")]],
+            },
+        ),
         "AttributeLoss": (eet_tf.AttributeLoss, {}, {"reduction": ["total"]}),
         "build_embedder": (
             eet_tf.build_embedder,
@@ -241,6 +262,18 @@ def calls(given):
         ),
         "roadmap_loss": (eet_tf.roadmap_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, ROADMAP),
         "recall_at_k_loss": (eet_tf.recall_at_k_loss, {"labels": LABELS, "embeddings": EMBEDDINGS}, RECALLS),
+        **{
+            name: (
+                getattr(eet_tf, name),
+                {"labels": LABELS, "embeddings": EMBEDDINGS, "class_vectors": EMBEDDINGS},
+                {**wrong, "class_vectors": [EMBEDDINGS[0], EMBEDDINGS[:, :2]]},
+            )
+            for name, wrong in (
+                ("normalized_softmax_loss", SOFTMAX),
+                ("arcface_loss", ARCFACE),
+                ("proxy_anchor_loss", PROXIES),
+            )
+        },
         "soft_binomial_deviance": (
             eet_tf.soft_binomial_deviance,
             {"labels": LABELS, "embeddings": EMBEDDINGS, "attributes": np.zeros([8, 2], np.float32)},

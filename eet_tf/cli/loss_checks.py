@@ -9,10 +9,12 @@ from eet_tf.cli.training_flags import ADDONS_LOSSES, CLASS_LOSSES, FLAGS, LOSSES
 def check_losses(complaints: Complaints) -> None:
     """Complains about losses that there are not, sums that make no sense, and what goes with none of them."""
     names = losses()
-    is_known = FLAGS.loss in ADDONS_LOSSES or (all(name in LOSSES for name in names) and len({*names}) == len(names))
+    is_known = FLAGS.loss in (*ADDONS_LOSSES, "none") or (
+        all(name in LOSSES for name in names) and len({*names}) == len(names)
+    )
     if not is_known:
         complaints.add(
-            f"--loss must be one of {', '.join([*LOSSES, *ADDONS_LOSSES])}; or several of {', '.join(LOSSES)} with + "
+            f"--loss must be one of {', '.join([*LOSSES, *ADDONS_LOSSES, 'none'])}; or several of {', '.join(LOSSES)} with + "
             f"between, each once. Received: --loss={FLAGS.loss}."
         )
     if FLAGS.loss_weights and (len(FLAGS.loss_weights) != len(names) or not all(map(_is_weight, FLAGS.loss_weights))):
@@ -38,6 +40,28 @@ def check_losses(complaints: Complaints) -> None:
         )
     if FLAGS.margin is not None and not FLAGS.margin <= 3.14 and "arcface" in names:
         complaints.add(f"--margin must be from 0 to 3.14 radians for arcface. Received: --margin={FLAGS.margin}.")
+
+
+def check_built_on_others(complaints: Complaints) -> None:
+    """Complains about prefixes and distillation that the loss or the embedding cannot have."""
+    lengths = complaints.whole_numbers("prefixes", FLAGS.prefixes) if FLAGS.prefixes else ()
+    if lengths and (list(lengths) != sorted(lengths) or lengths[-1] > FLAGS.embedding_dim):
+        complaints.add(
+            f"--prefixes must ascend to at most the {FLAGS.embedding_dim} of --embedding_dim. Received: "
+            f"--prefixes={','.join(FLAGS.prefixes)}."
+        )
+    if lengths and (FLAGS.loss in ADDONS_LOSSES or FLAGS.loss == "none"):
+        complaints.add(f"--prefixes needs a loss of this package. Received: --loss={FLAGS.loss}.")
+    if FLAGS.teacher is None:
+        for name in ("distillation_weight", "teacher_references"):
+            if FLAGS[name].value != FLAGS[name].default:
+                complaints.add(f"--{name} needs --teacher. Received: --{name}={FLAGS[name].value} without it.")
+        if FLAGS.loss == "none":
+            complaints.add("--loss=none needs --teacher: there is nothing to learn. Received: no --teacher.")
+    elif FLAGS.loss in ADDONS_LOSSES:
+        complaints.add(f"--teacher needs a loss of this package, or none. Received: --loss={FLAGS.loss}.")
+    elif FLAGS.loss == "none" and FLAGS.teacher_references:
+        complaints.add("--teacher_references needs a loss, whose references they are. Received: --loss=none.")
 
 
 def check_sample(classes_per_batch: int) -> None:

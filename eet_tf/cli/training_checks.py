@@ -8,7 +8,7 @@ from typing import Any
 
 from eet_tf.cli import catalogs, teachers
 from eet_tf.cli.complaints import Complaints
-from eet_tf.cli.loss_checks import check_losses, check_sample
+from eet_tf.cli.loss_checks import check_built_on_others, check_losses, check_sample
 from eet_tf.cli.training_flags import (
     ADDONS_LOSSES,
     ADDONS_OPTIMIZERS,
@@ -125,38 +125,16 @@ def _complaints() -> Complaints:
     for name in ("learning_rate", "trunk_learning_rate", "class_learning_rate"):
         complaints.above(name, FLAGS[name].value, 0)
     check_losses(complaints)
+    check_built_on_others(complaints)
     for name in ("positive_scale", "negative_scale", "temperature", "scale"):
         complaints.above(name, FLAGS[name].value, 0)
     complaints.above("clip_norm", FLAGS.clip_norm, 0)
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
         complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
     complaints.check(_check_addons)
-    _check_built_on_others(complaints)
     if complaints.are_none:
         complaints.check(_check_backbone)
     return complaints
-
-
-def _check_built_on_others(complaints: Complaints) -> None:
-    """Complains about prefixes and distillation that the loss or the embedding cannot have."""
-    lengths = complaints.whole_numbers("prefixes", FLAGS.prefixes) if FLAGS.prefixes else ()
-    if lengths and (list(lengths) != sorted(lengths) or lengths[-1] > FLAGS.embedding_dim):
-        complaints.add(
-            f"--prefixes must ascend to at most the {FLAGS.embedding_dim} of --embedding_dim. Received: "
-            f"--prefixes={','.join(FLAGS.prefixes)}."
-        )
-    if lengths and (FLAGS.loss in ADDONS_LOSSES or FLAGS.loss == "none"):
-        complaints.add(f"--prefixes needs a loss of this package. Received: --loss={FLAGS.loss}.")
-    if FLAGS.teacher is None:
-        for name in ("distillation_weight", "teacher_references"):
-            if FLAGS[name].value != FLAGS[name].default:
-                complaints.add(f"--{name} needs --teacher. Received: --{name}={FLAGS[name].value} without it.")
-        if FLAGS.loss == "none":
-            complaints.add("--loss=none needs --teacher: there is nothing to learn. Received: no --teacher.")
-    elif FLAGS.loss in ADDONS_LOSSES:
-        complaints.add(f"--teacher needs a loss of this package, or none. Received: --loss={FLAGS.loss}.")
-    elif FLAGS.loss == "none" and FLAGS.teacher_references:
-        complaints.add("--teacher_references needs a loss, whose references they are. Received: --loss=none.")
 
 
 def _check_name() -> None:

@@ -100,8 +100,8 @@ def class_vectors_shapes(loss: keras.losses.Loss, embedder: keras.Model) -> dict
         return {}
     if compilation.input_shape(embedder) is None:
         raise ValueError(
-            f"`loss` must have no class vectors, as {type(loss).__name__} has, where the embedder does not know the "
-            "shape of its images: make it a functional model, or begin it with keras.Input."
+            "`loss` must have no class vectors where the embedder does not know the shape of its images: make it a "
+            f"functional model, or begin it with keras.Input. Received: loss={type(loss).__name__}, which has some."
         )
     shapes = compat.output_shape(embedder)
     return loss.class_vectors_shapes((shapes["embedding"] if isinstance(shapes, Mapping) else shapes)[-1])

@@ -94,11 +94,23 @@ SEEN_IN = {
         "delete must be told --photo or --sku. Received: neither.",
         "delete must be told --photo or --sku. Received: both. Give two commands.",
     ],
+    "tests/cli/test_loss_flags.py": [
+        "--loss must be one of {}; or several of {} with + between, each once. Received: --loss={}.",
+        "--loss_weights must be numbers of at least 0 with commas between, one for each loss of --loss. Received: "
+        "--loss_weights={}, --loss={}.",
+        "--loss_weights needs several losses, e.g. --loss=eet+normalized_softmax. Received: --loss_weights={}, "
+        "--loss={}.",
+        "--class_learning_rate needs --loss with one of {}. Received: --loss={}.",
+        "--memory_size needs a loss that compares photos with each other, e.g. --loss=supervised_contrastive+{}. "
+        "Received: --memory_size={}, --loss={}.",
+        "--margin must be from 0 to 3.14 radians for arcface. Received: --margin={}.",
+        "--sampled_classes must be at least the {} products in a batch. Received: --sampled_classes={}.",
+    ],
     "tests/end_to_end/test_train.py": [
         "--weights must be none, imagenet or the path of a backbone's weights. Received: --weights={}.",
         "--warmup_steps needs --schedule=cosine. Received: --schedule=step.",
         "--category_probability needs categories, and {} has none. Name a column with --category_column; there are {}.",
-        "--loss=soft_binomial_deviance needs --attributes=COLUMN,COLUMN or --attributes=all; {} has the columns {}.",
+        "--loss={} needs --attributes=COLUMN,COLUMN or --attributes=all; {} has the columns {}.",
     ],
     "tests/end_to_end/test_workers.py": [
         "TF_CONFIG names {} workers, which only --strategy=multi_worker lets train together. Received: --strategy={}. Change it, or unset TF_CONFIG.",

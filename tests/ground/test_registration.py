@@ -25,6 +25,7 @@ LOSSES += [
     eet_tf.RoadmapLoss(),
 ]
 LOSSES += [eet_tf.RecallAtKLoss(ks=[1, 3]), eet_tf.PrefixLoss(eet_tf.TripletLoss(), [2, 4])]
+LOSSES += [eet_tf.CombinedLoss([eet_tf.EETLoss(), eet_tf.TripletLoss()])]
 LOAD = """
 import keras, numpy as np, sys
 before = sorted(name for name in sys.modules if name.startswith("eet_tf.") and "._" not in name)

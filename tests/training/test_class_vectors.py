@@ -212,7 +212,9 @@ def test_compiling_again_with_others_is_refused_and_changes_nothing(loss):
 
 def test_an_embedder_that_knows_no_shape_yet_is_refused():
     learner = MetricLearner(keras.Sequential([keras.layers.Dense(4)]))
-    with pytest.raises(ValueError, match="`loss` must have no class vectors, as ArcFaceLoss has, .* keras.Input"):
+    with pytest.raises(
+        ValueError, match="`loss` must have no class vectors where .* keras.Input. Received: loss=ArcFace"
+    ):
         learner.compile("sgd", ArcFaceLoss(10))
 
 
