@@ -9,7 +9,16 @@ import pytest
 import tensorflow as tf
 
 import eet_tf
-from eet_tf import ArcFaceLoss, CombinedLoss, EETLoss, MetricLearner, NormalizedSoftmaxLoss, ProxyAnchorLoss, compat, plans
+from eet_tf import (
+    ArcFaceLoss,
+    CombinedLoss,
+    EETLoss,
+    MetricLearner,
+    NormalizedSoftmaxLoss,
+    ProxyAnchorLoss,
+    compat,
+    plans,
+)
 from eet_tf.losses import class_vectors
 from eet_tf.losses.batch import Remembered
 from eet_tf.pairs import pairwise
