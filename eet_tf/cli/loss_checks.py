@@ -9,13 +9,12 @@ from eet_tf.cli.training_flags import ADDONS_LOSSES, CLASS_LOSSES, FLAGS, LOSSES
 def check_losses(complaints: Complaints) -> None:
     """Complains about losses that there are not, sums that make no sense, and what goes with none of them."""
     names = losses()
-    is_known = FLAGS.loss in (*ADDONS_LOSSES, "none") or (
-        all(name in LOSSES for name in names) and len({*names}) == len(names)
-    )
+    are_ours = all(name in LOSSES for name in names) and len({*names}) == len(names)
+    is_known = are_ours or FLAGS.loss in (*ADDONS_LOSSES, "none")
     if not is_known:
         complaints.add(
-            f"--loss must be one of {', '.join([*LOSSES, *ADDONS_LOSSES, 'none'])}; or several of {', '.join(LOSSES)} with + "
-            f"between, each once. Received: --loss={FLAGS.loss}."
+            f"--loss must be one of {', '.join([*LOSSES, *ADDONS_LOSSES, 'none'])}; or several of {', '.join(LOSSES)} "
+            f"with + between, each once. Received: --loss={FLAGS.loss}."
         )
     if FLAGS.loss_weights and (len(FLAGS.loss_weights) != len(names) or not all(map(_is_weight, FLAGS.loss_weights))):
         complaints.add(
