@@ -186,6 +186,7 @@ def calls(given):
                 "pooling": ["sum", "cls", "none", 5],
                 "pixel_scaling": ["siglip", "affine", "", 5],
                 "freeze_until": ["stage_9", "", 5],
+                "neck": ["sum", "", 5, ["batch_norm"]],
                 "attribute_names": ["red", ["a", "a"], [""], [1]],
             },
         ),

@@ -190,6 +190,12 @@ define.enum(
     ["none", "unit", "tf", "caffe", "imagenet", "clip"],
     "What the backbone gets in place of pixels from 0 to 255; must be given for a model of your own.",
 )
+define.enum(
+    "neck",
+    "none",
+    ["none", "batch_norm", "layer_norm"],
+    "Normalisation between what pair losses see and what is searched (arXiv 1903.07071, 1811.12649).",
+)
 define.bool("freeze_batch_norm", False, "Freeze the batch normalisation of the backbone.")
 define.string("freeze_until", None, "Layer of the backbone that keeps its weights, as do all layers before it.")
 

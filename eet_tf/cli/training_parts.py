@@ -22,6 +22,7 @@ def make_learner(num_steps: int, attributes, num_classes: int):
         attributes.names if attributes else (),
         FLAGS.freeze_until,
         FLAGS.pixel_scaling,
+        neck=None if FLAGS.neck == "none" else FLAGS.neck,
     )
     learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size, FLAGS.memory_start)
     with warnings.catch_warnings(record=True) as caught:

@@ -13,6 +13,7 @@ from eet_tf.embedder import backbones
 from eet_tf.embedder.backbones import BACKBONES, Backbone, named_backbone
 from eet_tf.embedder.heads import AttributeHead, UnitLength
 from eet_tf.embedder.hub import PREFIX, hub_backbone
+from eet_tf.embedder.necks import BEFORE_NECK, NECKS, neck_layer
 from eet_tf.embedder.own import features_of, own_backbone
 from eet_tf.embedder.pixels import PixelScaling, check_pixel_scaling
 from eet_tf.embedder.pooling import POOLINGS, pool
@@ -28,6 +29,7 @@ def build_embedder(
     attribute_names: Sequence[str] = (),
     freeze_until: str | None = None,
     pixel_scaling: str | None = None,
+    neck: str | None = None,
 ) -> keras.Model:
     """Builds a `keras.Model` from photos to unit vectors, and to attributes if they are named.
 
@@ -72,7 +74,7 @@ def build_embedder(
         attributes its output is a dict of that, `"embedding"`, and `"attributes"`, `[B, A]` float32 logits.
 
     Raises:
-        ValueError: for an unknown backbone or pooling, weights that cannot be had, a model that is no backbone for
+        ValueError: for an unknown backbone, pooling or neck, weights that cannot be had, a model that is no backbone for
             such images, a preset whose extra is not installed, a grid on a feature map of fewer than 4 x 4 places, a
             layer that the backbone has not, or attribute names that are no distinct strings.
 
@@ -90,6 +92,8 @@ def build_embedder(
     """
     if pooling is not None and pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}. Received: pooling={pooling!r}.")
+    if neck is not None and neck not in NECKS:
+        raise ValueError(f"`neck` must be None or one of {', '.join(NECKS)}. Received: neck={neck!r}.")
     if embedding_dim is not None:
         check_integer("embedding_dim", embedding_dim, 1)
     check_integer("image_size", image_size, 32)
@@ -102,11 +106,13 @@ def build_embedder(
     images = keras.Input([image_size, image_size, 3], name="images", dtype="float32")
     pooled = _pooled(chosen, pooling or chosen.pooling, images)
     last = pooled if embedding_dim is None else keras.layers.Dense(embedding_dim, name="projection")(pooled)
-    outputs = UnitLength(dtype="float32", name="embedding")(last)
+    outputs = {"embedding": UnitLength(dtype="float32", name="embedding")(neck_layer(neck)(last) if neck else last)}
+    if neck:
+        outputs[BEFORE_NECK] = UnitLength(dtype="float32", name=BEFORE_NECK)(last)
     if attributes:
-        head = AttributeHead(attributes, dtype="float32", name="attributes")
-        outputs = {"embedding": outputs, "attributes": head(pooled)}
-    return keras.Model(images, outputs, name=f"{chosen.name}_embedder")
+        outputs["attributes"] = AttributeHead(attributes, dtype="float32", name="attributes")(pooled)
+    only = outputs["embedding"] if len(outputs) == 1 else outputs
+    return keras.Model(images, only, name=f"{chosen.name}_embedder")
 
 
 def find_backbone(

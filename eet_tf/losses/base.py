@@ -55,6 +55,9 @@ class MetricLoss(BatchLoss):
             first.
         compares_photos: whether photos are compared with each other. A loss that compares them with class vectors alone
             needs no positives in a batch, and no memory.
+        looks_after_neck: whether `MetricLearner` gives it the vectors after an embedder's neck, those that are searched
+            (`build_embedder(neck=...)`), as losses with vectors of classes want it. By default those before it, as
+            losses of pairs do (arXiv 1903.07071).
 
     Example:
 
@@ -84,6 +87,7 @@ class MetricLoss(BatchLoss):
     uses_attributes = False
     uses_teacher = False
     compares_photos = True
+    looks_after_neck = False
 
     @property
     def needs_partners(self) -> bool:

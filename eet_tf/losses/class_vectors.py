@@ -144,6 +144,7 @@ class ClassVectorLoss(MetricLoss):
     """
 
     compares_photos = False
+    looks_after_neck = True
     vectors_name: str
 
     def __init__(self, num_classes, sampled_classes, from_normalized, reduction, name, dtype):

@@ -20,6 +20,7 @@ class CombinedLoss(MetricLoss):
     - A term keeps its name where no other loss has it, and else gets that of its loss before it: `triplet_loss_margin`.
     - Losses with class vectors each have their own. Those that compare photos also meet the memory of past batches.
     - A loss that uses attributes makes the sum one that does; the others take labels and embeddings alone.
+    - Of an embedder with a neck, losses of pairs see the vectors before it, those with class vectors the ones after it.
 
     Args:
         losses: losses of this package or derived from `MetricLoss`, at least one, of which at most one uses attributes.
@@ -62,6 +63,7 @@ class CombinedLoss(MetricLoss):
         self.weights = _checked_weights(weights, len(self.losses))
         self.uses_attributes = any(loss.uses_attributes for loss in self.losses)
         self.uses_teacher = any(loss.uses_teacher for loss in self.losses)
+        self.looks_after_neck = all(loss.looks_after_neck for loss in self.losses)
         self.compares_photos = any(loss.compares_photos for loss in self.losses)
 
     def class_vectors_rates(self) -> dict[str, float]:
@@ -86,9 +88,7 @@ class CombinedLoss(MetricLoss):
         """The weighted terms of all losses by name, each `[B]`; dicts of heads where a loss takes them."""
         of_losses = []
         for loss, weight in zip(self.losses, self.weights):
-            given = (labels, embeddings)
-            if self.takes_dicts and not loss.takes_dicts:
-                given = (entry_of("y_true", labels, "label"), entry_of("y_pred", embeddings, "embedding"))
+            given = self._seen_by(loss, labels, embeddings)
             found = loss.terms(*given, memory, **self._own_vectors(loss, class_vectors))
             of_losses.append({name: weight * values for name, values in found.items()})
         names = list(itertools.chain(*of_losses))
@@ -97,6 +97,14 @@ class CombinedLoss(MetricLoss):
             for loss, found in zip(self.losses, of_losses)
             for name, values in found.items()
         }
+
+    def _seen_by(self, loss: MetricLoss, labels, embeddings) -> tuple:
+        """What one of the losses takes of what the sum is given."""
+        if isinstance(embeddings, Mapping) and loss.looks_after_neck and "after_neck" in embeddings:
+            embeddings = {**embeddings, "embedding": embeddings["after_neck"]}
+        if loss.takes_dicts or not (self.takes_dicts or isinstance(embeddings, Mapping)):
+            return labels, embeddings
+        return entry_of("y_true", labels, "label"), entry_of("y_pred", embeddings, "embedding")
 
     def _own_vectors(self, loss: MetricLoss, class_vectors: Mapping | None) -> dict:
         """What a loss is given besides labels, embeddings and memory."""

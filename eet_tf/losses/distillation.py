@@ -61,6 +61,7 @@ class DistillationLoss(MetricLoss):
     """
 
     uses_teacher = True
+    looks_after_neck = True  # a student is searched with what stands there
 
     def __init__(
         self,

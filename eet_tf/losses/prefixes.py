@@ -94,6 +94,11 @@ class PrefixLoss(MetricLoss):
         return self.loss.compares_photos
 
     @property
+    def looks_after_neck(self) -> bool:  # type: ignore[override]
+        """Whether the loss does."""
+        return self.loss.looks_after_neck
+
+    @property
     def needs_partners(self) -> bool:
         """Whether the loss does."""
         return self.loss.needs_partners

@@ -17,13 +17,14 @@ from eet_tf import compat, plans, replicas
 from eet_tf.losses.base import MetricLoss
 from eet_tf.losses.batch import Remembered, can_look, has_partner, warn_of_no_partner
 from eet_tf.losses.checks import entry_of
+from eet_tf.losses.combined import CombinedLoss
 from eet_tf.losses.labels import class_numbers
 from eet_tf.training import checks, compilation, pieces
 from eet_tf.training.advice import Signs, advised
 from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory, with_a_photo
 from eet_tf.training.class_vectors import ClassVectors
 from eet_tf.training.keras_methods import of_datasets, of_the_embedder, to_a_keras_file
-from eet_tf.training.objectives import as_loss, as_measurements
+from eet_tf.training.objectives import as_loss, as_measurements, seen_by
 from eet_tf.training.rates import checked_rates
 
 
@@ -48,7 +49,8 @@ class MetricLearner(keras.Model):
 
     Args:
         embedder: a model from images to embeddings `[B, D]`, or to a dict `{"embedding": [B, D], "attributes":
-            [B, A] logits}`, as `build_embedder` makes it.
+            [B, A] logits}`, as `build_embedder` makes it. Of one with a neck, a loss sees the output `"before_neck"` in
+            place of the embedding unless it `looks_after_neck`; metrics see the embedding.
         memory_size: how many photos of past batches the anchors of a batch meet besides those of the batch, default
             none. Their embeddings are those of the step that saw them; positives and negatives are taken from them
             too, and get no gradient. Much larger than a batch, it gives small batches the choice of large ones, while
@@ -412,7 +414,8 @@ class MetricLearner(keras.Model):
             return self._observed_loss(targets, outputs, self.signs)
         targets, outputs = as_mappings(targets, outputs)
         loss = self._observed_loss(targets, outputs, self.signs, self.memory.rows())
-        self.memory.add(outputs["embedding"], targets["label"], self._metric_loss.graded_by(targets, outputs))
+        seen = seen_by(self._metric_loss, outputs)
+        self.memory.add(seen["embedding"], targets["label"], self._metric_loss.graded_by(targets, seen))
         return loss
 
     def _observed_loss(
@@ -448,13 +451,14 @@ class MetricLearner(keras.Model):
         self, targets: Mapping, outputs: Mapping, memory: Remembered | None
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss of each anchor, all the mean where the loss is not one of this package, and the terms by name."""
+        outputs = seen_by(self._metric_loss, outputs)
         labels, embeddings = entry_of("y_true", targets, "label"), entry_of("y_pred", outputs, "embedding")
         if not isinstance(self._metric_loss, MetricLoss):
             # `call`: calling it rounds labels to float32 and divides a vector by the replicas (Keras 3), or is
             # refused in a training step of one's own (Keras 2)
             return _of_photos(self._metric_loss.call(labels, embeddings), embeddings), {}
         vectors = self.class_vectors.by_name()
-        if self._metric_loss.takes_dicts:
+        if self._metric_loss.takes_dicts or isinstance(self._metric_loss, CombinedLoss):
             labels, embeddings = targets, outputs
         more: Any = {"class_vectors": vectors} if vectors else {}  # a loss of one's own need not know of them
         terms = self._metric_loss.terms(labels, embeddings, memory, **more)

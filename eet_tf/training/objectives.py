@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
+
+from eet_tf.losses.base import MetricLoss
 
 
 class FunctionLoss(keras.losses.Loss):
@@ -124,3 +126,15 @@ def _no_metric(argument: str, received) -> ValueError:
         f"`{argument}` must be a list of Keras metrics, functions of labels and embeddings, or names of metrics of "
         f"Keras. Received: {shown}."
     )
+
+
+def seen_by(loss: keras.losses.Loss, outputs: Mapping) -> Mapping:
+    """The outputs as a loss sees them: of an embedder with a neck the vectors before it, unless it looks after it.
+
+    Those after the neck are then `"after_neck"`, for the parts of a sum that look at them.
+    """
+    if "before_neck" not in outputs or (isinstance(loss, MetricLoss) and loss.looks_after_neck):
+        return outputs
+    # nothing is added but a gradient of zeros for the neck's weights: without one Keras warns at every start
+    before = outputs["before_neck"] + 0.0 * outputs["embedding"]
+    return {**outputs, "embedding": before, "after_neck": outputs["embedding"]}

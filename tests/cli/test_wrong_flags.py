@@ -50,7 +50,7 @@ COMMANDS = {
         },
         {
             **dict.fromkeys(
-                ["positives", "negatives", "distance", "weighting", "granularity", "pooling"],
+                ["positives", "negatives", "distance", "weighting", "granularity", "pooling", "neck"],
                 NO_ENUM,
             ),
             **dict.fromkeys(["optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
