@@ -187,6 +187,8 @@ def calls(given):
                 "pixel_scaling": ["siglip", "affine", "", 5],
                 "freeze_until": ["stage_9", "", 5],
                 "neck": ["sum", "", 5, ["batch_norm"]],
+                "fit": ["crop", "", None, 5],
+                "last_stride": [0, 3, "x", None],
                 "attribute_names": ["red", ["a", "a"], [""], [1]],
             },
         ),
@@ -342,7 +344,7 @@ def calls(given):
         "decode_photos": (
             eet_tf.data.decode_photos,
             {"catalog": catalog, "image_size": 32},
-            {"catalog": [missing_photo(given)]},
+            {"catalog": [missing_photo(given)], "fit": ["crop", "", None]},
         ),
         "readable": (eet_tf.data.readable, {}, {"catalog": [missing_photo(given)]}),
         "write_skipped": (

@@ -380,7 +380,7 @@ def _odd_photos(prints: PhotoPrints) -> list[Finding | None]:
         found(
             "elongated",
             f"{{n}} photo{{s}} more than {MOST_ELONGATED:.0f} times as long as wide",
-            "Training squashes it to a square. Crop it, or fill it up with its background.",
+            "Training squashes it to a square, or shows it small (--fit=letterbox). Crop it, or fill it up.",
             longer > MOST_ELONGATED * shorter,
         ),
         found(

@@ -52,12 +52,14 @@ define.string("output", None, "File of the measures. By default evaluation.json 
 
 def _embeddings(embedder, catalog):
     from eet_tf import data
+    from eet_tf.embedder import photo_fit
     from eet_tf.evaluation.callback import embed
     from eet_tf.training.lines import verbosity
 
     print(f"Embedding {counted(len(catalog), 'photo')}.", flush=True)
     with data.naming_unreadable(catalog):
-        return embed(embedder, data.gallery_dataset(catalog, embedder.input_shape[1]), verbose=verbosity())
+        photos = data.gallery_dataset(catalog, embedder.input_shape[1], fit=photo_fit(embedder))
+        return embed(embedder, photos, verbose=verbosity())
 
 
 def _whitening(embedder, catalog):

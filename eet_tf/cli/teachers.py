@@ -151,8 +151,10 @@ class _Model:
     def embed(self, catalog):
         """The vectors of photos, `[N, D]` float32."""
         from eet_tf import data
+        from eet_tf.embedder import photo_fit
         from eet_tf.evaluation.callback import embed
 
         if self._served is not None:
             return self._served.embed_catalog(catalog)
-        return embed(self._embedder, data.gallery_dataset(catalog, self._embedder.input_shape[1]))
+        size, fit = self._embedder.input_shape[1], photo_fit(self._embedder)
+        return embed(self._embedder, data.gallery_dataset(catalog, size, fit=fit))

@@ -83,7 +83,9 @@ def _callbacks(run, progress, task: Task) -> list:
     if not run.writes:
         return [*callbacks, progress]
     if validation := task.validation:
-        held_out, learned = (data.gallery_dataset(each, FLAGS.image_size) for each in (validation, task.train))
+        held_out, learned = (
+            data.gallery_dataset(each, FLAGS.image_size, fit=FLAGS.fit) for each in (validation, task.train)
+        )
         verbose = verbosity() if len(validation) + len(task.train) > 2000 else 0  # which takes a while
         evaluation = eet_tf.RetrievalEvaluation(
             held_out, validation.skus, verbose=verbose, other_dataset=learned, other_labels=task.train.skus
@@ -99,7 +101,7 @@ def _decoded(train):
 
     _say(f"Keeping {len(train):,} decoded photos, {len(train) * 3 * FLAGS.image_size**2 / 2**20:,.0f} MB.")
     progress = Progress("photos decoded", len(train))
-    decoded = data.decode_photos(train, FLAGS.image_size, progress.update)
+    decoded = data.decode_photos(train, FLAGS.image_size, progress.update, FLAGS.fit)
     progress.end(len(train))
     return decoded
 
@@ -140,7 +142,7 @@ def _fit(run, learner, task: Task, progress, done: int, teacher) -> None:
     decoded = _decoded(train) if FLAGS.cache else None
 
     def batches(part):
-        read = (values, decoded, part, teacher)
+        read = (values, decoded, part, teacher, FLAGS.fit)
         return data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, *read)
 
     how = {"epochs": FLAGS.epochs, "initial_epoch": done, "steps_per_epoch": steps}

@@ -109,6 +109,8 @@ def model_dir() -> str:
 
 def _complaints() -> Complaints:
     """What is wrong with the flags, as far as they alone tell."""
+    from eet_tf.embedder.strides import check_last_stride
+
     complaints = Complaints()
     complaints.folder("model_dir", model_dir())
     complaints.folder("photo_cache", FLAGS.photo_cache)
@@ -132,6 +134,7 @@ def _complaints() -> Complaints:
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
         complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
     complaints.check(_check_addons)
+    complaints.given("last_stride", FLAGS.last_stride, lambda stride: check_last_stride(FLAGS.backbone, stride))
     if complaints.are_none:
         complaints.check(_check_backbone)
     return complaints

@@ -58,7 +58,7 @@ def _embeddings(embedder, catalog):
     from eet_tf.evaluation.callback import embed
     from eet_tf.training.lines import verbosity
 
-    return embed(embedder, data.gallery_dataset(catalog, FLAGS.image_size), verbose=verbosity())
+    return embed(embedder, data.gallery_dataset(catalog, FLAGS.image_size, fit=FLAGS.fit), verbose=verbosity())
 
 
 def count_copies(task) -> int:
@@ -154,7 +154,7 @@ def _attribute_figures(embedder, task) -> dict:
     photos, names = task.measured_on, task.attributes.names
     columns = list(dict.fromkeys(name.partition("=")[0] for name in names))
     truth = data.encode_attributes(photos, columns, names).values
-    logits = embed(embedder, data.gallery_dataset(photos, FLAGS.image_size), output="attributes")
+    logits = embed(embedder, data.gallery_dataset(photos, FLAGS.image_size, fit=FLAGS.fit), output="attributes")
     return eet_tf.attribute_accuracy(logits, truth, names)
 
 

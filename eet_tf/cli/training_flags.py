@@ -176,6 +176,12 @@ define.string(
     "Weights that the backbone starts from: imagenet, the path of a file, or none, which also overrides a recipe.",
 )
 define.integer("image_size", 64, "Side of the square input in pixels.")
+define.enum(
+    "fit",
+    "squash",
+    ["squash", "letterbox"],
+    "How photos become squares: squash stretches them, letterbox keeps their aspect, on white.",
+)
 define.integer("embedding_dim", 128, "Length of the embedding.")
 define.enum(
     "pooling",
@@ -196,6 +202,7 @@ define.enum(
     ["none", "batch_norm", "layer_norm"],
     "Normalisation between what pair losses see and what is searched (arXiv 1903.07071, 1811.12649).",
 )
+define.integer("last_stride", 2, "1: without the backbone's last halving of the feature map (arXiv 1903.07071).", 1, 2)
 define.bool("freeze_batch_norm", False, "Freeze the batch normalisation of the backbone.")
 define.string("freeze_until", None, "Layer of the backbone that keeps its weights, as do all layers before it.")
 

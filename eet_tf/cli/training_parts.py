@@ -23,6 +23,8 @@ def make_learner(num_steps: int, attributes, num_classes: int):
         FLAGS.freeze_until,
         FLAGS.pixel_scaling,
         neck=None if FLAGS.neck == "none" else FLAGS.neck,
+        fit=FLAGS.fit,
+        last_stride=FLAGS.last_stride,
     )
     learner = eet_tf.MetricLearner(embedder, FLAGS.memory_size, FLAGS.memory_start)
     with warnings.catch_warnings(record=True) as caught:

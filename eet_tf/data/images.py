@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from eet_tf.data import bmp, gif, headers, orientation, reasons
 from eet_tf.data.limits import MAX_BYTES, MAX_PIXELS
+from eet_tf.fits import check_fit
 
 # goes up when the same bytes become other pixels; what is refused becomes none. 2: palettes of BMP; transparent GIF,
 # and GIF whose frames are not of its size; PNG and WebP upright; JPEG upright whatever stands before its EXIF
@@ -18,8 +19,10 @@ _as_written = tf.autograph.experimental.do_not_convert
 
 
 @_as_written
-def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """Decodes one photo and squashes it to a square, whatever its aspect ratio.
+def decode_and_resize(
+    image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS, fit: str = "squash"
+) -> tf.Tensor:
+    """Decodes one photo and makes a square of it, whatever its aspect ratio.
 
     - JPEG (grey, RGB, CMYK), PNG (grey, palette, alpha, 16 bits), BMP (1, 4, 8, 24, 32 bits, not compressed), GIF and,
       with TensorFlow 2.20, WebP (of animations the first frame). All become RGB; transparent pixels become white.
@@ -31,11 +34,14 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int =
         image_bytes: scalar string, an encoded image file.
         image_size: side of the result in pixels.
         max_pixels: refuse photos that declare more.
+        fit: `"squash"` stretches the photo to the square; `"letterbox"` keeps its aspect, in the middle of white. That
+            of the embedder: `eet_tf.embedder.photo_fit(embedder)`.
 
     Returns:
         `[image_size, image_size, 3]` float32 in [0, 255].
 
     Raises:
+        ValueError: if `fit` is none of these.
         tf.errors.InvalidArgumentError: if the bytes are no image of these formats, cut off, or too large.
             `eet_tf/data/reasons.py` says in words which of these it is.
 
@@ -46,9 +52,10 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int =
     >>> decode_and_resize(photo, 32).shape.as_list()
     [32, 32, 3]
     """
+    check_fit(fit)
     try:
         # resizing takes bytes as they are; turned into floats first, a large photo costs more than its decoding
-        return _decoded(image_bytes, max_pixels, lambda image: resize(image, image_size))
+        return _decoded(image_bytes, max_pixels, lambda image: resize(image, image_size, fit))
     except tf.errors.InvalidArgumentError as error:  # outside a graph, where the bytes are known
         content = tf.get_static_value(tf.convert_to_tensor(image_bytes))
         why = reasons.without_command(reasons.of_bytes(content, max_pixels))
@@ -65,20 +72,39 @@ def _decoded(image_bytes: tf.Tensor, max_pixels: int, use: Callable):
     )
 
 
-def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Squashes decoded photos to squares, as `decode_and_resize` does: `[..., H, W, 3]` -> float32 `[..., S, S, 3]`."""
+def resize(images: tf.Tensor, image_size: int, fit: str = "squash") -> tf.Tensor:
+    """Makes squares of decoded photos, as `decode_and_resize` does: `[..., H, W, 3]` -> float32 `[..., S, S, 3]`."""
+    if fit == "letterbox":
+        return _letterboxed(images, image_size)
     resized = tf.image.resize(images, [image_size, image_size], antialias=True)
     return tf.clip_by_value(resized, 0.0, 255.0)
 
 
+def _letterboxed(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """The longer side becomes S, the shorter what is nearest to the aspect; an odd row stands below, a column right."""
+    images = tf.convert_to_tensor(images)
+    sides = tf.cast(tf.shape(images)[-3:-1], tf.int64)  # whole numbers, which no machine rounds in its own way
+    longer = tf.reduce_max(sides)
+    fitted = tf.cast(tf.maximum((2 * image_size * sides + longer) // (2 * longer), 1), tf.int32)
+    resized = tf.clip_by_value(tf.image.resize(images, fitted, antialias=True), 0.0, 255.0)
+    before = (image_size - fitted) // 2
+    paddings = tf.stack([before, image_size - fitted - before], axis=1)
+    around = images.shape.rank - 3
+    padded = tf.pad(resized, tf.pad(paddings, [[around, 1], [0, 0]]), constant_values=255.0)
+    return tf.ensure_shape(padded, [*images.shape[:-3], image_size, image_size, 3])
+
+
 @_as_written
-def decode_batch(image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_batch(
+    image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS, fit: str = "squash"
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes encoded photos in parallel, as `decode_and_resize` does; one that is no image harms no other.
 
     Args:
         image_bytes: `[B]` strings.
         image_size: S.
         max_pixels: refuse photos that declare more.
+        fit: `"squash"` or `"letterbox"`.
 
     Returns:
         `[B, S, S, 3]` float32 in [0, 255], black where the bytes are no image or declare more than `max_pixels`, and
@@ -86,10 +112,10 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_
     """
 
     def plain_jpeg(row):
-        return resize(_decode_bytes(_with_few_scans(image_bytes[row])), image_size)
+        return resize(_decode_bytes(_with_few_scans(image_bytes[row])), image_size, fit)
 
     def all_kinds(row):
-        return decode_and_resize(image_bytes[row], image_size, max_pixels)
+        return decode_and_resize(image_bytes[row], image_size, max_pixels, fit)
 
     header = headers.plain_jpeg(image_bytes)
     is_small = (header.pixels >= 1) & (header.pixels <= max_pixels) & (tf.strings.length(image_bytes) <= MAX_BYTES)
@@ -101,13 +127,13 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_
         lambda: _collected(count, plain_jpeg, image_size),
         lambda: tf.cond(
             tf.reduce_all(is_jpeg),
-            lambda: _collected(count, _jpegs_with_exif(image_bytes, header.exif, image_size), image_size),
+            lambda: _collected(count, _jpegs_with_exif(image_bytes, header.exif, image_size, fit), image_size),
             lambda: _collected(count, all_kinds, image_size),
         ),
     )
 
 
-def _jpegs_with_exif(image_bytes: tf.Tensor, exif: tf.Tensor, image_size: int):
+def _jpegs_with_exif(image_bytes: tf.Tensor, exif: tf.Tensor, image_size: int, fit: str):
     """What reads a row of JPEGs of which some have EXIF, which is read here, outside of any pipeline."""
     turns = tf.map_fn(lambda row: orientation.of_jpeg(*row), (image_bytes, exif), fn_output_signature=tf.int32)
 
@@ -115,8 +141,8 @@ def _jpegs_with_exif(image_bytes: tf.Tensor, exif: tf.Tensor, image_size: int):
         image = _decode_bytes(_with_few_scans(image_bytes[row]))
         return tf.cond(
             tf.equal(turns[row], 1),
-            lambda: resize(image, image_size),
-            lambda: resize(orientation.upright(tf.cast(image, tf.float32), turns[row]), image_size),
+            lambda: resize(image, image_size, fit),
+            lambda: resize(orientation.upright(tf.cast(image, tf.float32), turns[row]), image_size, fit),
         )
 
     return read

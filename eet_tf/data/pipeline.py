@@ -20,6 +20,7 @@ from eet_tf.data.reading import UNREAD, map_files, read_files
 from eet_tf.data.reasons import unreadable_message
 from eet_tf.data.remote import joined
 from eet_tf.data.sampling import PKSampler
+from eet_tf.fits import check_fit
 
 _Catalogs = TypeVar("_Catalogs", Catalog, Sequence[Catalog])
 
@@ -35,6 +36,7 @@ def training_dataset(
     decoded: np.ndarray | None = None,
     part: tuple[int, int] = (0, 1),
     teacher: np.ndarray | None = None,
+    fit: str = "squash",
 ) -> tf.data.Dataset:
     """Endless training batches: `(images [P*K, S, S, 3] float32 in [0, 255], labels [P*K] int64)`, class after class.
 
@@ -54,16 +56,19 @@ def training_dataset(
         part: `(k, n)`: only the k-th of n equal parts of each batch, k counted from 0, whose photos alone are read.
         teacher: `[N, D]`, another model's vectors of the photos of the catalogue, in its order. They are those of the
             plain photos, whatever `augment` makes of them.
+        fit: how a photo becomes a square, `"squash"` or `"letterbox"`: that of the embedder. Photos in `decoded` have
+            been fitted already.
 
     Raises:
         ValueError: if `attributes`, `decoded` or `teacher` has not one row per photo, or `decoded` another size, or a
-            batch does not fall into `n` parts.
+            batch does not fall into `n` parts, or `fit` is none.
 
     Example:
 
     >>> dataset = training_dataset(catalog, PKSampler(catalog.labels, 4, 2), image_size=64)  # doctest: +SKIP
     >>> model.fit(dataset, steps_per_epoch=100)  # doctest: +SKIP
     """
+    check_fit(fit)
     targets = _targets(catalog, attributes, teacher)
     sampler.endless(first_epoch, steps_per_epoch, part)  # refuses a part that no batch has, before anything is read
     share, steps = sampler.batch_size // part[1], steps_per_epoch or sampler.steps_per_epoch
@@ -72,7 +77,7 @@ def training_dataset(
         return sampler.endless(first_epoch, steps_per_epoch, part)
 
     if decoded is None:
-        dataset = _from_files(batches, catalog, image_size, share)
+        dataset = _from_files(batches, catalog, image_size, share, fit)
     else:
         dataset = _from_decoded(batches, _checked(decoded, catalog, image_size), share)
     dataset = dataset.map(lambda batch, rows: (batch, targets(rows)), os.cpu_count())
@@ -84,17 +89,17 @@ def training_dataset(
     return _ending_at_once(dataset.prefetch(2))
 
 
-def _from_files(batches, catalog: Catalog, image_size: int, batch_size: int) -> tf.data.Dataset:
+def _from_files(batches, catalog: Catalog, image_size: int, batch_size: int, fit: str) -> tf.data.Dataset:
     """(images, rows) of each batch, decoded photo by photo."""
     dataset = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec([batch_size], tf.int64)).unbatch()
-    return _decoded(dataset, catalog, image_size, os.cpu_count()).batch(batch_size, drop_remainder=True)
+    return _decoded(dataset, catalog, image_size, os.cpu_count(), fit).batch(batch_size, drop_remainder=True)
 
 
-def _decoded(rows: tf.data.Dataset, catalog: Catalog, image_size: int, num_threads) -> tf.data.Dataset:
+def _decoded(rows: tf.data.Dataset, catalog: Catalog, image_size: int, num_threads, fit: str) -> tf.data.Dataset:
     """(image, row) of each row of a catalogue."""
 
     def decode(row, content):
-        return images.decode_and_resize(content, image_size), row
+        return images.decode_and_resize(content, image_size, fit=fit), row
 
     return map_files(rows, catalog.files.tolist(), decode, num_threads, catalog.photo_cache)
 
@@ -121,7 +126,9 @@ def _checked(decoded: np.ndarray, catalog: Catalog, image_size: int) -> np.ndarr
     return decoded
 
 
-def decode_photos(catalog: Catalog, image_size: int, progress: Callable[[int], None] | None = None) -> np.ndarray:
+def decode_photos(
+    catalog: Catalog, image_size: int, progress: Callable[[int], None] | None = None, fit: str = "squash"
+) -> np.ndarray:
     """All photos decoded and resized once, to be kept in memory: `[N, S, S, 3]` uint8.
 
     Rounding to whole numbers moves a pixel by 0.5 of 255 at most. 10,000 photos of 224 px take 1.5 GB.
@@ -130,16 +137,18 @@ def decode_photos(catalog: Catalog, image_size: int, progress: Callable[[int], N
         catalog: what to decode.
         image_size: S.
         progress: called with the number of photos decoded so far.
+        fit: how a photo becomes a square, `"squash"` or `"letterbox"`: that of the embedder.
 
     Raises:
-        ValueError: if `image_size` is not a positive integer.
+        ValueError: if `image_size` is not a positive integer, or `fit` is none.
         CatalogError: names the unreadable photos, as `check_photos` does.
     """
     check_integer("image_size", image_size, 1)
+    check_fit(fit)
     decoded = np.empty([len(catalog), image_size, image_size, 3], np.uint8)
 
     def decode(content):
-        return tf.cast(tf.round(images.decode_and_resize(content, image_size)), tf.uint8)
+        return tf.cast(tf.round(images.decode_and_resize(content, image_size, fit=fit)), tf.uint8)
 
     def keep(row, image):
         decoded[row] = image
@@ -178,9 +187,21 @@ def _targets(catalog: Catalog, attributes: np.ndarray | None, teacher: np.ndarra
     return targets
 
 
-def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64) -> tf.data.Dataset:
-    """Makes batches of the photos of a catalogue in its order: images `[B, S, S, 3]` float32 in [0, 255]."""
-    dataset = _decoded(tf.data.Dataset.range(len(catalog)), catalog, image_size, tf.data.AUTOTUNE)
+def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64, fit: str = "squash") -> tf.data.Dataset:
+    """Makes batches of the photos of a catalogue in its order: images `[B, S, S, 3]` float32 in [0, 255].
+
+    Args:
+        catalog: what to read.
+        image_size: S.
+        batch_size: B, of all batches but the last.
+        fit: how a photo becomes a square, `"squash"` or `"letterbox"`: that of the embedder,
+            `eet_tf.embedder.photo_fit(embedder)`.
+
+    Raises:
+        ValueError: if `fit` is none of these.
+    """
+    check_fit(fit)
+    dataset = _decoded(tf.data.Dataset.range(len(catalog)), catalog, image_size, tf.data.AUTOTUNE, fit)
     return dataset.map(lambda image, row: image).batch(batch_size).prefetch(2)
 
 

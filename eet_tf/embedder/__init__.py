@@ -14,6 +14,7 @@ _NAMES = {
     "attribute_names": "eet_tf.embedder.heads",
     "backbone_features": "eet_tf.embedder.features",
     "build_embedder": "eet_tf.embedder.build",
+    "photo_fit": "eet_tf.embedder.pixels",
     "whitened": "eet_tf.embedder.features",
 }
 __all__ = sorted(_NAMES)

@@ -17,6 +17,8 @@ from eet_tf.embedder.necks import BEFORE_NECK, NECKS, neck_layer
 from eet_tf.embedder.own import features_of, own_backbone
 from eet_tf.embedder.pixels import PixelScaling, check_pixel_scaling
 from eet_tf.embedder.pooling import POOLINGS, pool
+from eet_tf.embedder.strides import check_last_stride, without_last_halving
+from eet_tf.fits import check_fit
 
 
 def build_embedder(
@@ -30,6 +32,8 @@ def build_embedder(
     freeze_until: str | None = None,
     pixel_scaling: str | None = None,
     neck: str | None = None,
+    fit: str = "squash",
+    last_stride: int = 2,
 ) -> keras.Model:
     """Builds a `keras.Model` from photos to unit vectors, and to attributes if they are named.
 
@@ -64,6 +68,15 @@ def build_embedder(
         freeze_until: name of a layer of the backbone, which keeps its weights, and so do all layers before it, batch
             normalisation too. Early layers know edges and textures, and cost most of a step; with some tens of products
             they are better left as they were loaded. None: all layers train.
+        neck: `"batch_norm"` (arXiv 1903.07071) or `"layer_norm"` (arXiv 1811.12649): a normalisation after the
+            projection. Pair losses see the vectors before it; losses with vectors of classes, evaluation and search see
+            those after it. `eet_tf/embedder/necks.py` has the details. None: no neck, and all see the same.
+        fit: how photos become squares: `"squash"` stretches them; `"letterbox"` keeps their aspect, in the middle of
+            white. Exported, the embedder does so itself. In Python it is to be given to `training_dataset`,
+            `gallery_dataset`, `decode_photos` and `decode_and_resize` too; `photo_fit(embedder)` says what it is.
+        last_stride: 1 leaves out the backbone's last halving of the feature map, which becomes twice as large, with the
+            same weights; the last stage costs four times as much (arXiv 1903.07071). For ResNets, MobileNetV2,
+            EfficientNets and small_cnn. 2, the default: as published.
 
         pixel_scaling: what the backbone gets in place of pixels in [0, 255], a mode of `PixelScaling`: `"none"`,
             `"unit"`, `"tf"`, `"caffe"`, `"imagenet"` or `"clip"`. None: what it was made for; of a model of your own
@@ -71,12 +84,15 @@ def build_embedder(
 
     Returns:
         A model `[B, image_size, image_size, 3]` in [0, 255] -> `[B, embedding_dim]` float32 of unit length. With
-        attributes its output is a dict of that, `"embedding"`, and `"attributes"`, `[B, A]` float32 logits.
+        attributes or a neck its output is a dict of that, `"embedding"`, of `"attributes"`, `[B, A]` float32 logits,
+        and of `"before_neck"`, `[B, embedding_dim]` float32 of unit length, which training alone uses: an exported
+        embedder does not give it.
 
     Raises:
-        ValueError: for an unknown backbone, pooling or neck, weights that cannot be had, a model that is no backbone for
-            such images, a preset whose extra is not installed, a grid on a feature map of fewer than 4 x 4 places, a
-            layer that the backbone has not, or attribute names that are no distinct strings.
+        ValueError: for an unknown backbone, pooling, neck or fit, weights that cannot be had, a model that is no
+            backbone for such images, a preset whose extra is not installed, a grid on a feature map of fewer than 4 x 4
+            places, a stride that the backbone cannot have, a layer that the backbone has not, or attribute names that
+            are no distinct strings.
 
     Example:
 
@@ -94,16 +110,21 @@ def build_embedder(
         raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}. Received: pooling={pooling!r}.")
     if neck is not None and neck not in NECKS:
         raise ValueError(f"`neck` must be None or one of {', '.join(NECKS)}. Received: neck={neck!r}.")
+    check_fit(fit)
     if embedding_dim is not None:
         check_integer("embedding_dim", embedding_dim, 1)
     check_integer("image_size", image_size, 32)
     attributes = _checked_names(attribute_names)
+    check_last_stride(backbone, last_stride)
     chosen = find_backbone(backbone, image_size, weights, pixel_scaling, pooling)
+    if last_stride == 1:
+        chosen = dataclasses.replace(chosen, network=without_last_halving(chosen.network))
     if freeze_batch_norm:
         backbones.freeze_batch_norm(chosen.network)
     if freeze_until is not None:
         backbones.freeze_until(chosen.network, freeze_until)
     images = keras.Input([image_size, image_size, 3], name="images", dtype="float32")
+    chosen = dataclasses.replace(chosen, scaling={**chosen.scaling, "fit": fit})
     pooled = _pooled(chosen, pooling or chosen.pooling, images)
     last = pooled if embedding_dim is None else keras.layers.Dense(embedding_dim, name="projection")(pooled)
     outputs = {"embedding": UnitLength(dtype="float32", name="embedding")(neck_layer(neck)(last) if neck else last)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -89,7 +90,8 @@ class CombinedLoss(MetricLoss):
         of_losses = []
         for loss, weight in zip(self.losses, self.weights):
             given = self._seen_by(loss, labels, embeddings)
-            found = loss.terms(*given, memory, **self._own_vectors(loss, class_vectors))
+            more: Any = self._own_vectors(loss, class_vectors)
+            found = loss.terms(*given, memory, **more)
             of_losses.append({name: weight * values for name, values in found.items()})
         names = list(itertools.chain(*of_losses))
         return {

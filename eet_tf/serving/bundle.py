@@ -18,6 +18,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from eet_tf import files
 from eet_tf.data.images import decode_and_resize
+from eet_tf.embedder.pixels import photo_fit
 from eet_tf.serving.deployment import write_deployment
 from eet_tf.serving.models_config import held_versions, versions
 from eet_tf.serving.saved_model import MANIFEST, SavedModelError
@@ -120,7 +121,7 @@ def training_vectors(embedder: keras.Model, photos: Sequence[bytes], whitening=N
         photos: encoded, at least one.
         whitening: a `postprocessing.Whitening`, if the served embeddings go through one.
     """
-    images = tf.stack([decode_and_resize(photo, embedder.input_shape[1]) for photo in photos])
+    images = tf.stack([decode_and_resize(photo, embedder.input_shape[1], fit=photo_fit(embedder)) for photo in photos])
     outputs = embedder(images, training=False)
     vectors = np.asarray(outputs["embedding"] if isinstance(outputs, Mapping) else outputs, np.float32)
     return vectors if whitening is None else np.asarray(whitening.apply(vectors), np.float32)

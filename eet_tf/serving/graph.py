@@ -11,6 +11,7 @@ from eet_tf import compat
 from eet_tf.data import images
 from eet_tf.data.limits import SERVED_MAX_PIXELS
 from eet_tf.embedder.heads import attribute_names
+from eet_tf.embedder.pixels import photo_fit
 
 
 class ServingModule(tf.Module):
@@ -38,6 +39,7 @@ class ServingModule(tf.Module):
         self.whitening = [] if whitening is None else [tf.Variable(whitening.mean), tf.Variable(whitening.projection)]
         self.searched = search
         image_size, sizes = embedder.input_shape[1], output_sizes(embedder, whitening)
+        fit = photo_fit(embedder)
 
         def embed(batch):
             # not every kernel takes a batch of no rows
@@ -48,7 +50,7 @@ class ServingModule(tf.Module):
             )
 
         def embed_encoded(image_bytes):
-            batch, is_image = images.decode_batch(image_bytes, image_size, max_pixels)
+            batch, is_image = images.decode_batch(image_bytes, image_size, max_pixels, fit)
             outputs = {name: tf.where(is_image[:, tf.newaxis], rows, 0.0) for name, rows in embed(batch).items()}
             return {**outputs, "ok": is_image}
 
@@ -58,7 +60,7 @@ class ServingModule(tf.Module):
             batch = tf.cond(
                 is_empty,
                 lambda: tf.zeros([0, image_size, image_size, 3]),
-                lambda: images.resize(pixels, image_size),
+                lambda: images.resize(pixels, image_size, fit),
             )
             return embed(batch)
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from eet_tf.data.limits import MAX_PIXELS, SERVED_MAX_PIXELS
 from eet_tf.embedder.heads import attribute_names
+from eet_tf.embedder.pixels import photo_fit
 from eet_tf.files import why_no_folder
 from eet_tf.index import CatalogIndex
 from eet_tf.serving.catalog import served_catalog
@@ -171,6 +172,7 @@ def _write_manifest(folder: str, embedder: keras.Model, metadata: Mapping, facts
     manifest = {
         "format": 1,
         "image_size": embedder.input_shape[1],
+        "fit": photo_fit(embedder),
         **facts,
         "attribute_names": list(attribute_names(embedder)),
         "brought_to_unit_length": is_brought_to_unit_length(embedder),

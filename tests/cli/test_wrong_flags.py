@@ -50,7 +50,7 @@ COMMANDS = {
         },
         {
             **dict.fromkeys(
-                ["positives", "negatives", "distance", "weighting", "granularity", "pooling", "neck"],
+                ["positives", "negatives", "distance", "weighting", "granularity", "pooling", "neck", "fit"],
                 NO_ENUM,
             ),
             **dict.fromkeys(["optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
@@ -82,6 +82,7 @@ COMMANDS = {
             "threshold": ["-1.1", "1.1", "nan", "abc"],
             "calibration_weight": NO_SHARE,
             "freeze_until": ["", "conv5_block9"],
+            "last_stride": ["0", "3", "abc", "1.5"],
             "attributes": ["brand", "colour,brand", ","],
             "backbone": ["resnet51", "", "gone.keras", "{file}.keras"],
             "pixel_scaling": NO_ENUM,
