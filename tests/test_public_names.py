@@ -85,6 +85,7 @@ PUBLIC = {
         "make_synthetic_catalog",
         "naming_unreadable",
         "parts_of",
+        "photo_crop",
         "read_columns",
         "readable",
         "training_dataset",

@@ -338,8 +338,10 @@ def calls(given):
         "augmentation": (
             eet_tf.data.augmentation,
             {"image_size": 32},
-            {"crop": [0, 1.5, float("nan")], "color": [-1.0], "cutout": [-0.1, 1.5], "noise": [-1.0]},
+            {"crop": [0, 1.5, float("nan")], "color": [-1.0], "cutout": [-0.1, 1.5], "noise": [-1.0]}
+            | {"random_erasing": [-0.1, 1.1], "rand_augment": [-1, 11, float("nan")]},
         ),
+        "photo_crop": (eet_tf.data.photo_crop, {}, {"smallest_area": [0, 1.5, float("nan"), "x", None]}),
         "check_photos": (eet_tf.data.check_photos, {}, {"catalog": [missing_photo(given)]}),
         "decode_photos": (
             eet_tf.data.decode_photos,

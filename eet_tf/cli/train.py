@@ -137,12 +137,12 @@ def _fit(run, learner, task: Task, progress, done: int, teacher) -> None:
 
     train, sampler, steps = task.train, task.sampler, _steps_per_epoch(task.sampler)
     _say(f"Training on {len(train):,} photos of {train.num_classes:,} products, {steps} steps an epoch.")
-    augment = data.augmentation(FLAGS.image_size, FLAGS.crop, FLAGS.color, FLAGS.cutout, FLAGS.seed, FLAGS.noise)
+    augment, photo_crop = training_parts.make_augmentation()
     values = task.attributes.values if task.attributes else None
     decoded = _decoded(train) if FLAGS.cache else None
 
     def batches(part):
-        read = (values, decoded, part, teacher, FLAGS.fit)
+        read = (values, decoded, part, teacher, FLAGS.fit, photo_crop)
         return data.training_dataset(train, sampler, FLAGS.image_size, augment, done, steps, *read)
 
     how = {"epochs": FLAGS.epochs, "initial_epoch": done, "steps_per_epoch": steps}

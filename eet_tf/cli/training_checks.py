@@ -131,6 +131,8 @@ def _complaints() -> Complaints:
     for name in ("positive_scale", "negative_scale", "temperature", "scale"):
         complaints.above(name, FLAGS[name].value, 0)
     complaints.above("clip_norm", FLAGS.clip_norm, 0)
+    if FLAGS.photo_crop is not None and FLAGS.cache:
+        complaints.add("--photo_crop needs photos as they are. Received: --cache, which keeps squares. Leave it out.")
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
         complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
     complaints.check(_check_addons)

@@ -52,6 +52,9 @@ RANGES = {  # of numbers, both ends of which may be given
     "color": (0, 1),
     "cutout": (0, 0.999),
     "noise": (0, 1),
+    "photo_crop": (0.001, 1),
+    "rand_augment": (0, 10),
+    "random_erasing": (0, 1),
     "image_size": (32, 4096),
     "embedding_dim": (1, 65536),
     "classes_per_batch": (2, 10**6),
@@ -229,6 +232,13 @@ define.string("category_column", None, "Attribute column used as the category.")
 define.float("crop", 0.6, "Smallest share of the area that a random crop keeps; 1 for no crops.")
 define.float("color", 0.05, "Strength of random brightness, contrast and saturation; 0 for none.")
 define.float("cutout", 0.0, "Largest side of a blanked rectangle as a share of the image's; 0 for none.")
+define.float(
+    "photo_crop",
+    None,
+    "Smallest share of the area that a crop of the photo itself keeps, whose aspect it keeps too; in place of --crop.",
+)
+define.float("rand_augment", 0.0, "Strength of RandAugment, from 0 for none to 10 (arXiv 1909.13719).")
+define.float("random_erasing", 0.0, "Probability that a rectangle is filled with noise (arXiv 1708.04896).")
 define.float("noise", 0.0, "Strength of noise on every other photo, as a share of 255; 0 for none.")
 
 define.integer("epochs", 16, "Epochs to train.", lower_bound=1)

@@ -45,6 +45,24 @@ def make_learner(num_steps: int, attributes, num_classes: int):
     return learner
 
 
+def make_augmentation() -> tuple:
+    """What changes a batch of photos at random, and what draws a box in each before, or None."""
+    from eet_tf import data
+
+    crops_photos = FLAGS.photo_crop is not None
+    augment = data.augmentation(
+        FLAGS.image_size,
+        1.0 if crops_photos else FLAGS.crop,
+        FLAGS.color,
+        FLAGS.cutout,
+        FLAGS.seed,
+        FLAGS.noise,
+        FLAGS.random_erasing,
+        FLAGS.rand_augment,
+    )
+    return augment, data.photo_crop(FLAGS.photo_crop, FLAGS.seed) if crops_photos else None
+
+
 def _share(rate: float | None) -> float | None:
     """A learning rate as a share of that of the head; None where none was given."""
     return None if rate is None else rate / FLAGS.learning_rate

@@ -32,6 +32,7 @@ _NAMES = {
     "make_synthetic_catalog": "eet_tf.data.synthetic",
     "naming_unreadable": "eet_tf.data.pipeline",
     "parts_of": "eet_tf.data.splits",
+    "photo_crop": "eet_tf.data.crops",
     "read_columns": "eet_tf.data.roles",
     "readable": "eet_tf.data.pipeline",
     "training_dataset": "eet_tf.data.pipeline",

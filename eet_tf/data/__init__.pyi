@@ -5,6 +5,7 @@ from eet_tf.data.attributes import AttributeTable, encode_attributes
 from eet_tf.data.augment import augmentation
 from eet_tf.data.benchmarks import load_dataset, load_folder, load_sop
 from eet_tf.data.catalog import Catalog, CatalogError, MissingPhotosError
+from eet_tf.data.crops import photo_crop
 from eet_tf.data.deepfashion import load_consumer_to_shop, load_inshop
 from eet_tf.data.fine_grained import load_cars196, load_cub
 from eet_tf.data.images import decode_and_resize
@@ -55,6 +56,7 @@ __all__ = [
     "make_synthetic_catalog",
     "naming_unreadable",
     "parts_of",
+    "photo_crop",
     "read_columns",
     "readable",
     "training_dataset",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from eet_tf.arguments import check_number
+from eet_tf.data.rand_augment import GREY, rand_augmented
 
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
 
@@ -19,6 +20,8 @@ def augmentation(
     cutout: float = 0.3,
     seed: int = 0,
     noise: float = 0.0,
+    random_erasing: float = 0.0,
+    rand_augment: float = 0.0,
 ) -> Callable[..., tf.Tensor]:
     """Makes a function that mirrors, crops, lights, cuts out and adds noise at random, by the number of the batch.
 
@@ -35,6 +38,12 @@ def augmentation(
         seed: any integer.
         noise: standard deviation of the Gaussian noise that every other photo gets, as a share of 255, in [0, 1]; 0
             adds none.
+        random_erasing: probability that a rectangle of a photo is filled with noise, a random level for each pixel and
+            color, in [0, 1]. It takes 2 % to 33 % of the area, its height 0.3 to 3.3 times its width. (Zhong et al.,
+            arXiv 1708.04896, whose best is 0.5; arXiv 1903.07071 takes that too.)
+        rand_augment: strength of RandAugment, in [0, 10]: two operations on each photo, such as rotation, shear,
+            contrast and sharpness, before all the others here but crops and mirrors. 0 for none. (Cubuk et al., arXiv
+            1909.13719; `eet_tf/data/rand_augment.py` has the ranges.)
 
     Returns:
         A function of `[B, S, S, 3]` and a scalar integer -> `[B, S, S, 3]` float32 in [0, 255]. A third argument
@@ -54,11 +63,16 @@ def augmentation(
     check_number("color", color, 0, 1)
     check_number("cutout", cutout, 0, 1)
     check_number("noise", noise, 0, 1)
+    check_number("random_erasing", random_erasing, 0, 1)
+    check_number("rand_augment", rand_augment, 0, 10)
 
     @tf.autograph.experimental.do_not_convert  # as in images.py
     def augment(images: tf.Tensor, number: tf.Tensor, part: tuple[int, int] = (0, 1)) -> tf.Tensor:
         draw = _Draws(seed, number, tf.shape(images)[0], part)
         images = _cropped_and_mirrored(tf.cast(images, tf.float32), draw, crop, image_size)
+        if rand_augment > 0:
+            images = tf.ensure_shape(images, [None, image_size, image_size, 3])
+            images = rand_augmented(tf.clip_by_value(images, 0.0, 255.0), draw.uniform, rand_augment)
         if color > 0:
             images = _recolored(images, draw, color)
         if cutout > 0:
@@ -66,6 +80,8 @@ def augmentation(
         if noise > 0:
             is_noisy = draw.uniform() < 0.5
             images += draw.normal(tf.shape(images)[1:], 255.0 * noise) * tf.cast(is_noisy, tf.float32)
+        if random_erasing > 0:
+            images = _erased(images, draw, random_erasing, image_size)
         return tf.clip_by_value(tf.ensure_shape(images, [None, image_size, image_size, 3]), 0.0, 255.0)
 
     return augment
@@ -86,10 +102,27 @@ class _Draws:
 
     def normal(self, shape: tf.Tensor, deviation: float) -> tf.Tensor:
         """`[B, *shape]`."""
-        own = tf.random.stateless_uniform([self._of_all, 2], next(self._seeds), None, None, tf.int64)[self._rows]
         return tf.map_fn(
-            lambda seed: tf.random.stateless_normal(shape, seed, stddev=deviation), own, fn_output_signature=tf.float32
+            lambda seed: tf.random.stateless_normal(shape, seed, stddev=deviation),
+            self._seeds_of_photos(),
+            fn_output_signature=tf.float32,
         )
+
+    def levels(self, is_asked: tf.Tensor, shape: list[int]) -> tf.Tensor:
+        """`[B, *shape]` in [0, 255), zeros for photos that are not asked for, which costs nothing."""
+
+        def of_photo(args):
+            seed, is_wanted = args
+            return tf.cond(
+                is_wanted, lambda: tf.random.stateless_uniform(shape, seed, 0.0, 255.0), lambda: tf.zeros(shape)
+            )
+
+        own = self._seeds_of_photos()
+        return tf.map_fn(of_photo, (own, tf.reshape(is_asked, [-1])), fn_output_signature=tf.float32)
+
+    def _seeds_of_photos(self) -> tf.Tensor:
+        """`[B, 2]`: a seed for each photo."""
+        return tf.random.stateless_uniform([self._of_all, 2], next(self._seeds), None, None, tf.int64)[self._rows]
 
 
 def _cropped_and_mirrored(images: tf.Tensor, draw: _Draws, smallest_area: float, image_size: int) -> tf.Tensor:
@@ -106,14 +139,11 @@ def _cropped_and_mirrored(images: tf.Tensor, draw: _Draws, smallest_area: float,
     return tf.image.crop_and_resize(images, boxes, tf.range(count), [image_size, image_size])
 
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
 def _recolored(images: tf.Tensor, draw: _Draws, color: float) -> tf.Tensor:
     """Brightness, contrast around the mean and saturation, of which each is linear: one 3 x 3 matrix and one shift."""
     brightness = 255.0 * draw.uniform(-color, color)[:, 0]  # [B, 1, 1]
     contrast, saturation = [draw.uniform(1.0 - color, 1.0 + color)[:, 0] for _ in range(2)]
-    to_grey = tf.tile(tf.constant(_GREY)[:, tf.newaxis], [1, 3])
+    to_grey = tf.tile(tf.constant(GREY)[:, tf.newaxis], [1, 3])
     saturate = saturation * tf.eye(3) + (1.0 - saturation) * to_grey  # [B, 3, 3], applied from the right
     pixels = tf.reshape(images, [tf.shape(images)[0], -1, 3])
     middle = tf.reduce_mean(pixels, axis=1, keepdims=True)
@@ -130,3 +160,21 @@ def _blanked(images: tf.Tensor, draw: _Draws, largest_side: float, image_size: i
         places = tf.reshape((tf.range(image_size, dtype=tf.float32) + 0.5) / image_size, shape)
         is_inside &= tf.abs(places - centre) < side / 2
     return tf.where(is_inside, 127.5, images)
+
+
+def _erased(images: tf.Tensor, draw: _Draws, probability: float, image_size: int) -> tf.Tensor:
+    """A rectangle of noise that lies within the photo; a side that would be longer than the photo is as long as it.
+
+    Reference: Zhong, Zheng, Kang, Li, Yang, "Random Erasing Data Augmentation", arXiv 1708.04896, algorithm 1: s_l =
+        0.02, s_h = 0.33, r_1 = 0.3, and RE-R, noise, which does best there.
+    """
+    is_asked = draw.uniform() < probability
+    area, ratio = draw.uniform(0.02, 0.33), draw.uniform(0.3, 1 / 0.3)
+    is_inside = is_asked
+    for axis, side in ((1, tf.sqrt(area * ratio)), (2, tf.sqrt(area / ratio))):
+        side = tf.maximum(tf.round(tf.minimum(side, 1.0) * image_size), 1.0)
+        start = tf.floor(draw.uniform() * (image_size - side + 1.0))
+        shape = [1, image_size, 1, 1] if axis == 1 else [1, 1, image_size, 1]
+        places = tf.reshape(tf.range(image_size, dtype=tf.float32), shape)
+        is_inside &= (places >= start) & (places < start + side)
+    return tf.where(is_inside, draw.levels(is_asked, [image_size, image_size, 3]), images)

@@ -62,6 +62,28 @@ def decode_and_resize(
         raise tf.errors.InvalidArgumentError(None, None, f"`image_bytes` must be a photo. Received: {why}.") from error
 
 
+@_as_written
+def decode_cropped(image_bytes: tf.Tensor, image_size: int, fit: str, box: Callable) -> tf.Tensor:
+    """As `decode_and_resize`, of a part of the photo.
+
+    Args:
+        image_bytes: scalar string, an encoded image file.
+        image_size: S.
+        fit: `"squash"` or `"letterbox"`.
+        box: from the upright photo's height and width to `[4]` integers: top, left, height and width of the part.
+
+    Returns:
+        `[S, S, 3]` float32 in [0, 255].
+    """
+
+    def use(image):
+        shape = tf.shape(image)
+        top, left, height, width = tf.unstack(box(shape[0], shape[1]))
+        return resize(image[top : top + height, left : left + width], image_size, fit)
+
+    return _decoded(image_bytes, MAX_PIXELS, use)
+
+
 def _decoded(image_bytes: tf.Tensor, max_pixels: int, use: Callable):
     """What `use` makes of the upright picture, `[H, W, 3]` uint8 or float32 in [0, 255]."""
     # most photos are JPEG without EXIF, and are not to wait for all the operations that others need

@@ -37,6 +37,7 @@ def training_dataset(
     part: tuple[int, int] = (0, 1),
     teacher: np.ndarray | None = None,
     fit: str = "squash",
+    photo_crop: Callable[..., tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches: `(images [P*K, S, S, 3] float32 in [0, 255], labels [P*K] int64)`, class after class.
 
@@ -58,10 +59,12 @@ def training_dataset(
             plain photos, whatever `augment` makes of them.
         fit: how a photo becomes a square, `"squash"` or `"letterbox"`: that of the embedder. Photos in `decoded` have
             been fitted already.
+        photo_crop: what draws a box in each photo before it becomes a square, e.g. `photo_crop(0.16)`; a function of
+            the photo's number over all epochs, its height and its width. None: photos are taken whole.
 
     Raises:
         ValueError: if `attributes`, `decoded` or `teacher` has not one row per photo, or `decoded` another size, or a
-            batch does not fall into `n` parts, or `fit` is none.
+            batch does not fall into `n` parts, or `fit` is none, or there are both `decoded` and `photo_crop`.
 
     Example:
 
@@ -69,6 +72,11 @@ def training_dataset(
     >>> model.fit(dataset, steps_per_epoch=100)  # doctest: +SKIP
     """
     check_fit(fit)
+    if photo_crop is not None and decoded is not None:
+        raise ValueError(
+            "`photo_crop` must be None for photos that are in memory as squares. Received: photo_crop and decoded. "
+            "Leave out one of them."
+        )
     targets = _targets(catalog, attributes, teacher)
     sampler.endless(first_epoch, steps_per_epoch, part)  # refuses a part that no batch has, before anything is read
     share, steps = sampler.batch_size // part[1], steps_per_epoch or sampler.steps_per_epoch
@@ -77,7 +85,8 @@ def training_dataset(
         return sampler.endless(first_epoch, steps_per_epoch, part)
 
     if decoded is None:
-        dataset = _from_files(batches, catalog, image_size, share, fit)
+        read = _reader(image_size, fit, photo_crop, (first_epoch * steps, share, *part))
+        dataset = _from_files(batches, catalog, share, read)
     else:
         dataset = _from_decoded(batches, _checked(decoded, catalog, image_size), share)
     dataset = dataset.map(lambda batch, rows: (batch, targets(rows)), os.cpu_count())
@@ -89,19 +98,42 @@ def training_dataset(
     return _ending_at_once(dataset.prefetch(2))
 
 
-def _from_files(batches, catalog: Catalog, image_size: int, batch_size: int, fit: str) -> tf.data.Dataset:
+def _from_files(batches, catalog: Catalog, batch_size: int, read: Callable) -> tf.data.Dataset:
     """(images, rows) of each batch, decoded photo by photo."""
     dataset = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec([batch_size], tf.int64)).unbatch()
-    return _decoded(dataset, catalog, image_size, os.cpu_count(), fit).batch(batch_size, drop_remainder=True)
+    return _decoded(dataset, catalog, os.cpu_count(), read).batch(batch_size, drop_remainder=True)
 
 
-def _decoded(rows: tf.data.Dataset, catalog: Catalog, image_size: int, num_threads, fit: str) -> tf.data.Dataset:
+def _decoded(rows: tf.data.Dataset, catalog: Catalog, num_threads, read: Callable) -> tf.data.Dataset:
     """(image, row) of each row of a catalogue."""
+    places = rows.enumerate().map(lambda place, row: (row, place))
+    return map_files(
+        places,
+        catalog.files.tolist(),
+        lambda row, content, place: (read(content, place), row),
+        num_threads,
+        catalog.photo_cache,
+    )
 
-    def decode(row, content):
-        return images.decode_and_resize(content, image_size, fit=fit), row
 
-    return map_files(rows, catalog.files.tolist(), decode, num_threads, catalog.photo_cache)
+def _reader(image_size: int, fit: str, crop: Callable | None = None, of_batches: tuple = ()) -> Callable:
+    """What makes a square of a photo's bytes and its place in the dataset.
+
+    Args:
+        image_size: S.
+        fit: `"squash"` or `"letterbox"`.
+        crop: draws a box by the number that a photo has in the batches of all parts; None: whole photos.
+        of_batches: the number of the first batch, how many photos of each are here, and `part`.
+    """
+    if crop is None:
+        return lambda content, place: images.decode_and_resize(content, image_size, fit=fit)
+    first, share, part, num_parts = of_batches
+
+    def read(content, place):
+        number = ((first + place // share) * num_parts + part) * share + place % share
+        return images.decode_cropped(content, image_size, fit, lambda *sides: crop(number, *sides))
+
+    return read
 
 
 def _from_decoded(batches, decoded: np.ndarray, batch_size: int) -> tf.data.Dataset:
@@ -201,7 +233,7 @@ def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64, fit
         ValueError: if `fit` is none of these.
     """
     check_fit(fit)
-    dataset = _decoded(tf.data.Dataset.range(len(catalog)), catalog, image_size, tf.data.AUTOTUNE, fit)
+    dataset = _decoded(tf.data.Dataset.range(len(catalog)), catalog, tf.data.AUTOTUNE, _reader(image_size, fit))
     return dataset.map(lambda image, row: image).batch(batch_size).prefetch(2)
 
 

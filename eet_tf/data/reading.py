@@ -72,6 +72,8 @@ def map_files(
 ) -> tf.data.Dataset:
     """A dataset of `use(row, content)`, where `content` is the bytes of the file in that row.
 
+    Where `rows` has more than the number of a file, `use` gets the rest behind the bytes.
+
     TensorFlow reads files itself. If there are URLs among them, Python reads, many photos at once.
 
     Args:
@@ -85,12 +87,13 @@ def map_files(
     """
     names = tf.constant([os.fsencode(file) for file in files], tf.string, [len(files)])  # they need not be UTF-8
     if not any(map(remote.is_url, files)):
-        return rows.map(lambda row: use(row, tf.io.read_file(names[row])), num_threads)
+        return rows.map(lambda row, *rest: use(row, tf.io.read_file(names[row]), *rest), num_threads)
     read = _reader(photo_cache, unread)
     options = tf.data.Options()
     options.threading.private_threadpool_size = remote.AT_ONCE  # by default the number of CPUs, and these wait
     contents = rows.map(
-        lambda row: (row, tf.ensure_shape(tf.numpy_function(read, [names[row]], tf.string), [])), remote.AT_ONCE
+        lambda row, *rest: (row, tf.ensure_shape(tf.numpy_function(read, [names[row]], tf.string), []), *rest),
+        remote.AT_ONCE,
     )
     return contents.with_options(options).map(use, num_threads)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -90,8 +89,7 @@ class CombinedLoss(MetricLoss):
         of_losses = []
         for loss, weight in zip(self.losses, self.weights):
             given = self._seen_by(loss, labels, embeddings)
-            more: Any = self._own_vectors(loss, class_vectors)
-            found = loss.terms(*given, memory, **more)
+            found = loss.terms(*given, memory=memory, **self._own_vectors(loss, class_vectors))
             of_losses.append({name: weight * values for name, values in found.items()})
         names = list(itertools.chain(*of_losses))
         return {

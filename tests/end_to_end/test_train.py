@@ -198,6 +198,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "no attributes": (good, "--loss=soft_binomial_deviance"),
         "no such attribute": (good, "--attributes=colour,brand"),
         "warm-up of steps": (good, "--schedule=step", "--warmup_steps=3"),
+        "crops of squares": (good, "--photo_crop=0.5", "--cache"),
         "other settings": (good, "--margin=0.7", f"--model_dir={trained[0]}"),
         "mended": (
             single,
@@ -250,6 +251,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "no attributes": ("needs --attributes=", "'colour', 'emblem', 'pattern', 'shape'"),
         "no such attribute": ("brand", "colour"),
         "warm-up of steps": ("--warmup_steps needs --schedule=cosine",),
+        "crops of squares": ("--photo_crop needs photos as they are. Received: --cache",),
         "other settings": ("--margin was '0.3', is '0.7'", "--flagfile="),
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",

@@ -109,6 +109,7 @@ SEEN_IN = {
     "tests/end_to_end/test_train.py": [
         "--weights must be none, imagenet or the path of a backbone's weights. Received: --weights={}.",
         "--warmup_steps needs --schedule=cosine. Received: --schedule=step.",
+        "--photo_crop needs photos as they are. Received: --cache, which keeps squares. Leave it out.",
         "--category_probability needs categories, and {} has none. Name a column with --category_column; there are {}.",
         "--loss={} needs --attributes=COLUMN,COLUMN or --attributes=all; {} has the columns {}.",
     ],
