@@ -52,14 +52,22 @@ def pipelines(catalog) -> dict:
     augment = data.augmentation(FLAGS.image_size, crop=0.6, color=0.05, cutout=0, seed=0)
     decoded = data.decode_photos(catalog, FLAGS.image_size)
 
-    def training(augment, decoded):
-        return data.training_dataset(catalog, sampler, FLAGS.image_size, augment, 0, None, None, decoded)
+    off = {"crop": 1, "color": 0, "cutout": 0, "seed": 0}
+    erasing = data.augmentation(FLAGS.image_size, **off, random_erasing=0.5)
+    rand_augment = data.augmentation(FLAGS.image_size, **off, rand_augment=5)
+
+    def training(augment, decoded, **how):
+        return data.training_dataset(catalog, sampler, FLAGS.image_size, augment, 0, None, None, decoded, **how)
 
     return {
         "decode and resize alone": bare(catalog),
         "training pipeline without augmentation": training(None, None),
         "training pipeline": training(augment, None),
         "training pipeline, decoded once": training(augment, decoded),
+        "letterbox, without augmentation": training(None, None, fit="letterbox"),
+        "crops of the photo": training(None, None, photo_crop=data.photo_crop(0.16)),
+        "random erasing": training(erasing, None),
+        "RandAugment": training(rand_augment, None),
     }
 
 

@@ -2,6 +2,7 @@
 
 keras-cv's layer, and Keras's, draw from generators that go on from call to call, so that a resumed training would see
 other photos; and of several photos at once they take the order of the threads. Hence these operations are written here.
+Batches of 64 px, 2 cores shared with other work, photos/s in turns: 4,230; keras-cv 2,246; a mirror alone 18,706.
 """
 
 from __future__ import annotations
