@@ -71,7 +71,7 @@ def test_what_comes_out_is_the_part_that_was_drawn(catalog):
     spans = (images.max(axis=(1, 2)) - images.min(axis=(1, 2)))[:, :2] / 255 * [120, 60]
     ratio = spans[:, 0] / spans[:, 1]
     assert 0.68 < ratio.min() < 0.9 and 1.1 < ratio.max() < 1.45
-    assert 38 < spans.min() < 44 and len(np.unique(spans.round(1), axis=0)) > 80
+    assert 38 < spans.min() < 44 and len(np.unique(spans.round(1), axis=0)) > 50
 
 
 def test_with_letterbox_a_crop_keeps_its_aspect_too(catalog):
