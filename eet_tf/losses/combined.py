@@ -88,8 +88,8 @@ class CombinedLoss(MetricLoss):
         """The weighted terms of all losses by name, each `[B]`; dicts of heads where a loss takes them."""
         of_losses = []
         for loss, weight in zip(self.losses, self.weights):
-            given = self._seen_by(loss, labels, embeddings)
-            found = loss.terms(*given, memory=memory, **self._own_vectors(loss, class_vectors))
+            targets, outputs = self._seen_by(loss, labels, embeddings)
+            found = loss.terms(targets, outputs, memory, **self._own_vectors(loss, class_vectors))
             of_losses.append({name: weight * values for name, values in found.items()})
         names = list(itertools.chain(*of_losses))
         return {
