@@ -120,13 +120,28 @@ def sample(labels: tf.Tensor, num_classes: int, sampled_classes: int) -> tf.Tens
     The batch's labels are the seed: every replica, and a training that was gone on with, draws the same without keeping
     anything. Labels that are no class are passed over.
     """
-    mixed = (labels + 1) * tf.constant(0x9E3779B97F4A7C1, tf.int64)  # so that equal sums of labels are not one seed
-    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64)))
-    seed = tf.stack([tf.reduce_sum(mixed), tf.reduce_sum(mixed * tf.constant(0xBF58476D1CE4E5B, tf.int64))])
-    order = tf.random.stateless_uniform([num_classes], seed, alg="philox")  # one for all devices
+    seed = tf.reduce_sum(_mixed(labels))
+    order = tf.cast(_mixed(_mixed(tf.range(num_classes, dtype=tf.int64)) + seed), tf.int32)
     inside = tf.clip_by_value(labels, 0, num_classes - 1)
-    order = tf.tensor_scatter_nd_update(order, inside[:, tf.newaxis], tf.fill(tf.shape(inside), 2.0))
+    order = tf.tensor_scatter_nd_update(order, inside[:, tf.newaxis], tf.fill(tf.shape(inside), tf.int32.max))
     return tf.cast(tf.sort(tf.math.top_k(order, sampled_classes, sorted=False).indices), tf.int64)
+
+
+def _mixed(numbers: tf.Tensor) -> tf.Tensor:
+    """Numbers as if drawn at random, int64 from 0 to 2^31 - 2; TensorFlow's own are others under XLA.
+
+    The finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+    """
+    numbers = (numbers + 1) * -7046029254386353131
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        numbers = tf.bitwise.bitwise_xor(numbers, _shifted(numbers, shift)) * factor
+    return _shifted(tf.bitwise.bitwise_xor(numbers, _shifted(numbers, 31)), 33) % (2**31 - 1)
+
+
+def _shifted(numbers: tf.Tensor, places: int) -> tf.Tensor:
+    """Bits moved to the right, with zeros behind them for negative numbers too."""
+    kept = tf.constant(2 ** (64 - places) - 1, tf.int64)
+    return tf.bitwise.bitwise_and(tf.bitwise.right_shift(numbers, tf.constant(places, tf.int64)), kept)
 
 
 class ClassVectorLoss(MetricLoss):
