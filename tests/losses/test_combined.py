@@ -11,9 +11,11 @@ from eet_tf import (
     CombinedLoss,
     EETLoss,
     MetricLearner,
+    MetricLoss,
     NormalizedSoftmaxLoss,
     SoftBinomialDevianceLoss,
     TripletLoss,
+    build_embedder,
 )
 from eet_tf.losses.batch import Remembered
 
@@ -120,3 +122,42 @@ WRONG = [
 def test_what_is_no_sum_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         CombinedLoss(*given)
+
+
+class Seen(MetricLoss):
+    """The first number of each vector, so that it shows which vectors a loss was given."""
+
+    def __init__(self, looks_after_neck, name):
+        super().__init__(name=name)
+        self.looks_after_neck = looks_after_neck
+
+    def terms(self, labels, embeddings, memory=None):
+        return {self.name: embeddings[:, 0]}
+
+
+def test_pairs_see_what_is_before_the_neck_and_classes_what_is_after_it():
+    """The learner logs the mean of each: of the two outputs of an embedder whose neck changes every number."""
+    keras.utils.set_random_seed(3)
+    embedder = build_embedder("small_cnn", 6, image_size=32, neck="layer_norm")
+    photos = RNG.uniform(0, 255, [16, 32, 32, 3]).astype(np.float32)
+    outputs = embedder.predict(photos, verbose=0)
+    after, before = outputs["embedding"][:, 0].mean(), outputs["before_neck"][:, 0].mean()
+    assert abs(after - before) > 1e-3
+    learner = MetricLearner(embedder)
+    for looks in ((False, True), (True, True), (False, False)):
+        learner.compile("sgd", CombinedLoss([Seen(looks[0], "first"), Seen(looks[1], "second")]))
+        found = learner.evaluate(photos, np.arange(16) // 2, batch_size=16, verbose=0, return_dict=True)
+        expected = [after if is_after else before for is_after in looks]
+        assert [found["first"], found["second"]] == pytest.approx(expected, abs=1e-5), looks
+
+
+def test_with_a_neck_class_vectors_are_trained_beside_pairs_in_a_memory():
+    keras.utils.set_random_seed(3)
+    learner = MetricLearner(build_embedder("small_cnn", 6, image_size=32, neck="batch_norm"), 8, memory_start=0)
+    learner.compile("sgd", CombinedLoss([EETLoss(), NormalizedSoftmaxLoss(4)], [1.0, 0.5]))
+    photos = RNG.uniform(0, 255, [8, 32, 32, 3]).astype(np.float32)
+    before = learner.class_vectors.by_name()["normalized_softmax"].numpy()
+    history = learner.fit(photos, np.arange(8) // 2, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert not np.allclose(learner.class_vectors.by_name()["normalized_softmax"].numpy(), before)
+    np.testing.assert_allclose(np.linalg.norm(learner.memory.rows().embeddings, axis=1), 1, atol=1e-5)

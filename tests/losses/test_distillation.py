@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import BinomialDevianceLoss, DistillationLoss, EETLoss, MetricLearner, PrefixLoss, SoftBinomialDevianceLoss
+from eet_tf import (
+    BinomialDevianceLoss,
+    CombinedLoss,
+    DistillationLoss,
+    EETLoss,
+    MetricLearner,
+    NormalizedSoftmaxLoss,
+    PrefixLoss,
+    SoftBinomialDevianceLoss,
+)
 from eet_tf.losses.batch import Remembered
 from tests import reference_gradients
 from tests.losses.test_compiled import make_batch, make_memory
@@ -129,3 +138,24 @@ def test_keras_alone_is_told_what_to_do(loss):
     model.compile("sgd", loss)
     with pytest.raises(ValueError, match="must be a dict with .* need eet_tf.MetricLearner"):
         model.evaluate(EMBEDDINGS, LABELS, verbose=0)
+
+
+def test_a_loss_with_class_vectors_beside_the_distillation():
+    rng = np.random.default_rng(5)
+    labels, vectors = LABELS % 7, rng.normal(size=[7, 16]).astype(np.float32)
+    inner = NormalizedSoftmaxLoss(7)
+    loss = DistillationLoss(inner, weight=0.5)
+    assert loss.class_vectors_shapes(16) == {"normalized_softmax": (7, 16)}
+    teacher = rng.normal(size=EMBEDDINGS.shape).astype(np.float32)
+    found = loss.terms({"label": labels, "teacher": teacher}, OUTPUTS, class_vectors={"normalized_softmax": vectors})
+    alone = inner.terms(labels, EMBEDDINGS, class_vectors={"normalized_softmax": vectors})["normalized_softmax"]
+    np.testing.assert_allclose(found["normalized_softmax"], alone, rtol=1e-5)
+    np.testing.assert_allclose(found["distillation"], 0.5 * distances_by_loops(EMBEDDINGS, teacher), atol=1e-5)
+
+
+def test_a_sum_may_have_a_teacher():
+    teacher = np.random.default_rng(6).normal(size=EMBEDDINGS.shape).astype(np.float32)
+    loss = CombinedLoss([DistillationLoss(), EETLoss()], [2.0, 1.0])
+    found = loss.terms({"label": LABELS, "teacher": teacher}, OUTPUTS)
+    np.testing.assert_allclose(found["distillation"], 2 * distances_by_loops(EMBEDDINGS, teacher), atol=1e-5)
+    np.testing.assert_allclose(found["margin"], EETLoss().terms(LABELS, EMBEDDINGS)["margin"], atol=1e-6)

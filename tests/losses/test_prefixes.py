@@ -144,3 +144,37 @@ def test_memory_without_marks_is_all_there():
     memory = Remembered(tf.math.l2_normalize(embeddings[::-1], axis=1), tf.constant(labels[::-1].copy()))
     found = PrefixLoss(TripletLoss(), [16]).terms(labels, embeddings, memory)["margin"]
     np.testing.assert_allclose(found, TripletLoss().terms(labels, embeddings, memory)["margin"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "inner, shape",
+    [
+        (eet_tf.NormalizedSoftmaxLoss(12), (12, 16)),
+        (eet_tf.ArcFaceLoss(12, subcenters=3), (12, 3, 16)),
+        (eet_tf.ProxyAnchorLoss(12), (12, 16)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_prefix_meets_the_same_prefix_of_class_vectors(inner, shape):
+    rng = np.random.default_rng(2)
+    labels, embeddings = rng.integers(0, 12, 64), rng.normal(size=[64, 16]).astype(np.float32)
+    (name,) = inner.class_vectors_shapes(16)
+    vectors = rng.normal(size=shape).astype(np.float32)
+    loss = PrefixLoss(inner, LENGTHS, WEIGHTS)
+    assert loss.class_vectors_shapes(16) == {name: shape}
+    assert loss.class_vectors_rates() == inner.class_vectors_rates()
+    found = loss.terms(labels, embeddings, class_vectors={name: vectors})
+    own = {length: {name: vectors[..., :length]} for length in LENGTHS}
+    expected = mean_of(lambda length: inner.terms(labels, embeddings[:, :length], class_vectors=own[length]))
+    assert_same(found, expected)
+
+
+def test_class_vectors_are_trained_on_prefixes():
+    keras.utils.set_random_seed(0)
+    learner = MetricLearner(keras.Sequential([keras.Input([6]), keras.layers.Dense(16)]))
+    learner.compile("sgd", PrefixLoss(eet_tf.NormalizedSoftmaxLoss(4), [8, 16]))
+    before = learner.class_vectors.by_name()["normalized_softmax"].numpy()
+    inputs = np.random.default_rng(0).normal(size=[12, 6]).astype(np.float32)
+    history = learner.fit(inputs, np.arange(12) % 4, verbose=0).history
+    assert sorted(history) == ["loss", "normalized_softmax"]
+    assert not np.allclose(learner.class_vectors.by_name()["normalized_softmax"].numpy(), before)
