@@ -187,8 +187,8 @@ def _compatible_with() -> list[str]:
     """The fingerprint of the teacher that a run was trained with, whose index the model as it is can search."""
     from eet_tf.training.run import read_teacher
 
-    if FLAGS.prefix is not None or FLAGS.whitening is not None:
-        return []  # its vectors are not the teacher's any more
+    if FLAGS.model is None or FLAGS.prefix is not None or FLAGS.whitening is not None:
+        return []  # of a backbone, which had no teacher; or its vectors are not the teacher's any more
     fingerprint = read_teacher(FLAGS.model if os.path.isdir(FLAGS.model) else os.path.dirname(FLAGS.model))
     return [] if fingerprint is None else [fingerprint]
 

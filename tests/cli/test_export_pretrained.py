@@ -93,6 +93,7 @@ def test_few_photos_teach_few_dimensions(places):
             ["--backbone={mine}", "--data={photos}", "--split=holidays", "--whitening=gone.npz"],
             ["`split` must be", "split='holidays'", "--whitening must be left out with --data"],
         ),
+        (["--backbone={mine}", "--prefix=8"], ["--prefix needs --model", "--whiten_dim shorten vectors"]),
         (["--model={mine}", "--pooling=avg", "--data={photos}"], ["--pooling needs --backbone", "--data needs"]),
         (
             [

@@ -34,6 +34,7 @@ SEEN_IN = {
     ],
     "tests/cli/test_export_pretrained.py": [
         "--{} needs --backbone. Received: --{}={}, without it.",
+        "--prefix needs --model. With --backbone, --data and --whiten_dim shorten vectors. Received: --prefix={}, without it.",
         "--whitening must be left out with --data, whose photos teach one. Received: --whitening={} and --data={}.",
         "--{} needs --data. Received: --{}={}, without it.",
         "--weights must be given for a backbone of the list: imagenet, or the path of a file. Received: none, and --backbone={}.",
