@@ -111,6 +111,8 @@ def _train(run, learner, task: Task) -> None:
     from eet_tf.training import workers
     from eet_tf.training.run import Progress as RunProgress
 
+    if FLAGS.projection == "whitening" and not run.is_begun():
+        training_parts.begin_as_whitening(learner.embedder, task.train)
     progress = RunProgress(run, learner, monitor="val_map@r" if task.validation else None)
     done = progress.restore()
     if is_shared():

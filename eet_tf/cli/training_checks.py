@@ -135,6 +135,8 @@ def _complaints() -> Complaints:
         complaints.add("--photo_crop needs photos as they are. Received: --cache, which keeps squares. Leave it out.")
     if FLAGS.schedule == "step" and FLAGS.warmup_steps:
         complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
+    if FLAGS.projection == "whitening" and is_shared():
+        complaints.add("--projection must be random with --strategy=multi_worker. Received: --projection=whitening.")
     complaints.check(_check_addons)
     complaints.given("last_stride", FLAGS.last_stride, lambda stride: check_last_stride(FLAGS.backbone, stride))
     if complaints.are_none:

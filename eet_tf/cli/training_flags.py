@@ -206,6 +206,13 @@ define.enum(
     "Normalisation between what pair losses see and what is searched (arXiv 1903.07071, 1811.12649).",
 )
 define.integer("last_stride", 2, "1: without the backbone's last halving of the feature map (arXiv 1903.07071).", 1, 2)
+define.enum(
+    "projection",
+    "random",
+    ["random", "whitening"],
+    "What the projection begins as: random weights, or a whitening of the features of the training photos "
+    "(arXiv 1610.07940).",
+)
 define.bool("freeze_batch_norm", False, "Freeze the batch normalisation of the backbone.")
 define.string("freeze_until", None, "Layer of the backbone that keeps its weights, as do all layers before it.")
 

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from eet_tf.cli.training_flags import ADDONS_LOSSES, ADDONS_OPTIMIZERS, CLASS_LOSSES, FLAGS, LOSSES, losses, margin
+from eet_tf.wording import counted
 
 
 def make_learner(num_steps: int, attributes, num_classes: int):
@@ -61,6 +62,21 @@ def make_augmentation() -> tuple:
         FLAGS.rand_augment,
     )
     return augment, data.photo_crop(FLAGS.photo_crop, FLAGS.seed) if crops_photos else None
+
+
+def begin_as_whitening(embedder, train) -> None:
+    """Lets the projection begin as a whitening of the features of the photos to learn from."""
+    from eet_tf import data
+    from eet_tf.embedder import features
+    from eet_tf.evaluation.callback import embed
+    from eet_tf.evaluation.postprocessing import Whitening, fit_whitening
+    from eet_tf.training.lines import verbosity
+
+    print(f"Learning a whitening from {counted(len(train), 'photo')}.", flush=True)
+    photos = data.gallery_dataset(train, FLAGS.image_size, fit=FLAGS.fit)
+    whitening = fit_whitening(embed(features.pooled_features(embedder), photos, verbose=verbosity()))
+    kept = min(FLAGS.embedding_dim, whitening.dim)
+    features.begin_as_whitening(embedder, Whitening(whitening.mean, whitening.projection[:, :kept]))
 
 
 def _share(rate: float | None) -> float | None:

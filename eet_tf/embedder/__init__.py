@@ -13,8 +13,10 @@ _NAMES = {
     "attribute_head": "eet_tf.embedder.heads",
     "attribute_names": "eet_tf.embedder.heads",
     "backbone_features": "eet_tf.embedder.features",
+    "begin_as_whitening": "eet_tf.embedder.features",
     "build_embedder": "eet_tf.embedder.build",
     "photo_fit": "eet_tf.embedder.pixels",
+    "pooled_features": "eet_tf.embedder.features",
     "whitened": "eet_tf.embedder.features",
 }
 __all__ = sorted(_NAMES)

@@ -33,6 +33,56 @@ def backbone_features(embedder: keras.Model) -> keras.Model:
     return keras.Model(embedder.input, unit, name=f"{embedder.name}_features")
 
 
+def pooled_features(embedder: keras.Model) -> keras.Model:
+    """The part of an embedder before its projection, as it is: what the projection is given, of any length.
+
+    Raises:
+        ValueError: if the embedder has no projection.
+    """
+    return keras.Model(embedder.input, _projection(embedder).input, name=f"{embedder.name}_pooled")
+
+
+def begin_as_whitening(embedder: keras.Model, whitening) -> None:
+    """Sets the projection of an embedder to a whitening of what it is given, in place of random weights.
+
+    Training then begins with the vectors that a whitening gives, and changes them. The weights keep the length that
+    they have, since vectors are brought to length 1 behind them, and a learning rate then means the same.
+
+    Args:
+        embedder: as `build_embedder` makes it, with a projection.
+        whitening: a `postprocessing.Whitening` of the vectors of `pooled_features(embedder)`, of the embedding's
+            dimensions or fewer; dimensions that it lacks stay random.
+
+    Raises:
+        ValueError: if the embedder has no projection, or one of other lengths.
+
+    Reference: Gordo, Almazan, Revaud, Larlus, "End-to-end Learning of Deep Visual Representations for Image Retrieval",
+        IJCV 2017, arXiv 1610.07940: a layer that begins as a PCA and is trained along.
+    """
+    projection = _projection(embedder)
+    kernel, bias = projection.get_weights()
+    if len(whitening.mean) != len(kernel) or whitening.dim > kernel.shape[1]:
+        raise ValueError(
+            f"`whitening` must be from {len(kernel)} to at most {kernel.shape[1]} dimensions. Received: one from "
+            f"{len(whitening.mean)} to {whitening.dim}. Fit it to the vectors of pooled_features(embedder)."
+        )
+    chosen = np.asarray(whitening.projection, np.float64)
+    chosen *= np.linalg.norm(kernel[:, : whitening.dim]) / np.linalg.norm(chosen)
+    kernel[:, : whitening.dim] = chosen
+    bias[: whitening.dim] = -np.asarray(whitening.mean, np.float64) @ chosen
+    projection.set_weights([kernel, bias])
+
+
+def _projection(embedder: keras.Model) -> keras.layers.Layer:
+    found = next((layer for layer in embedder.layers if layer.name == "projection"), None)
+    if found is None:
+        raise ValueError(
+            f"`embedder` must have a projection, as build_embedder makes it with an embedding_dim. Received: "
+            f"{embedder.name}, without one."
+        )
+    return found
+
+
 def whitened(embedder: keras.Model, whitening) -> keras.Model:
     """The embedder with a whitening as its last linear layer, and vectors of unit length behind it.
 

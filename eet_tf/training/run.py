@@ -84,6 +84,11 @@ class RunFolder:
         except FileNotFoundError:
             return ""
 
+    def is_begun(self) -> bool:
+        """Whether an epoch of it is complete, so that training goes on with its weights."""
+        folder = self.path("checkpoints")
+        return os.path.isdir(folder) and any(_CHECKPOINT.fullmatch(name) for name in os.listdir(folder))
+
     def path(self, name: str) -> str:
         """The path of a file in the folder."""
         return os.path.join(self.folder, name)

@@ -53,7 +53,7 @@ COMMANDS = {
                 ["positives", "negatives", "distance", "weighting", "granularity", "pooling", "neck", "fit"],
                 NO_ENUM,
             ),
-            **dict.fromkeys(["optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
+            **dict.fromkeys(["projection", "optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
             **dict.fromkeys(["drop_singles", "check_photos", "cache", "symmetric_margin", "soft_margin"], NO_BOOL),
             **dict.fromkeys(["margin", "equidistant_weight", "equidistributed_weight", "alpha"], NO_WEIGHT),
             **dict.fromkeys(["negative_cost", "attribute_weight", "noise", "color"], NO_WEIGHT),

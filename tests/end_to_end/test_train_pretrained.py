@@ -30,6 +30,7 @@ def test_before_is_the_pretrained_features_without_the_projection(backbone, root
     flags = ["--image_size=32", "--embedding_dim=16", "--classes_per_batch=4", "--examples_per_class=2"]
     flags += ["--steps_per_epoch=2", "--epochs=1", f"--data={root / 'photos'}", f"--model_dir={folder}"]
     flags += [f"--backbone={backbone}", "--pixel_scaling=unit", "--strategy=mirrored", "--virtual_devices=2"]
+    flags += ["--projection=whitening"]
     outcome = run_script("train/main.py", *flags).succeeded()
     catalog = data.load_csv(str(root / "photos"))
     parts = [catalog.split("test"), catalog.split("train")]
@@ -48,6 +49,8 @@ def test_before_is_the_pretrained_features_without_the_projection(backbone, root
     assert {"--pooling=avg", "--pixel_scaling=unit"} <= set((folder / "flags.txt").read_text().splitlines())
     again = run_script("train/main.py", *flags).succeeded()
     assert "Going on after epoch 1 of 1." in again.printed
+    assert "Learning a whitening from 16 photos." in outcome.printed
+    assert "whitening" not in again.printed
 
 
 def complaint(*arguments):
@@ -70,6 +73,10 @@ def complaint(*arguments):
         (
             ["--image_size=32", "--pixel_scaling=unit", "--strategy=multi_worker"],
             "--pooling must be given with --strategy=multi_worker for a backbone that is not in the list",
+        ),
+        (
+            ["--image_size=32", "--strategy=multi_worker", "--projection=whitening"],
+            "--projection must be random with --strategy=multi_worker. Received: --projection=whitening.",
         ),
     ],
 )

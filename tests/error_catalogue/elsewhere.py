@@ -48,6 +48,7 @@ SEEN_IN = {
         "`backbone` must be a Keras model. Received: backbone={}, which holds a {}.",
     ],
     "tests/end_to_end/test_train_pretrained.py": [
+        "--projection must be random with --strategy=multi_worker. Received: --projection=whitening.",
         "--pooling must be given with --strategy=multi_worker for a backbone that is not in the list. Received: none, and --backbone={}.",
     ],
     "tests/end_to_end/test_addons.py": [

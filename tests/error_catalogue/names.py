@@ -19,6 +19,7 @@ import eet_tf.client
 from eet_tf import data, evaluation, index, replicas
 from eet_tf.cli.complaints import Complaints
 from eet_tf.data import Catalog
+from eet_tf.embedder import features
 from eet_tf.embedding.files import EmbeddingFolder, choose_num_shards, find_folder, open_folder
 from eet_tf.evaluation import attribute_metrics, comparison, metrics, postprocessing
 from eet_tf.evaluation.comparison import ClassResults
