@@ -53,7 +53,8 @@ COMPILED = ("losses/test_compiled.py", "training/test_compilation.py")
 SLOW = (
     *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
     *("end_to_end/test_benchmark.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
-    "end_to_end/test_recipe_kit.py",
+    *("end_to_end/test_recipe_kit.py", "end_to_end/test_prefixes_and_teachers.py", "embedder/test_hub.py"),
+    *("end_to_end/test_train_pretrained.py", "end_to_end/test_class_losses.py"),
 )
 # what is the same in both sets of versions: flags, pages, lists, Pillow, the index, clients, the files of a server; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
