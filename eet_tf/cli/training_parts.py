@@ -144,7 +144,7 @@ def _optimizer(num_steps: int):
         common |= {"use_ema": True, "ema_momentum": FLAGS.ema}
     if FLAGS.optimizer == "sgd":
         decay = FLAGS.weight_decay or None
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay, **common)
+        return keras.optimizers.SGD(rate, momentum=FLAGS.momentum, nesterov=True, weight_decay=decay, **common)
     if FLAGS.optimizer == "adamw":
         return keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay, **common)
     return keras.optimizers.Adam(rate, **common)

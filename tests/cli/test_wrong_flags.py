@@ -57,7 +57,7 @@ COMMANDS = {
             **dict.fromkeys(["drop_singles", "check_photos", "cache", "symmetric_margin", "soft_margin"], NO_BOOL),
             **dict.fromkeys(["margin", "equidistant_weight", "equidistributed_weight", "alpha"], NO_WEIGHT),
             **dict.fromkeys(["negative_cost", "attribute_weight", "noise", "color"], NO_WEIGHT),
-            **dict.fromkeys(["preserved_share", "category_probability", "drop_at", "ema"], NO_SHARE),
+            **dict.fromkeys(["preserved_share", "category_probability", "drop_at", "ema", "momentum"], NO_SHARE),
             **dict.fromkeys(["embedding_dim", "microbatch", "epochs", "steps_per_epoch"], NO_COUNT),
             **OF_CATALOG,
             "skip_unreadable": NO_BOOL,
