@@ -205,7 +205,9 @@ define.enum(
     ["none", "batch_norm", "layer_norm"],
     "Normalisation between what pair losses see and what is searched (arXiv 1903.07071, 1811.12649).",
 )
-define.integer("last_stride", 2, "1: without the backbone's last halving of the feature map (arXiv 1903.07071).", 1, 2)
+define.integer(
+    "last_stride", 2, "With 1 the backbone's last halving of the feature map is left out (arXiv 1903.07071).", 1, 2
+)
 define.enum(
     "projection",
     "random",

@@ -16,6 +16,7 @@ EXTRAS = {
     "addons": (("tensorflow-addons",), "models with tensorflow-addons, on TensorFlow 2.15"),
     "serving": (("tensorflow-serving-api",), "bundles for TF Serving and the client by gRPC"),
     "milvus": (("pymilvus", "milvus-lite"), "an index in a Milvus cluster"),
+    "hub": (("keras-hub", "tensorflow-text"), "backbones of keras-hub"),
     "beam": (("apache-beam",), "embedding a large catalogue with Apache Beam"),
     "demo": (("flask",), "the page to search with"),
     "xlsx": (("openpyxl",), "lists of photos as Excel files"),

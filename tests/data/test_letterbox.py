@@ -92,7 +92,7 @@ def catalog(tmp_path_factory):
 def pixels_out(fit):
     """An embedder that gives its pixels back."""
     inputs = keras.Input([SIZE, SIZE, 3])
-    return keras.Model(inputs, keras.layers.Flatten()(PixelScaling("none", fit)(inputs)))
+    return keras.Model(inputs, keras.layers.Flatten()(PixelScaling("none", fit=fit)(inputs)))
 
 
 def test_all_doors_see_the_same_pixels(catalog):

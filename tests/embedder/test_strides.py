@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eet_tf import EETLoss, MetricLearner, build_embedder, load_embedder
-from eet_tf.embedder.backbones import build_backbone
+from eet_tf.embedder.backbones import named_backbone
 from eet_tf.embedder.strides import _layers_of_last_halving, without_last_halving
 
 keras_cv_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -47,7 +47,7 @@ def features(network, name, pixels):
 @every_backbone
 def test_the_map_is_twice_as_large_and_the_weights_are_the_same(backbone, names):
     """What strode has, at every second place, what it had: its padding moves nothing."""
-    network = with_statistics(build_backbone(backbone, SIZE, None)[0])
+    network = with_statistics(named_backbone(backbone, SIZE, None).network)
     made = without_last_halving(network)
     assert made.output.shape[1:3] == (2 * network.output.shape[1], 2 * network.output.shape[2])
     assert made.output.shape[3] == network.output.shape[3]
@@ -66,7 +66,7 @@ def test_the_map_is_twice_as_large_and_the_weights_are_the_same(backbone, names)
 
 @pytest.mark.parametrize("backbone", ["small_cnn", "mobilenet_v2"])
 def test_weights_of_a_file_are_loaded(backbone, tmp_path):
-    network = with_statistics(build_backbone(backbone, SIZE, None)[0])
+    network = with_statistics(named_backbone(backbone, SIZE, None).network)
     file = str(tmp_path / "its.weights.h5")
     network.save_weights(file)
     model = build_embedder(backbone, 4, SIZE, weights=file, last_stride=1)
@@ -77,7 +77,7 @@ def test_weights_of_a_file_are_loaded(backbone, tmp_path):
 
 def test_normalisation_of_pixels_is_that_of_the_weights():
     """The layer computes something of its weights that is no weight; EfficientNets begin with it."""
-    network = build_backbone("efficientnet_b0", 32, None)[0]
+    network = named_backbone("efficientnet_b0", 32, None).network
     name = next(layer.name for layer in network.layers if isinstance(layer, keras.layers.Normalization))
     layer = network.get_layer(name)
     weights = [np.asarray([0.4, 0.5, 0.6]), np.asarray([0.2, 0.3, 0.1])]

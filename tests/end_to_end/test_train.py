@@ -19,7 +19,7 @@ def test_training_leaves_what_it_promises(trained, root):
     folder, outcome = trained
     left = {file.name for file in folder.iterdir()}
     promised = {"model.keras", "history.csv", "metrics.json", "before.json", "curves.png", "flags.txt", "logs"}
-    promised |= {"classes.csv", "before_in_whole_catalogue.json"}
+    promised |= {"classes.csv", "before_in_whole_catalogue.json", "before_model.json"}
     assert promised <= left
     assert left - promised == {"checkpoints", ".lock"}
     assert list(folder.glob("logs/**/events.out.tfevents.*"))
@@ -241,7 +241,7 @@ def refusals(root, trained, tmp_path_factory, run_script, tiny):
         "no folder": (r"bad\d*/none, which does not exist",),
         "replicas": ("multiple of the 3 replicas", "batch_size=8"),
         "classes": ("`classes_per_batch` must be at most the number of classes, 4", "classes_per_batch=9"),
-        "backbone": (r"--backbone must be one of .*small_cnn", "--backbone=resnet51"),
+        "backbone": (r"`backbone` must be one of .*small_cnn", "backbone='resnet51'"),
         "no weights": ("--weights must be none, imagenet or the path of a backbone's weights", r"none\.h5"),
         "bad weights": ("`weights` could not be loaded into small_cnn", r"weights\.h5"),
         "image size": ("--image_size must be from 32", "--image_size=8"),

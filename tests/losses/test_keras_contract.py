@@ -77,8 +77,8 @@ OTHER_ARGUMENTS = {
     },
     "PrefixLoss": {
         "loss": TripletLoss(margin=0.2),
-        "prefixes": (2, 4),
         "weights": (1.0, 3.0),
+        "prefixes": (2, 4),
         "reduction": "sum",
         "name": "other",
         "dtype": "float64",
