@@ -260,7 +260,7 @@ define.enum(
     ["adam", "adamw", "sgd", *ADDONS_OPTIMIZERS],
     "Optimizer; sgd uses Nesterov's momentum. tfa_ optimizers are tensorflow-addons', with TensorFlow 2.15.",
 )
-define.float("momentum", 0.9, "sgd: momentum of Nesterov.", 0.0, 1.0)
+define.float("momentum", 0.9, "Momentum of sgd, which is Nesterov's.", 0.0, 1.0)
 define.float("learning_rate", 1e-3, "Highest learning rate.")
 define.float("trunk_learning_rate", None, "Highest learning rate of the backbone. By default --learning_rate.")
 define.float(
