@@ -11,10 +11,17 @@ arguments, several with commas between:
 
     python benchmarks/methods.py --recipe=fashion ... --measure_on=held_out --set=crop=0.6,loss.margin=0.5 \
         --output_dir=runs/c
+
+With `--tuned` each method first gets the same search of its own: nine trials on held-out products, three learning rates
+times three values of its most important argument (`contenders.py`), of which the one with the best mAP@R among all
+training photos is then trained from each seed. Its table leads with R@1 in the whole catalogue:
+
+    python benchmarks/methods.py --recipe=grocery ... --tuned --output_dir=runs/tuned
 """
 
 import concurrent.futures
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -22,142 +29,13 @@ import sys
 import time
 
 from absl import app, flags
+from contenders import BASELINE_NAMES, CLASS_VECTORS_RATE, EVERY, LEARNING_RATES, METHODS, RECIPES, TRIALS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 FLAGS = flags.FLAGS
-# What all methods of a table share; how it was chosen is in docs/methods.md.
-RECIPES = {
-    "fashion": {
-        "dataset": "sop",
-        "seeds": 3,
-        "backbone": "mobilenet_v2_block8",
-        "is_pretrained": True,
-        "fixed_until": "block_3_project_BN",
-        "pooling": "grid",
-        "embedding_dim": 512,
-        "image_size": 64,
-        "classes_per_batch": 128,
-        "examples_per_class": 2,
-        "steps": 200,
-        "learning_rate": 3e-4,
-        "crop": 0.85,
-        "category_column": None,
-        "category_probability": 0.8,
-        "attributes": ["gender", "subCategory", "articleType", "baseColour", "season", "usage"],
-    },
-    "grocery": {
-        "dataset": "csv",
-        "seeds": 5,
-        "backbone": "mobilenet_v2_stride16",
-        "is_pretrained": True,
-        "fixed_until": "block_3_project_BN",
-        "pooling": "gem",
-        "embedding_dim": 128,
-        "image_size": 64,
-        "classes_per_batch": 16,
-        "examples_per_class": 4,
-        "steps": 200,
-        "learning_rate": 3e-4,
-        "crop": 0.6,
-        "category_column": "department",
-        "category_probability": 0.8,
-        "attributes": ["category", "department"],
-    },
-    "synthetic": {
-        "dataset": "synthetic",
-        "seeds": 2,
-        "backbone": "small_cnn",
-        "is_pretrained": False,
-        "fixed_until": None,
-        "pooling": "gem",
-        "embedding_dim": 128,
-        "image_size": 32,
-        "classes_per_batch": 8,
-        "examples_per_class": 2,
-        "steps": 40,
-        "learning_rate": 3e-4,
-        "crop": 0.6,
-        "category_column": None,
-        "category_probability": 0.8,
-        "attributes": ["colour"],
-    },
-}
-# What a finding of those tables was followed up with: the same but for what is named, and with fewer methods.
-_PURE = ("batch_hard", "mc_ec1", "mc_ec2", "eet", "eet_light", "semi_hard", "circle", "multi_similarity")
-_SAMPLED = ("batch_hard", "batch_hard_categories", "online_sampling", "online_sampling_categories")
-RECIPES["grocery_whole"] = {**RECIPES["grocery"], "backbone": "mobilenet_v2", "methods": _PURE}
-RECIPES["fashion_categories"] = {
-    **RECIPES["fashion"],
-    "classes_per_batch": 32,
-    "category_column": "masterCategory",
-    "methods": _SAMPLED,
-}
-RECIPES["grocery_96"] = {
-    **RECIPES["grocery"],
-    "backbone": "mobilenet_v2",
-    "image_size": 96,
-    "steps": 400,
-    "fixed_until": "expanded_conv_project_BN",
-    "methods": ("batch_hard", "eet"),
-}
-RECIPES["fashion_memory"] = {
-    **RECIPES["fashion"],
-    "classes_per_batch": 16,
-    "steps": 800,
-    "memory_size": 4096,
-    "memory_start": 400,
-    "methods": ("batch_hard", "batch_hard_memory", "bdl", "bdl_memory"),
-}
-RECIPES["grocery_precision"] = {
-    **RECIPES["grocery_whole"],
-    "methods": ("eet", "eet_bfloat16"),  # on a CPU float16 takes many times as long
-    "baseline": "eet",
-}
-BASELINE_NAMES = {"batch_hard": ("batch-hard triplet", "batch-hard")}  # in the tables
-# name: (what it is in the table, class, arguments, what else it needs)
-_DODDS = {"margin": 0.1, "positives": "partner", "distance": "cosine"}
-METHODS = {
-    "batch_hard": ("MC: batch-hard triplet", "TripletLoss", {}, ()),
-    "batch_hard_memory": ("MC, memory", "TripletLoss", {}, ("memory",)),
-    "bdl_memory": ("BDL, memory", "BinomialDevianceLoss", {}, ("memory",)),
-    "eet_bfloat16": ("EET, bfloat16", "EETLoss", {}, ("mixed_bfloat16",)),
-    "eet_float16": ("EET, float16", "EETLoss", {}, ("mixed_float16",)),
-    "batch_hard_categories": ("MC, category batches 0.8", "TripletLoss", {}, ("categories",)),
-    "mc_ec1": ("MC + EC1", "EETLoss", {"equidistributed_weight": 0.0}, ()),
-    "mc_ec2": ("MC + EC2", "EETLoss", {"equidistant_weight": 0.0}, ()),
-    "eet": ("EET", "EETLoss", {}, ()),
-    "eet_light": ("EET, both weights 0.2", "EETLoss", {"equidistant_weight": 0.2, "equidistributed_weight": 0.2}, ()),
-    "batch_all": ("batch-all triplet", "TripletLoss", {"positives": "all", "negatives": "all"}, ()),
-    "semi_hard": (
-        "semi-hard triplet (FaceNet)",
-        "TripletLoss",
-        {"margin": 0.2, "positives": "all", "negatives": "semi_hard", "distance": "squared"},
-        (),
-    ),
-    "online_sampling": ("online sampling (Dodds)", "TripletLoss", _DODDS, ()),
-    "online_sampling_categories": ("online sampling, category batches 0.8", "TripletLoss", _DODDS, ("categories",)),
-    "bdl": ("BDL: binomial deviance", "BinomialDevianceLoss", {}, ()),
-    "bdl_attributes": ("BDL + attributes", "BinomialDevianceLoss", {}, ("attributes",)),
-    "sbdl_informativeness": (
-        "SBDL, informativeness",
-        "SoftBinomialDevianceLoss",
-        {"granularity": "predictions"},
-        ("attributes",),
-    ),
-    "sbdl_preserving": (
-        "SBDL, preserving",
-        "SoftBinomialDevianceLoss",
-        {"weighting": "preserving", "granularity": "predictions"},
-        ("attributes",),
-    ),
-    "circle": ("Circle (Keras)", "Circle", {"gamma": 80.0, "margin": 0.4}, ()),
-    "multi_similarity": ("multi-similarity", "MultiSimilarityLoss", {}, ()),
-    "normalized_softmax": ("normalised softmax", "NormalizedLogits", {"scale": 0.01}, ()),
-}
-_OWN_TABLE = {"memory", "mixed_bfloat16", "mixed_float16"}
-_EVERY = tuple(name for name, (*_, needs) in METHODS.items() if not _OWN_TABLE.intersection(needs))
 _KS = (1, 10, 100)
+_TRIAL = "trial-"
 
 flags.DEFINE_enum("recipe", "fashion", list(RECIPES), "What the methods share: data, embedder, batches, steps.")
 flags.DEFINE_string("data_dir", None, "Where the photos are.")
@@ -168,8 +46,9 @@ flags.DEFINE_integer("seeds", None, "Trainings of each; by default the recipe's 
 flags.DEFINE_integer("jobs", 1, "Trainings at once; the processor's threads are shared among them.", lower_bound=1)
 flags.DEFINE_list("set", [], "Settings of the recipe to change, name=value with commas between.")
 flags.DEFINE_enum("measure_on", "test", ["test", "held_out"], "Test products, or a quarter of the training products.")
+flags.DEFINE_bool("tuned", False, "Search the settings of each method on held-out products first, and use the best.")
 flags.DEFINE_bool("keep_embeddings", False, "Keep each run's embeddings, which benchmarks/postprocessing.py reads.")
-flags.DEFINE_string("only", None, "METHOD:SEED, for this tool's own use: trains one and ends.")
+flags.DEFINE_string("only", None, "METHOD:SEED or METHOD:trial-N, for this tool's own use: trains one and ends.")
 
 
 def recipe() -> dict:
@@ -199,19 +78,51 @@ def baseline() -> str:
     return RECIPES[FLAGS.recipe].get("baseline", "batch_hard")
 
 
-def settings_of(method: str, seed: int) -> dict:
-    """All that decides what a training gives."""
+def settings_of(method: str, run: int | str) -> dict:
+    """All that decides what a training gives: of a seed, or of a trial, which has the seed 0."""
     _, loss, arguments, needs = METHODS[method]
     shared = {name: value for name, value in recipe().items() if name not in ("seeds", "methods", "baseline")}
     changed = {name: shared.pop(name) for name in list(shared) if name.startswith("loss.")}
-    return {
+    settings = {
         **shared,
         "measure_on": FLAGS.measure_on,
         "loss": loss,
         "arguments": {**arguments, **{name.removeprefix("loss."): value for name, value in changed.items()}},
         "needs": list(needs),
-        "seed": seed,
+        "seed": 0 if is_trial(run) else run,
     }
+    if not FLAGS.tuned:
+        return settings
+    found = trial(method, int(run.removeprefix(_TRIAL))) if is_trial(run) else chosen(method)
+    measure_on = "held_out" if is_trial(run) else "test"
+    arguments = {**settings["arguments"], **found["arguments"]}
+    return {**settings, "learning_rate": found["learning_rate"], "arguments": arguments, "measure_on": measure_on}
+
+
+def is_trial(run: int | str) -> bool:
+    """Whether a run is one of the search for settings, by its name, and no seed."""
+    return isinstance(run, str)
+
+
+def trials(method: str) -> list[str]:
+    """The names of the runs that search the settings of a method."""
+    return [f"{_TRIAL}{number}" for number in range(len(LEARNING_RATES) * len(TRIALS[method]))]
+
+
+def trial(method: str, number: int) -> dict:
+    """What one of them tries."""
+    rate, values = divmod(number, len(TRIALS[method]))
+    return {"learning_rate": LEARNING_RATES[rate], "arguments": TRIALS[method][values]}
+
+
+def chosen(method: str) -> dict:
+    """What was best on held-out products, by mAP@R in the whole of the training photos."""
+    from eet_tf.evaluation.comparison import ClassResults
+
+    names = trials(method)
+    values = [ClassResults.read(run_file(method, name) + "-whole.csv").mean("map@r") for name in names]
+    best = max(range(len(values)), key=values.__getitem__)
+    return {**trial(method, best), "held_out_map@r": values[best]}
 
 
 def load_catalogs(settings: dict):
@@ -282,7 +193,7 @@ def make_model(embedder, settings: dict, num_classes: int):
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.Adam(rate)
-    name, arguments = settings["loss"], settings["arguments"]
+    name, arguments = settings["loss"], dict(settings["arguments"])
     if name == "NormalizedLogits":
         model = keras.Model(embedder.input, rivals.NormalizedLogits(num_classes, **arguments)(embedder.output))
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -291,28 +202,37 @@ def make_model(embedder, settings: dict, num_classes: int):
     memory = (settings["memory_size"], settings["memory_start"]) if "memory" in settings["needs"] else ()
     model = eet_tf.MetricLearner(embedder, *memory)
     attribute_loss = eet_tf.AttributeLoss() if "attributes" in settings["needs"] else None
-    model.compile(optimizer, getattr(room, name)(**arguments), attribute_loss)
+    if "classes" not in settings["needs"]:
+        model.compile(optimizer, getattr(room, name)(**arguments), attribute_loss)
+        return model
+    weight = arguments.pop("softmax_weight", None)
+    if weight is None:
+        loss = getattr(eet_tf, name)(num_classes=num_classes, **arguments)
+    else:
+        second = eet_tf.NormalizedSoftmaxLoss(num_classes)
+        loss = eet_tf.CombinedLoss([getattr(eet_tf, name)(**arguments), second], [1.0, weight])
+    model.compile(optimizer, loss, class_vectors_rate=CLASS_VECTORS_RATE)
     return model
 
 
-def train_one(method: str, seed: int) -> None:
-    """Trains one method from one seed and writes its figures."""
+def train_one(method: str, run: int | str) -> None:
+    """Trains one method from one seed, or for one trial, and writes its figures."""
     import keras
     import numpy as np
     import tensorflow as tf
 
     import eet_tf
     from eet_tf import data
-    from eet_tf.evaluation.callback import rank_catalog
+    from eet_tf.evaluation.callback import is_query, rank_catalog
     from eet_tf.evaluation.comparison import ClassResults
     from eet_tf.files import replaced
 
     threads = max(1, os.cpu_count() // FLAGS.jobs)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    settings = settings_of(method, seed)
+    settings = settings_of(method, run)
     tf.get_logger().setLevel("ERROR")
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(settings["seed"])
     for policy in {"mixed_bfloat16", "mixed_float16"}.intersection(settings["needs"]):
         keras.mixed_precision.set_global_policy(policy)
     train, measured = load_catalogs(settings)
@@ -339,9 +259,13 @@ def train_one(method: str, seed: int) -> None:
 
     embeddings = embeddings_of(measured)
     results = ClassResults.of(rank_catalog(embeddings, measured.labels, measured.roles), _KS, measured.label_skus)
-    file = run_file(method, seed)
+    file = run_file(method, run)
+    learned = embeddings_of(train)
+    whole = rank_catalog(embeddings, measured.skus, measured.roles, other_embeddings=learned, other_labels=train.skus)
+    whole = dataclasses.replace(whole, labels=measured.labels[is_query(len(measured), measured.roles)])
+    ClassResults.of(whole, _KS, measured.label_skus).write(file + "-whole.csv")
     if FLAGS.keep_embeddings:
-        kept = {"learned": embeddings_of(train), "embeddings": embeddings, "skus": np.asarray(measured.skus)}
+        kept = {"learned": learned, "embeddings": embeddings, "skus": np.asarray(measured.skus)}
         with replaced(file + ".npz") as aside, open(aside, "wb") as opened:
             np.savez(opened, **kept)
     with replaced(file + ".json") as aside, open(aside, "w", encoding="utf-8") as opened:
@@ -355,34 +279,35 @@ def output_dir() -> str:
     return FLAGS.output_dir or os.path.join("runs", "methods", FLAGS.recipe)
 
 
-def run_file(method: str, seed: int) -> str:
+def run_file(method: str, run: int | str) -> str:
     """Where one run's figures are, without the ending."""
-    return os.path.join(output_dir(), f"{method}-{seed}")
+    return os.path.join(output_dir(), f"{method}-{run}")
 
 
-def is_finished(method: str, seed: int) -> bool:
+def is_finished(method: str, run: int | str) -> bool:
     """Whether a run is there; refuses one that other settings made."""
-    file = run_file(method, seed)
+    file = run_file(method, run)
     if not os.path.isfile(file + ".csv") or (FLAGS.keep_embeddings and not os.path.isfile(file + ".npz")):
         return False
     with open(file + ".json", encoding="utf-8") as opened:
         known = json.load(opened)["settings"]
-    wanted = json.loads(json.dumps(settings_of(method, seed)))
+    wanted = json.loads(json.dumps(settings_of(method, run)))
     different = [name for name in wanted if known.get(name) != wanted[name]]
     if different:
         sys.exit(f"error: {file}.json was made with another {', '.join(different)}. Give another --output_dir.")
     return True
 
 
-def train_all(missing: list[tuple[str, int]]) -> None:
+def train_all(missing: list[tuple[str, int | str]]) -> None:
     """Trains these runs, each in a process of its own."""
     os.makedirs(output_dir(), exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
         for number, run in enumerate(pool.map(train_apart, missing), start=1):
-            print(f"{number} of {len(missing)}: {run[0]}, seed {run[1]}.", flush=True)
+            name = run[1] if is_trial(run[1]) else f"seed {run[1]}"
+            print(f"{number} of {len(missing)}: {run[0]}, {name}.", flush=True)
 
 
-def train_apart(run: tuple[str, int]) -> tuple[str, int]:
+def train_apart(run: tuple[str, int | str]) -> tuple[str, int | str]:
     """Trains one run in a process of its own, which leaves nothing behind."""
     subprocess.run([sys.executable, *sys.argv, f"--only={run[0]}:{run[1]}"], check=True)
     return run
@@ -390,19 +315,21 @@ def train_apart(run: tuple[str, int]) -> tuple[str, int]:
 
 def write_tables(methods: list[str], seeds: int) -> None:
     """`table.csv`, `table.md` and `table.png` of all that is finished."""
-    from eet_tf.evaluation.comparison import ClassResults, compare, mean_interval
+    from eet_tf.evaluation.comparison import compare, mean_interval
     from eet_tf.files import replaced
 
-    results = {
-        method: [ClassResults.read(run_file(method, seed) + ".csv") for seed in range(seeds)] for method in methods
-    }
+    results = read_results(methods, seeds, ".csv")
+    in_whole = read_results(methods, seeds, "-whole.csv") if FLAGS.tuned else results
     rows = []
     for method, runs in results.items():
         row = {"method": METHODS[method][0], "runs": len(runs)}
         for k in _KS:
             row[f"recall@{k}"], row[f"+-@{k}"] = mean_interval([run.mean(f"recall@{k}") for run in runs])
+        if FLAGS.tuned:
+            row["whole@1"], row["+-whole@1"] = mean_interval([run.mean("recall@1") for run in in_whole[method]])
+            row["settings"] = described(chosen(method))
         if baseline() in results and method != baseline():
-            comparison = compare(results[baseline()], runs)
+            comparison = compare(in_whole[baseline()], in_whole[method])
             row.update(difference=comparison.difference, low=comparison.low, high=comparison.high)
         row["seconds"] = min(seconds_of(method, seed) for seed in range(seeds))
         rows.append(row)
@@ -417,6 +344,19 @@ def write_tables(methods: list[str], seeds: int) -> None:
     print(as_markdown(rows))
 
 
+def read_results(methods: list[str], seeds: int, ending: str) -> dict[str, list]:
+    """What each run of each method found, product by product."""
+    from eet_tf.evaluation.comparison import ClassResults
+
+    return {method: [ClassResults.read(run_file(method, seed) + ending) for seed in range(seeds)] for method in methods}
+
+
+def described(settings: dict) -> str:
+    """Settings that were searched for, in a few words."""
+    values = {"learning_rate": settings["learning_rate"], **settings["arguments"]}
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
 def seconds_of(method: str, seed: int) -> float:
     """How long a training took."""
     with open(run_file(method, seed) + ".json", encoding="utf-8") as file:
@@ -425,6 +365,37 @@ def seconds_of(method: str, seed: int) -> float:
 
 def as_markdown(rows: list[dict]) -> str:
     """The table for a page, in percent."""
+    return as_markdown_of_tuned(rows) if FLAGS.tuned else as_markdown_of_shared(rows)
+
+
+def as_markdown_of_tuned(rows: list[dict]) -> str:
+    """The table of methods that had a search of their own."""
+    name, short = BASELINE_NAMES.get(baseline(), [METHODS[baseline()][0]] * 2)
+    lines = [
+        f"{rows[0]['runs']} runs each, with the best of {len(trials(baseline()))} settings on held-out products; mean "
+        f"and 95 % interval over the runs; difference from {name} in R@1 in the whole catalogue, with its "
+        "95 % interval by a paired bootstrap over products.",
+        "",
+        f"| method | R@1 in the whole catalogue | against {short} | R@1 among unseen products | settings |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        whole = f"{100 * row['whole@1']:.1f} ± {100 * row['+-whole@1']:.1f}"
+        own = f"{100 * row['recall@1']:.1f} ± {100 * row['+-@1']:.1f}"
+        lines.append(f"| {row['method']} | {whole} | {against_baseline(row)} | {own} | {row['settings']} |")
+    return "\n".join(lines) + "\n"
+
+
+def against_baseline(row: dict) -> str:
+    """The difference from the baseline with its interval; bold where 0 is not in it."""
+    if "difference" not in row:
+        return ""
+    text = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+    return f"**{text}**" if row["low"] > 0 or row["high"] < 0 else text
+
+
+def as_markdown_of_shared(rows: list[dict]) -> str:
+    """The table of methods that share all settings."""
     name, short = BASELINE_NAMES.get(baseline(), [METHODS[baseline()][0]] * 2)
     lines = [
         f"{rows[0]['runs']} runs each; mean and 95 % interval over the runs; difference in R@1 from {name} "
@@ -435,11 +406,7 @@ def as_markdown(rows: list[dict]) -> str:
     ]
     for row in rows:
         shares = [f"{100 * row[f'recall@{k}']:.1f} ± {100 * row[f'+-@{k}']:.1f}" for k in _KS]
-        against = ""
-        if "difference" in row:
-            against = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-            against = f"**{against}**" if row["low"] > 0 or row["high"] < 0 else against
-        lines.append(f"| {row['method']} | {' | '.join(shares)} | {against} | {row['seconds']:.0f} |")
+        lines.append(f"| {row['method']} | {' | '.join(shares)} | {against_baseline(row)} | {row['seconds']:.0f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -468,27 +435,37 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; flags begin with --")
     if FLAGS.only:
-        method, seed = FLAGS.only.split(":")
-        return train_one(method, int(seed))
+        method, run = FLAGS.only.split(":")
+        return train_one(method, run if run.startswith(_TRIAL) else int(run))
     try:
         shared = recipe()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    methods = FLAGS.methods or list(shared.get("methods", _EVERY))
+    methods = FLAGS.methods or list(TRIALS if FLAGS.tuned else shared.get("methods", EVERY))
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         sys.exit(f"error: --methods must be of {', '.join(METHODS)}. Received: {', '.join(unknown)}.")
     seeds = FLAGS.seeds or shared["seeds"]
+    if FLAGS.tuned:
+        untried = [method for method in methods if method not in TRIALS]
+        if untried:
+            sys.exit(f"error: --methods must be of {', '.join(TRIALS)} with --tuned. Received: {', '.join(untried)}.")
+        train_missing([(method, name) for method in methods for name in trials(method)], shared)
     # seed by seed, so that every method has a figure early
-    missing = [(method, seed) for seed in range(seeds) for method in methods if not is_finished(method, seed)]
+    train_missing([(method, seed) for seed in range(seeds) for method in methods], shared)
+    write_tables(methods, seeds)
+    return 0
+
+
+def train_missing(runs: list[tuple[str, int | str]], shared: dict) -> None:
+    """Trains those that are not there yet, or ends with what is wrong."""
+    missing = [(method, run) for method, run in runs if not is_finished(method, run)]
     if missing and shared["is_pretrained"] and not (FLAGS.weights and os.path.isfile(FLAGS.weights)):
         sys.exit(f"error: --recipe={FLAGS.recipe} needs --weights, a file. Received: --weights={FLAGS.weights}.")
     try:
         train_all(missing)
     except subprocess.CalledProcessError:
         sys.exit("error: a training failed; what it said stands above. Those that finished are kept.")
-    write_tables(methods, seeds)
-    return 0
 
 
 if __name__ == "__main__":

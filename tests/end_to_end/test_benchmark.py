@@ -1,6 +1,7 @@
 """One whole comparison of methods, taken up again, refused where runs would be mixed."""
 
 import csv
+import json
 import os
 import pathlib
 import shutil
@@ -8,6 +9,7 @@ import shutil
 import pytest
 
 from eet_tf import compat
+from eet_tf.evaluation.comparison import ClassResults
 
 pytestmark = pytest.mark.skipif(compat.KERAS_2, reason="its tables were measured in the default set of versions")
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -58,6 +60,31 @@ def test_runs_of_other_settings_are_not_mixed_in(compared, run_script):
     outcome.refused("batch_hard-0.json was made with another learning_rate", "--output_dir")
     outcome = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard", "--set=steps=4,loss.margin=0.5")
     outcome.refused("batch_hard-0.json was made with another arguments", "--output_dir")
+
+
+def test_settings_are_searched_on_held_out_products_and_then_trained(tmp_path, run_script):
+    """Nine trials of a sum of losses and a training with the best; another call trains nothing and prints the same."""
+    flags = ["--recipe=synthetic", f"--data_dir={tmp_path / 'photos'}", f"--output_dir={tmp_path / 'out'}", "--tuned"]
+    flags += ["--seeds=1", "--jobs=2", "--methods=eet_softmax", "--set=steps=2"]
+    first = run_script("benchmarks/methods.py", *flags).succeeded()
+    assert first.printed.count("of 9: eet_softmax, trial-") == 9 and "1 of 1: eet_softmax, seed 0." in first.printed
+    tried, shares = [], []
+    for number in range(9):
+        settings = json.loads((tmp_path / "out" / f"eet_softmax-trial-{number}.json").read_text())["settings"]
+        assert (settings["measure_on"], settings["seed"]) == ("held_out", 0)
+        tried.append((settings["learning_rate"], settings["arguments"]["softmax_weight"]))
+        shares.append(ClassResults.read(tmp_path / "out" / f"eet_softmax-trial-{number}-whole.csv").mean("map@r"))
+    assert sorted(tried) == [(rate, weight) for rate in (1e-4, 3e-4, 1e-3) for weight in (0.1, 0.3, 1.0)]
+    final = json.loads((tmp_path / "out" / "eet_softmax-0.json").read_text())["settings"]
+    assert final["measure_on"] == "test"
+    assert (final["learning_rate"], final["arguments"]["softmax_weight"]) == tried[shares.index(max(shares))]
+    own, whole = (ClassResults.read(tmp_path / "out" / f"eet_softmax-0{end}.csv") for end in ("", "-whole"))
+    assert own.num_queries.tolist() == whole.num_queries.tolist()
+    assert whole.mean("recall@1") <= own.mean("recall@1")
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert f"| EET + normalised softmax | {100 * whole.mean('recall@1'):.1f} ± " in table
+    again = run_script("benchmarks/methods.py", *flags).succeeded()
+    assert " of 1: " not in again.printed and table.strip() in again.printed
 
 
 def test_an_unknown_method_is_refused(run_script):
