@@ -56,14 +56,16 @@ SLOW = (
     *("end_to_end/test_recipe_kit.py", "end_to_end/test_prefixes_and_teachers.py", "embedder/test_hub.py"),
     *("end_to_end/test_train_pretrained.py", "end_to_end/test_class_losses.py"),
 )
-# what is the same in both sets of versions: flags, pages, lists, Pillow, the index, clients, the files of a server; and
+# what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
 ONCE = (
     *("losses/test_compiled.py", "serving/test_c_api.py", "serving/test_fuzz.py", "serving/test_robustness.py"),
     *("audit", "cli", "convert", "index", "pages", "service", "end_to_end/test_index_admin.py"),
     *("end_to_end/test_service_page.py", "serving/test_bundle_on_a_server.py", "serving/test_client.py"),
     *("serving/test_model_server.py", "serving/test_publishing.py", "serving/test_verify.py", "test_architecture.py"),
-    *("test_documentation.py", "test_migration_pages.py", "test_package.py"),
+    *("test_documentation.py", "test_migration_pages.py", "test_package.py", "evaluation/test_comparison.py"),
+    *("evaluation/test_measures.py", "evaluation/test_metrics.py", "evaluation/test_postprocessing.py"),
+    *("evaluation/test_ranking.py", "evaluation/test_ranking_on_gpu.py"),
 )
 
 
