@@ -214,7 +214,7 @@ def call(function):
 @pytest.fixture(scope="module")
 def trainings(run_python):
     """What was trained on one replica and on two."""
-    printed = run_python(call("report_trainings('default')"), call("report_trainings('mirrored')"))
+    printed = run_python(call("report_trainings('default')"), call("report_trainings('mirrored')"), timeout=900)
     one, two = (json.loads(text.splitlines()[-1]) for text in printed)
     assert (one.pop("num_replicas"), two.pop("num_replicas")) == (1, 2)
     return one, two
