@@ -50,6 +50,11 @@ class _OneCall(keras.losses.Loss):
         return self._loss.call(self._y_true, y_pred)
 
 
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """All layers of a model, those within its layers too; both versions list them, under a name that is not public."""
+    return list(model._flatten_layers())
+
+
 def raw_variables(model: keras.Model) -> list[tf.Variable]:
     """The `tf.Variable`s that hold a model's weights (Keras 3 wraps them)."""
     if KERAS_2:

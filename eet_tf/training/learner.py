@@ -19,7 +19,7 @@ from eet_tf.losses.batch import Remembered, can_look, has_partner, warn_of_no_pa
 from eet_tf.losses.checks import entry_of
 from eet_tf.losses.combined import CombinedLoss
 from eet_tf.losses.labels import class_numbers
-from eet_tf.training import checks, compilation, pieces
+from eet_tf.training import checks, compilation, pieces, statistics
 from eet_tf.training.advice import Signs, advised
 from eet_tf.training.batches import as_mappings, checked, images_and_targets, out_of_memory, with_a_photo
 from eet_tf.training.class_vectors import ClassVectors
@@ -364,6 +364,7 @@ class MetricLearner(keras.Model):
         # only now: a model without a shape of its images has its weights since its first call
         variables = self._trained_variables()
         self._rates.apply(self.optimizer, gradients, variables, self.embedder, self.class_vectors.by_name())
+        statistics.share(self.embedder)
         return self._results()
 
     def _training_call(self, images):
