@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import keras
 
+from eet_tf import compat
 from eet_tf.wording import first_sentence
 
 _CONVNEXT_SIZES = ("tiny", "small", "base", "large", "xlarge")
@@ -161,7 +162,7 @@ def _convolution(x, filters: int, strides: int, name: str):
 
 def freeze_batch_norm(network: keras.Model) -> None:
     """Keeps a backbone's batch normalisation at the statistics it was loaded with."""
-    for layer in _all_layers(network):
+    for layer in compat.all_layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
@@ -172,7 +173,7 @@ def freeze_until(network: keras.Model, name: str) -> None:
     Raises:
         ValueError: if the backbone has no layer of that name; it lists some that are like it, or where stages end.
     """
-    layers = list(_all_layers(network))
+    layers = list(_in_order(network))
     names = [layer.name for layer in layers]
     if name not in names:
         alike = difflib.get_close_matches(str(name), names, 5, 0.5) or names[:: max(len(names) // 8, 1)]
@@ -184,9 +185,9 @@ def freeze_until(network: keras.Model, name: str) -> None:
         layer.trainable = False
 
 
-def _all_layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+def _in_order(network: keras.Model) -> Iterator[keras.layers.Layer]:
     """Every layer in its order; a network within, behind its own layers."""
     for layer in network.layers:
         if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
+            yield from _in_order(layer)
         yield layer

@@ -25,7 +25,7 @@ def backbone_features(embedder: keras.Model) -> keras.Model:
     >>> backbone_features(build_embedder("small_cnn", embedding_dim=8, image_size=32)).output_shape
     (None, 256)
     """
-    projection = next((layer for layer in embedder.layers if layer.name == "projection"), None)
+    projection = _find_projection(embedder)
     if projection is None:
         outputs = embedder.output
         return keras.Model(embedder.input, outputs["embedding"] if isinstance(outputs, Mapping) else outputs)
@@ -73,8 +73,12 @@ def begin_as_whitening(embedder: keras.Model, whitening) -> None:
     projection.set_weights([kernel, bias])
 
 
+def _find_projection(embedder: keras.Model) -> keras.layers.Layer | None:
+    return next((layer for layer in embedder.layers if layer.name == "projection"), None)
+
+
 def _projection(embedder: keras.Model) -> keras.layers.Layer:
-    found = next((layer for layer in embedder.layers if layer.name == "projection"), None)
+    found = _find_projection(embedder)
     if found is None:
         raise ValueError(
             f"`embedder` must have a projection, as build_embedder makes it with an embedding_dim. Received: "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import keras
 
+from eet_tf import compat
 from eet_tf.embedder.backbones import Backbone, load_weights
 from eet_tf.embedder.pixels import PIXEL_SCALINGS
 from eet_tf.keras_files import UnreadableModel, hold_what_is_not_saved, read_model
@@ -146,16 +147,9 @@ def _flat(ends) -> list:
 
 
 def _check_no_code(model: keras.Model, said: str) -> None:
-    for layer in _layers(model):
+    for layer in compat.all_layers(model):
         if isinstance(layer, keras.layers.Lambda) and getattr(layer.function, "__name__", "") == "<lambda>":
             raise ValueError(
                 f"`backbone` must not hold a Python lambda, with which a saved model does not open. Received: {said} "
                 f"with the Lambda layer {layer.name!r}. Make a layer class of it."
             )
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        yield layer

@@ -79,16 +79,8 @@ def input_shape(embedder: keras.Model) -> tuple | None:
 def _reason(error: Exception, embedder: keras.Model) -> str:
     """One line of what XLA says, which names operations as `model/layer/operation`, a layer maybe with a number."""
     nodes = re.findall(r"\{\{node ([^}]*)\}\}", str(error))
-    names = {layer.name for layer in _layers(embedder)}
+    names = {layer.name for layer in compat.all_layers(embedder)}
     found = [name for node in nodes for part in node.split("/") for name in (part, re.sub(r"_\d+$", "", part))]
     layers = [name for name in found if name in names]
     what = f"the operation {nodes[0].split('/')[-1]}" if nodes else str(error).strip().splitlines()[0]
     return f"layer {layers[-1]!r}, {what}" if layers else what
-
-
-def _layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers of a model, those of models within it too."""
-    found = []
-    for layer in model.layers:
-        found += [layer, *(_layers(layer) if isinstance(layer, keras.Model) else [])]
-    return found

@@ -327,3 +327,31 @@ def test_convnext_is_saved_frozen_and_averaged_by_default(tmp_path):
     again = load_embedder(os.fspath(tmp_path / "model.keras"))
     np.testing.assert_array_equal(again(PHOTOS[:2]), embedder(PHOTOS[:2]))
     assert len(again.trainable_variables) == len(embedder.trainable_variables)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Block(keras.layers.Layer):
+    """A layer with a batch normalisation within, as many backbones are made of."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, images, training=None):
+        return self.norm(images, training=training)
+
+
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_batch_norm_within_a_layer_is_fixed_too(is_fixed):
+    """On photos whose mean is far from the statistics that it begins with, which would move in every step."""
+    model = keras.Sequential([keras.Input([32, 32, 3]), Block(), keras.layers.Conv2D(4, 8, 8)])
+    learner = MetricLearner(build_embedder(model, 8, 32, freeze_batch_norm=is_fixed, pixel_scaling="unit"))
+    learner.compile("sgd", TripletLoss())
+    norm = model.layers[0].norm
+    before = np.asarray(norm.moving_mean)
+    learner.fit(PHOTOS, np.arange(64) // 4, batch_size=64, verbose=0)
+    assert np.array_equal(np.asarray(norm.moving_mean), before) == is_fixed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eet_tf import MetricLearner, compat, make_strategy, replicas
+from eet_tf import EETLoss, MetricLearner, build_embedder, compat, make_strategy, replicas
 from eet_tf.cli import training_flags
 from eet_tf.training import addons
 
@@ -285,3 +285,30 @@ def test_without_addons_the_adapters_say_so_too():
 def test_names_of_this_package_pass():
     for name in ("eet", "adam"):
         assert addons.check_available("loss", name) is None
+
+
+@needs_addons
+def test_learning_rates_apart_hold_for_its_optimizers():
+    """Which are of an older kind: a step at half the rate is half as far, and a backbone that waits stays."""
+    images = np.random.default_rng(0).uniform(0, 255, [16, 32, 32, 3]).astype(np.float32)
+
+    def moved(**rates):
+        keras.utils.set_random_seed(0)
+        learner = MetricLearner(build_embedder("small_cnn", 4, image_size=32))
+        learner.compile(addons.make_optimizer("tfa_sgdw", 0.01, 0.0), EETLoss(), **rates)
+        parts = {"trunk": learner.embedder.get_layer("small_cnn"), "head": learner.embedder.get_layer("projection")}
+        before = {name: [each.numpy() for each in part.trainable_weights] for name, part in parts.items()}
+        learner.fit(images, np.arange(16) // 2, batch_size=16, shuffle=False, verbose=0)
+        return {
+            name: [weight.numpy() - old for weight, old in zip(part.trainable_weights, before[name])]
+            for name, part in parts.items()
+        }
+
+    together, slower, later = moved(), moved(trunk_rate=0.5), moved(head_only_steps=5)
+    assert max(np.abs(step).max() for step in together["trunk"]) > 1e-3
+    for step, half, none in zip(together["trunk"], slower["trunk"], later["trunk"]):
+        np.testing.assert_allclose(half, 0.5 * step, atol=1e-7)
+        assert not none.any()
+    for step, same, also in zip(together["head"], slower["head"], later["head"]):
+        np.testing.assert_array_equal(same, step)
+        np.testing.assert_array_equal(also, step)
