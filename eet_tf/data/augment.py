@@ -22,6 +22,7 @@ def augmentation(
     noise: float = 0.0,
     random_erasing: float = 0.0,
     rand_augment: float = 0.0,
+    mirror: bool = True,
 ) -> Callable[..., tf.Tensor]:
     """Makes a function that mirrors, crops, lights, cuts out and adds noise at random, by the number of the batch.
 
@@ -44,6 +45,8 @@ def augmentation(
         rand_augment: strength of RandAugment, in [0, 10]: two operations on each photo, such as rotation, shear,
             contrast and sharpness, before all the others here but crops and mirrors. 0 for none. (Cubuk et al., arXiv
             1909.13719; `eet_tf/data/rand_augment.py` has the ranges.)
+        mirror: whether every other image is mirrored, left to right. False for photos whose sides tell products apart,
+            or that are all taken from the same side.
 
     Returns:
         A function of `[B, S, S, 3]` and a scalar integer -> `[B, S, S, 3]` float32 in [0, 255]. A third argument
@@ -69,7 +72,7 @@ def augmentation(
     @tf.autograph.experimental.do_not_convert  # as in images.py
     def augment(images: tf.Tensor, number: tf.Tensor, part: tuple[int, int] = (0, 1)) -> tf.Tensor:
         draw = _Draws(seed, number, tf.shape(images)[0], part)
-        images = _cropped_and_mirrored(tf.cast(images, tf.float32), draw, crop, image_size)
+        images = _cropped_and_mirrored(tf.cast(images, tf.float32), draw, crop, mirror, image_size)
         if rand_augment > 0:
             images = tf.ensure_shape(images, [None, image_size, image_size, 3])
             images = rand_augmented(tf.clip_by_value(images, 0.0, 255.0), draw.uniform, rand_augment)
@@ -125,13 +128,15 @@ class _Draws:
         return tf.random.stateless_uniform([self._of_all, 2], next(self._seeds), None, None, tf.int64)[self._rows]
 
 
-def _cropped_and_mirrored(images: tf.Tensor, draw: _Draws, smallest_area: float, image_size: int) -> tf.Tensor:
+def _cropped_and_mirrored(
+    images: tf.Tensor, draw: _Draws, smallest_area: float, mirror: bool, image_size: int
+) -> tf.Tensor:
     """One resampling for both: a box whose left side is on the right gives the mirror image."""
     area = draw.uniform(smallest_area, 1.0) if smallest_area < 1 else 1.0
     ratio = tf.exp(draw.uniform(*[math.log(end) for end in _ASPECT_RATIOS])) if smallest_area < 1 else 1.0
     height, width = tf.minimum(tf.sqrt(area / ratio), 1.0), tf.minimum(tf.sqrt(area * ratio), 1.0)
     top, left = draw.uniform() * (1.0 - height), draw.uniform() * (1.0 - width)
-    is_mirrored = draw.uniform() < 0.5
+    is_mirrored = draw.uniform() < (0.5 if mirror else 0.0)
     ends = tf.where(is_mirrored, left + width, left), tf.where(is_mirrored, left, left + width)
     # a number where it is known: TensorFlow logs a warning about boxes of unknown shape
     count = images.shape[0] or tf.shape(images)[0]

@@ -30,8 +30,10 @@ _CUT = {
     "mobilenet_v2_block8": ("mobilenet_v2", "block_8_expand_relu"),
     "mobilenet_v2_stride16": ("mobilenet_v2", "block_13_expand_relu"),
 }
+# the ends of two stages side by side: (the whole one, a layer, one at half its size)
+_JOINED = {"mobilenet_v2_joined": ("mobilenet_v2", "block_3_project_BN", "block_9_add")}
 _BASIC_RESNETS = {"resnet18_v2": (2, 2, 2, 2), "resnet34_v2": (3, 4, 6, 3)}
-BACKBONES = tuple(sorted([*_APPLICATIONS, *_BASIC_RESNETS, *_CUT, "small_cnn"]))
+BACKBONES = tuple(sorted([*_APPLICATIONS, *_BASIC_RESNETS, *_CUT, *_JOINED, "small_cnn"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,12 @@ def _network(name: str, image_size: int, weights: str | None) -> tuple[keras.Mod
         whole, last_layer = _CUT[name]
         network, mode = _network(whole, image_size, weights)
         return keras.Model(network.input, network.get_layer(last_layer).output, name=name), mode
+    if name in _JOINED:
+        whole, *last_layers = _JOINED[name]
+        network, mode = _network(whole, image_size, weights)
+        early, late = (network.get_layer(layer).output for layer in last_layers)
+        joined = keras.layers.Concatenate()([_beside_each_other(early), late])
+        return keras.Model(network.input, joined, name=name), mode
     if name in _APPLICATIONS:
         function, mode = _APPLICATIONS[name]
         return _with_weights_error(lambda: _application(function, image_size, weights), name, weights), mode
@@ -84,6 +92,19 @@ def _network(name: str, image_size: int, weights: str | None) -> tuple[keras.Mod
     network = builders[name](image_size)
     load_weights(network, weights, name)
     return network, "unit"
+
+
+def _beside_each_other(features):
+    """Four neighbouring places as one with four times the channels: half the size, and nothing is lost.
+
+    Beside a last row or column of an odd size stand zeros.
+    """
+    odd = tuple((0, size % 2) for size in features.shape[1:3])
+    even = keras.layers.ZeroPadding2D(odd)(features) if (0, 1) in odd else features
+    height, width, channels = even.shape[1:]
+    pairs = keras.layers.Reshape([height // 2, 2, width // 2, 2, channels])(even)
+    grouped = keras.layers.Permute([1, 3, 2, 4, 5])(pairs)
+    return keras.layers.Reshape([height // 2, width // 2, 4 * channels])(grouped)
 
 
 def load_weights(network: keras.Model, weights: str | None, name: str) -> None:

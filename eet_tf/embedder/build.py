@@ -45,7 +45,8 @@ def build_embedder(
             and their `"_v2"`, `"mobilenet_v2"`, `"resnet18_v2"`, `"resnet34_v2"`, or `"small_cnn"`, which trains on a
             CPU in minutes. `"mobilenet_v2_stride16"` is the part of MobileNetV2 before its last halving of the size,
             for photos of about 100 pixels or less, with the same weights; `"mobilenet_v2_block8"` ends earlier still,
-            where features tell prints and cuts rather than kinds of things.
+            where features tell prints and cuts rather than kinds of things; `"mobilenet_v2_joined"` has what its third
+            and its ninth block end with side by side, colours and places beside forms.
             Or a Keras model of your own, or the path of its `.keras` file: from images to a feature map
             `[B, H, W, C]`, tokens `[B, T, C]` or vectors `[B, C]`. It becomes part of the embedder, with its weights.
             Or `"hub:"` and a preset of keras-hub or a local folder of one: `pip install 'eet-tf[hub]'`.

@@ -6,7 +6,7 @@ import re
 
 import keras
 
-_KNOWN = re.compile(r"(resnet\d+(_v2)?|mobilenet_v2\w*|efficientnet_\w+|small_cnn)")
+_KNOWN = re.compile(r"(resnet\d+(_v2)?|mobilenet_v2(?!_joined)\w*|efficientnet_\w+|small_cnn)")
 
 
 def check_last_stride(backbone, last_stride) -> None:

@@ -128,3 +128,14 @@ def test_changes_of_color_are_brightness_contrast_and_saturation(photos):
         assert 0.8 <= contrast <= 1.2
         saturation = (matrix[0, 0] - matrix[0, 1]) / contrast
         assert 0.79 <= saturation <= 1.21
+
+
+def test_without_mirrors_no_image_is_turned_round():
+    """Halves of other colours: where mirrors are, some of 64 images change sides, and none where they are not."""
+    image = np.zeros([SIZE, SIZE, 3], np.float32)
+    image[:, SIZE // 2 :] = 255.0
+    images = np.repeat(image[np.newaxis], 64, axis=0)
+    for mirror in (True, False):
+        changed = augmentation(SIZE, crop=0.9, color=0, cutout=0, seed=4, mirror=mirror)(images, 0).numpy()
+        is_turned = changed[:, :, 0].mean(axis=(1, 2)) > changed[:, :, -1].mean(axis=(1, 2))
+        assert 16 < is_turned.sum() < 48 if mirror else not is_turned.any()

@@ -52,7 +52,14 @@ def test_every_family_ends_in_a_unit_vector(backbone):
 
 def test_every_other_backbone_is_known_to_keras():
     """Building all of them takes minutes; that Keras has them is what can go wrong."""
-    assert set(BACKBONES) == {*backbones._APPLICATIONS, "resnet18_v2", "resnet34_v2", "small_cnn", *backbones._CUT}
+    assert set(BACKBONES) == {
+        *backbones._APPLICATIONS,
+        "resnet18_v2",
+        "resnet34_v2",
+        "small_cnn",
+        *backbones._CUT,
+        *backbones._JOINED,
+    }
     for function, _ in backbones._APPLICATIONS.values():
         assert callable(getattr(keras.applications, function))
 
@@ -70,6 +77,34 @@ def test_a_backbone_cut_short_takes_the_weights_of_the_whole_one(backbone, last_
     at_layer = keras.Model(whole.input, whole.get_layer(last_layer).output)(pixels)
     assert at_layer.shape == (2, 4, 4, channels)
     np.testing.assert_allclose(cut(pixels), at_layer, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, 72, 80, 97])
+def test_joined_stages_stand_side_by_side(size, tmp_path):
+    """Each place of the late stage beside the four of the early one that it covers, also where sizes are odd."""
+    whole = network_of(build_embedder("mobilenet_v2", embedding_dim=8, image_size=size))
+    whole.save_weights(tmp_path / "whole.weights.h5")
+    weights = str(tmp_path / "whole.weights.h5")
+    joined = network_of(build_embedder("mobilenet_v2_joined", 8, size, weights, pooling="avg"))
+    pixels = np.random.default_rng(3).uniform(-1, 1, [2, size, size, 3]).astype(np.float32)
+    stages = [whole.get_layer(name).output for name in ("block_3_project_BN", "block_9_add")]
+    early, late = (np.asarray(each) for each in keras.Model(whole.input, stages)(pixels))
+    height, width, channels = late.shape[1:]
+    padded = np.zeros([2, 2 * height, 2 * width, early.shape[3]], np.float32)
+    padded[:, : early.shape[1], : early.shape[2]] = early
+    found = np.asarray(joined(pixels))
+    assert found.shape == (2, height, width, 4 * early.shape[3] + channels)
+    for y in range(height):
+        for x in range(width):
+            four = [padded[:, 2 * y + down, 2 * x + right] for down in (0, 1) for right in (0, 1)]
+            np.testing.assert_allclose(
+                found[:, y, x], np.concatenate([*four, late[:, y, x]], axis=1), rtol=1e-5, atol=1e-5
+            )
+
+
+def test_joined_stages_have_no_last_stride_to_leave_out():
+    with pytest.raises(ValueError, match="`last_stride` must be 2 .*mobilenet_v2_joined"):
+        build_embedder("mobilenet_v2_joined", 8, 64, last_stride=1)
 
 
 @pytest.mark.parametrize(
