@@ -24,7 +24,7 @@ def compared(tmp_path_factory, run_script):
     flags += ["--seeds=1", "--jobs=2"]
     first = run_script("benchmarks/methods.py", *flags, "--methods=batch_hard").succeeded()
     made = os.stat(folder / "out" / "batch_hard-0.csv").st_mtime_ns
-    methods = "--methods=batch_hard,sbdl_informativeness,normalized_softmax,online_sampling_categories"
+    methods = "--methods=batch_hard,sbdl_informativeness,softmax,online_sampling_categories"
     second = run_script("benchmarks/methods.py", *flags, methods).succeeded()
     assert os.stat(folder / "out" / "batch_hard-0.csv").st_mtime_ns == made
     return folder, flags, first, second
@@ -32,8 +32,8 @@ def compared(tmp_path_factory, run_script):
 
 def test_a_finished_run_is_not_trained_again(compared):
     _, _, first, second = compared
-    assert "1 of 1: batch_hard, seed 0." in first.printed
-    assert "of 3: " in second.printed and "batch_hard, seed 0." not in second.printed
+    assert "1 of 1: batch_hard-0." in first.printed
+    assert "of 3: " in second.printed and "batch_hard-0." not in second.printed
 
 
 def test_the_tables_hold_every_method(compared):
@@ -46,11 +46,11 @@ def test_the_tables_hold_every_method(compared):
     assert rows[0]["difference"] == ""
     for row in rows[1:]:
         assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
-        expected = float(row["recall@1"]) - float(rows[0]["recall@1"])
+        expected = float(row["whole@1"]) - float(rows[0]["whole@1"])
         assert float(row["difference"]) == pytest.approx(expected, abs=1e-9)
     table = (folder / "out" / "table.md").read_text()
     assert table.strip() in second.printed
-    assert all(f"| {row['method']} |" in table for row in rows)
+    assert all(f"| {row['name']} |" in table for row in rows)
     assert (folder / "out" / "table.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -67,7 +67,7 @@ def test_settings_are_searched_on_held_out_products_and_then_trained(tmp_path, r
     flags = ["--recipe=synthetic", f"--data_dir={tmp_path / 'photos'}", f"--output_dir={tmp_path / 'out'}", "--tuned"]
     flags += ["--seeds=1", "--jobs=2", "--methods=eet_softmax", "--set=steps=2"]
     first = run_script("benchmarks/methods.py", *flags).succeeded()
-    assert first.printed.count("of 9: eet_softmax, trial-") == 9 and "1 of 1: eet_softmax, seed 0." in first.printed
+    assert first.printed.count("of 9: eet_softmax-trial-") == 9 and "1 of 1: eet_softmax-0." in first.printed
     tried, shares = [], []
     for number in range(9):
         settings = json.loads((tmp_path / "out" / f"eet_softmax-trial-{number}.json").read_text())["settings"]
@@ -82,9 +82,32 @@ def test_settings_are_searched_on_held_out_products_and_then_trained(tmp_path, r
     assert own.num_queries.tolist() == whole.num_queries.tolist()
     assert whole.mean("recall@1") <= own.mean("recall@1")
     table = (tmp_path / "out" / "table.md").read_text()
-    assert f"| EET + normalised softmax | {100 * whole.mean('recall@1'):.1f} ± " in table
+    assert f"| EET + normalised softmax | {100 * whole.mean('recall@1'):.1f} |" in table
     again = run_script("benchmarks/methods.py", *flags).succeeded()
     assert " of 1: " not in again.printed and table.strip() in again.printed
+
+
+def test_a_recipe_is_searched_on_held_out_products_and_then_measured_on_test_products(tmp_path, run_script):
+    flags = ["--recipe=synthetic", f"--data_dir={tmp_path / 'photos'}", f"--output_dir={tmp_path / 'out'}"]
+    flags += ["--steps=2", "--jobs=2", "--seeds=1"]
+    run_script("benchmarks/recipes.py", *flags, "--do=best").refused("must hold a search", "Run --do=search first")
+    first = run_script("benchmarks/recipes.py", *flags, "--do=search", "--trainings=2").succeeded()
+    assert "mAP@R" in first.printed
+    run_script("benchmarks/recipes.py", *flags, "--do=search", "--trainings=3").succeeded()
+    records = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "out").glob("search-*.json")}
+    assert sorted(records) == ["search-0000", "search-0001", "search-0002"]
+    assert {record["settings"]["measure_on"] for record in records.values()} == {"held_out"}
+    changes = [json.loads((tmp_path / "out" / f"{name}.changes").read_text()) for name in records]
+    assert all(changes.count(each) == 1 for each in changes)
+    best = max(records, key=lambda name: ClassResults.read(tmp_path / "out" / f"{name}-whole.csv").mean("map@r"))
+    last = run_script("benchmarks/recipes.py", *flags, "--do=best").succeeded()
+    assert "the best found: R@1" in last.printed and "as it is: R@1" in last.printed
+    final = json.loads((tmp_path / "out" / f"best-{best}-0.json").read_text())["settings"]
+    assert final == {**records[best]["settings"], "measure_on": "test"}
+
+
+def test_parts_are_those_of_real_photos(run_script):
+    run_script("benchmarks/recipes.py", "--recipe=synthetic", "--do=parts").refused("--recipe must be of fashion")
 
 
 def test_an_unknown_method_is_refused(run_script):
