@@ -54,6 +54,7 @@ SLOW = (
     *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
     *("end_to_end/test_benchmark.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
     *("end_to_end/test_recipe_kit.py", "end_to_end/test_prefixes_and_teachers.py", "embedder/test_hub.py"),
+    "end_to_end/test_recipes.py",
     *("end_to_end/test_train_pretrained.py", "end_to_end/test_class_losses.py"),
 )
 # what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and

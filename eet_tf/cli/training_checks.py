@@ -9,6 +9,7 @@ from typing import Any
 from eet_tf.cli import catalogs, teachers
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.loss_checks import check_built_on_others, check_losses, check_sample
+from eet_tf.cli.recipe import apply_recipe
 from eet_tf.cli.training_flags import (
     ADDONS_LOSSES,
     ADDONS_OPTIMIZERS,
@@ -75,13 +76,16 @@ def checked_task() -> Task:
     """The catalogues, the sampler and the attributes; refuses in one go what flags and data cannot do together."""
     from eet_tf.data.answers import check_answers
 
-    complaints = _complaints()
+    complaints = Complaints()
+    _check_flags(complaints)
     layout = complaints.check(catalogs.layout_of, FLAGS)
     is_cut = 0 <= FLAGS.seed < 2**32 and 0 <= FLAGS.hold_out < 1  # else what is held out is not known
     is_there = complaints.are_none or FLAGS.dataset != "synthetic"  # photos are not drawn for nothing
     parts: Any = complaints.check(_catalogs) if layout and is_cut and is_there else None
-    sampler = attributes = None
+    recipe = sampler = attributes = None
     if parts is not None:
+        recipe = apply_recipe(parts[0], is_pretrained(), model_dir())
+        _check_flags(complaints)
         sampler = complaints.check(_sampler, parts[0])
         attributes = complaints.given("attributes", ",".join(FLAGS.attributes), lambda _: _attributes(parts[0]))
         for catalog, name in zip(parts[1:], ("what chooses the best epoch", "the split 'test'")):
@@ -89,8 +93,11 @@ def checked_task() -> Task:
                 complaints.check(check_answers, catalog, name)
         if FLAGS.teacher is not None:
             complaints.check(teachers.check_teacher, _with_vectors(*parts))
+    _check_network(complaints)
     complaints.end()
     catalogs.tell_notes(parts[0])
+    if recipe:
+        print(recipe, flush=True)
     train, validation, test = parts
     return Task(layout, train, validation, test, sampler, attributes)
 
@@ -107,18 +114,14 @@ def model_dir() -> str:
     return os.path.join("runs", "synthetic" if FLAGS.dataset == "synthetic" else catalogs.name_of(FLAGS.data or ""))
 
 
-def _complaints() -> Complaints:
-    """What is wrong with the flags, as far as they alone tell."""
-    from eet_tf.embedder.strides import check_last_stride
-
-    complaints = Complaints()
+def _check_flags(complaints: Complaints) -> None:
+    """Complains about what is wrong with the flags, as far as they alone tell."""
     complaints.folder("model_dir", model_dir())
     complaints.folder("photo_cache", FLAGS.photo_cache)
     if FLAGS.ks is not None:
         complaints.whole_numbers("ks", FLAGS.ks)
     for name, (least, most) in RANGES.items():
         complaints.number(name, FLAGS[name].value, least, most)
-    complaints.check(_check_name)
     if FLAGS.weights not in (None, "none", "imagenet") and not os.path.isfile(FLAGS.weights):
         complaints.add(
             "--weights must be none, imagenet or the path of a backbone's weights. "
@@ -138,10 +141,16 @@ def _complaints() -> Complaints:
     if FLAGS.projection == "whitening" and is_shared():
         complaints.add("--projection must be random with --strategy=multi_worker. Received: --projection=whitening.")
     complaints.check(_check_addons)
+
+
+def _check_network(complaints: Complaints) -> None:
+    """Complains about a backbone that there is not, and about what it cannot do."""
+    from eet_tf.embedder.strides import check_last_stride
+
+    complaints.check(_check_name)
     complaints.given("last_stride", FLAGS.last_stride, lambda stride: check_last_stride(FLAGS.backbone, stride))
     if complaints.are_none:
         complaints.check(_check_backbone)
-    return complaints
 
 
 def _check_name() -> None:

@@ -6,6 +6,7 @@ from absl import flags
 
 from eet_tf.cli.catalogs import define_catalog, define_check, define_unreadable
 from eet_tf.cli.door import Definitions
+from eet_tf.training import recipes
 
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
@@ -91,6 +92,13 @@ define.string(
     "Folder that training writes: model.keras, history.csv, metrics.json, ... By default runs/NAME, after --data.",
 )
 
+define.enum(
+    "recipe",
+    recipes.AUTO,
+    list(recipes.NAMES),
+    "Network and training that suit the photos, for all flags that are not given: auto chooses by the number of "
+    "products and photos, their size, --weights and the machine; none leaves the flags at their defaults.",
+)
 define.string(
     "loss",
     "eet",
@@ -239,6 +247,7 @@ define.float(
 )
 define.string("category_column", None, "Attribute column used as the category.")
 define.float("crop", 0.6, "Smallest share of the area that a random crop keeps; 1 for no crops.")
+define.bool("mirror", True, "Mirror every other photo, left to right.")
 define.float("color", 0.05, "Strength of random brightness, contrast and saturation; 0 for none.")
 define.float("cutout", 0.0, "Largest side of a blanked rectangle as a share of the image's; 0 for none.")
 define.float(
@@ -296,7 +305,7 @@ define.enum("strategy", "default", _STRATEGIES, "Strategy of tf.distribute that 
 define.integer("virtual_devices", 0, "Number of devices to split the CPU into, to try a strategy without GPUs.")
 
 FIRST = (
-    *("data", "dataset", "columns", "model_dir", "skip_unreadable", "drop_singles"),
+    *("data", "dataset", "columns", "model_dir", "skip_unreadable", "drop_singles", "recipe"),
     *("backbone", "weights", "image_size", "embedding_dim", "loss", "attributes"),
     *("epochs", "classes_per_batch", "examples_per_class", "learning_rate", "microbatch"),
     *("strategy", "mixed_precision", "seed"),
@@ -325,7 +334,8 @@ def settings(chosen: dict[str, str]) -> dict[str, str]:
 
 def defaults() -> dict[str, str]:
     """The flags' defaults, as text: what a run of an older version, which did not know a flag yet, was trained with."""
-    return {name: _as_text(FLAGS[name].default) for name in FLAGS if FLAGS[name].default is not None}
+    known = {name: _as_text(FLAGS[name].default) for name in FLAGS if FLAGS[name].default is not None}
+    return {**known, "recipe": recipes.NONE}
 
 
 def _as_text(value) -> str:

@@ -60,6 +60,7 @@ def make_augmentation() -> tuple:
         FLAGS.noise,
         FLAGS.random_erasing,
         FLAGS.rand_augment,
+        FLAGS.mirror,
     )
     return augment, data.photo_crop(FLAGS.photo_crop, FLAGS.seed) if crops_photos else None
 

@@ -193,6 +193,11 @@ def _make(folder: str) -> None:
         raise RunError(f"{folder!r} cannot be made a folder: {said_by(error)}. Give another --model_dir.") from error
 
 
+def settings_of_begun(folder: str) -> dict[str, str] | None:
+    """What a run of a folder was asked, or None where none has begun there."""
+    return _read_settings(folder) if os.path.isdir(os.path.join(folder, "checkpoints")) else None
+
+
 def _check_same(folder: str, known: dict[str, str], settings: dict[str, str], may_change: frozenset[str]) -> None:
     names = (known.keys() | settings.keys()) - may_change
     differing = sorted(name for name in names if known.get(name) != settings.get(name))

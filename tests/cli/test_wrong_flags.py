@@ -53,7 +53,9 @@ COMMANDS = {
                 ["positives", "negatives", "distance", "weighting", "granularity", "pooling", "neck", "fit"],
                 NO_ENUM,
             ),
-            **dict.fromkeys(["projection", "optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM),
+            **dict.fromkeys(
+                ["recipe", "projection", "optimizer", "schedule", "mixed_precision", "jit", "strategy"], NO_ENUM
+            ),
             **dict.fromkeys(["drop_singles", "check_photos", "cache", "symmetric_margin", "soft_margin"], NO_BOOL),
             **dict.fromkeys(["margin", "equidistant_weight", "equidistributed_weight", "alpha"], NO_WEIGHT),
             **dict.fromkeys(["negative_cost", "attribute_weight", "noise", "color"], NO_WEIGHT),
@@ -61,7 +63,7 @@ COMMANDS = {
             **dict.fromkeys(["embedding_dim", "microbatch", "epochs", "steps_per_epoch"], NO_COUNT),
             **OF_CATALOG,
             "skip_unreadable": NO_BOOL,
-            "freeze_batch_norm": NO_BOOL,
+            **dict.fromkeys(["freeze_batch_norm", "mirror"], NO_BOOL),
             "hold_out": [*NO_SHARE, "1"],
             "model_dir": NO_FOLDER,
             "beta": ["nan", "inf", "abc"],

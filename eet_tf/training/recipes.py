@@ -1,0 +1,195 @@
+"""Recipes: which network and which training suit a catalogue, as flags of `eet train`, chosen by a few facts about it.
+
+Each was found by a search on held-out training products (`benchmarks/recipes.py`); docs/recipes.md has its figures on
+test products, and what was tried.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from eet_tf.wording import counted
+
+AUTO, NONE = "auto", "none"
+_MANY_PRODUCTS = 300  # of a catalogue in which most batches miss most products
+_KEPT_BYTES = (
+    2**30
+)  # of decoded photos, which are kept in memory up to that: reading them again takes longer than a step
+_LARGE_PHOTOS = 160  # pixels, from which on a network that was trained on 224 sees more than in small ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a recipe is chosen by.
+
+    Args:
+        num_products: to learn from.
+        num_photos: of them.
+        pixels: the middle one of the shorter sides of their photos; None where it is not known.
+        is_pretrained: whether there are weights to begin with.
+        has_gpu: whether TensorFlow sees a GPU.
+    """
+
+    num_products: int
+    num_photos: int
+    pixels: int | None
+    is_pretrained: bool
+    has_gpu: bool
+
+    def __str__(self) -> str:
+        size = "" if self.pixels is None else f" of {self.pixels} pixels"
+        each = self.num_photos / max(self.num_products, 1)
+        weights = "weights to begin with" if self.is_pretrained else "no weights to begin with"
+        device = "a GPU" if self.has_gpu else "no GPU"
+        products, photos = counted(self.num_products, "product"), f"{each:.1f} photos{size} each"
+        return f"{products} with {photos}, {weights}, {device}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Flags that make sense together.
+
+    Args:
+        flags: their values, by name.
+        unless: flags which, given by the user with another value than here, or none here, leave the group out.
+    """
+
+    flags: Mapping[str, object]
+    unless: tuple[str, ...] = ()
+
+
+Recipe = tuple[Group, ...]
+
+
+def flags_of(recipe: Recipe, given: Mapping[str, object]) -> dict[str, object]:
+    """The flags of a recipe that are to be set, beside those that were `given`, which win."""
+    chosen: dict[str, object] = {}
+    for group in recipe:
+        if not any(name in given and given[name] != group.flags.get(name) for name in group.unless):
+            chosen |= {name: value for name, value in group.flags.items() if name not in given}
+    return chosen
+
+
+def choose(facts: Facts) -> str:
+    """The name of the recipe that suits a catalogue.
+
+    Example:
+
+    >>> choose(Facts(num_products=2000, num_photos=6000, pixels=60, is_pretrained=True, has_gpu=False))
+    'many_products'
+    """
+    if not facts.is_pretrained:
+        return "from_scratch"
+    if facts.has_gpu and facts.pixels is not None and facts.pixels >= _LARGE_PHOTOS:
+        return "large_photos"
+    return "many_products" if facts.num_products >= _MANY_PRODUCTS else "few_products"
+
+
+def find_recipe(name: str, facts: Facts) -> Recipe:
+    """The recipe of that name for a catalogue, whose size decides how long it trains.
+
+    Example:
+
+    >>> facts = Facts(num_products=2000, num_photos=6000, pixels=60, is_pretrained=True, has_gpu=False)
+    >>> flags_of(find_recipe("many_products", facts), given={"loss": "triplet"})["classes_per_batch"]
+    128
+    """
+    return _RECIPES[name](facts)
+
+
+def _from_scratch(facts: Facts) -> Recipe:
+    """Small photos, no weights: a small network that learns fast."""
+    return (
+        _network("small_cnn", image_size=64, embedding_dim=128, pooling="gem", learning_rate=4e-3),
+        _loss("eet", equidistant_weight=0.3, equidistributed_weight=0.3),
+        _kept(facts, 64),
+        Group({"crop": 0.6, "color": 0.0}),
+        *_length(facts, 16, 4, passes=20, least=2400),
+    )
+
+
+def _few_products(facts: Facts) -> Recipe:
+    """Up to some hundreds of products, many photos of each: early layers keep what they know."""
+    return (
+        _network(
+            "mobilenet_v2_stride16",
+            image_size=112,
+            embedding_dim=128,
+            pooling="gem",
+            freeze_until="block_3_project_BN",
+        ),
+        _loss("triplet", margin=0.6),
+        _kept(facts, 112),
+        Group({"learning_rate": 3e-4, "freeze_batch_norm": True, "crop": 0.6, "color": 0.0}),
+        *_length(facts, 16, 4, passes=17, least=400),
+    )
+
+
+def _many_products(facts: Facts) -> Recipe:
+    """Thousands of products, few photos of each, all taken alike: features keep places, batches hold many products."""
+    return (
+        _network("mobilenet_v2_joined", image_size=64, pooling="grid"),
+        Group({"embedding_dim": 1024}, unless=("backbone", "teacher", "prefixes")),
+        _loss("eet+normalized_softmax", class_learning_rate=3e-2, neck="batch_norm"),
+        Group({"projection": "whitening"}),
+        Group({"optimizer": "adamw", "weight_decay": 1e-2, "ema": 0.99}, unless=("optimizer",)),
+        Group({"learning_rate": 3e-4, "trunk_learning_rate": 3e-5}, unless=("learning_rate",)),
+        _kept(facts, 64),
+        Group({"freeze_batch_norm": True, "crop": 0.85, "color": 0.0}),
+        *_length(facts, 128, 2, passes=17, least=400),
+    )
+
+
+def _large_photos(facts: Facts) -> Recipe:
+    """Photos of 160 pixels or more and a GPU: after published recipes (docs/methods.md), not measured here."""
+    return (
+        _network("resnet50", embedding_dim=512, pooling="gem"),
+        _loss("eet"),
+        Group({"projection": "whitening"}),
+        Group({"optimizer": "adamw", "weight_decay": 1e-4}, unless=("optimizer",)),
+        _kept(facts, 224),
+        Group({"image_size": 224, "learning_rate": 1e-4, "freeze_batch_norm": True, "crop": 0.6, "color": 0.05}),
+        *_length(facts, 32, 4, passes=20, least=1000),
+    )
+
+
+def _network(backbone: str, **flags) -> Group:
+    """What belongs to a backbone, and is left out with another one."""
+    return Group({"backbone": backbone, **flags}, unless=("backbone",))
+
+
+def _loss(loss: str, **flags) -> Group:
+    """What belongs to a loss, and is left out with another one."""
+    return Group({"loss": loss, **flags}, unless=("loss",))
+
+
+def _kept(facts: Facts, image_size: int) -> Group:
+    """Keeps decoded photos in memory where they are few."""
+    is_little = facts.num_photos * 3 * image_size**2 <= _KEPT_BYTES
+    return Group({"cache": True} if is_little else {}, unless=("image_size", "photo_crop"))
+
+
+def _length(facts: Facts, products: int, photos: int, passes: int, least: int) -> Recipe:
+    """The batches, and how long it trains: each photo is shown `passes` times, in at least so many steps."""
+    products = min(products, facts.num_products)
+    steps_of_pass = math.ceil(max(facts.num_photos / (products * photos), facts.num_products / products))
+    steps_of_epoch = max(steps_of_pass, 100)
+    epochs = math.ceil(max(passes * steps_of_pass, least) / steps_of_epoch)
+    of_batch = ("classes_per_batch", "examples_per_class")
+    of_length = (*of_batch, "steps_per_epoch", "epochs", "schedule")
+    return (
+        Group({"classes_per_batch": products, "examples_per_class": photos}, unless=of_batch),
+        Group({"epochs": epochs}, unless=of_batch),
+        Group({"warmup_steps": epochs * steps_of_epoch // 10}, unless=of_length),
+    )
+
+
+_RECIPES = {
+    "few_products": _few_products,
+    "many_products": _many_products,
+    "from_scratch": _from_scratch,
+    "large_photos": _large_photos,
+}
+NAMES = (AUTO, *_RECIPES, NONE)
