@@ -74,8 +74,11 @@ def _pixels(train) -> int | None:
         return None
     import tensorflow as tf
 
+    from eet_tf import replicas
     from eet_tf.data import images
 
+    if FLAGS.virtual_devices:  # which there must be before TensorFlow does anything
+        replicas.split_cpu(FLAGS.virtual_devices)
     step = max(len(train) // _NUM_LOOKED_AT, 1)
     files = [file for file in train.files[::step][:_NUM_LOOKED_AT] if os.path.isfile(file)]
     sides = []

@@ -84,8 +84,9 @@ def checked_task() -> Task:
     parts: Any = complaints.check(_catalogs) if layout and is_cut and is_there else None
     recipe = sampler = attributes = None
     if parts is not None:
-        recipe = apply_recipe(parts[0], is_pretrained(), model_dir())
-        _check_flags(complaints)
+        if complaints.are_none:
+            recipe = apply_recipe(parts[0], is_pretrained(), model_dir())
+            _check_flags(complaints)
         sampler = complaints.check(_sampler, parts[0])
         attributes = complaints.given("attributes", ",".join(FLAGS.attributes), lambda _: _attributes(parts[0]))
         for catalog, name in zip(parts[1:], ("what chooses the best epoch", "the split 'test'")):
