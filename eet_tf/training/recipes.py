@@ -108,7 +108,7 @@ def _from_scratch(facts: Facts) -> Recipe:
         _loss("eet", equidistant_weight=weight, equidistributed_weight=weight),
         _kept(facts, 64),
         Group({"crop": 0.6, "color": color}),
-        *_length(facts, 16, 4, passes=17, least=1600 if is_many else 2400),
+        *_length(facts, 16, 4, passes=16, least=1600 if is_many else 2400),
     )
 
 
