@@ -1,8 +1,9 @@
 """What query expansion, whitening and re-ranking add to trained embeddings of real photos, and what they cost.
 
-    RECIPE="--recipe=fashion --methods=eet --data_dir=DATA/fashion --weights=MOBILENET_V2.h5 --keep_embeddings"
-    python benchmarks/methods.py $RECIPE --output_dir=runs/expanded
-    python benchmarks/methods.py $RECIPE --output_dir=runs/expanded_held_out --seeds=1 --measure_on=held_out
+    RECIPE="--recipe=fashion --methods=eet --data_dir=DATA/fashion --weights=MOBILENET_V2.h5 --notuned"
+    python benchmarks/methods.py $RECIPE --keep_embeddings --output_dir=runs/expanded
+    python benchmarks/methods.py $RECIPE --keep_embeddings --output_dir=runs/expanded_held_out --seeds=1 \
+        --measure_on=held_out
     python benchmarks/postprocessing.py --runs=runs/expanded --held_out=runs/expanded_held_out
 
 Settings are chosen among `CHOICES` by mAP@R on the held-out products, which no figure comes from. Whitening is fitted

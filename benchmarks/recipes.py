@@ -103,6 +103,7 @@ def cost(changes: dict) -> float:
 
 def search(runs: Runs) -> None:
     """Trains until the time is over; prints each recipe that is better than all before."""
+    runs.check_weights(RECIPES[FLAGS.recipe]["is_pretrained"])
     known = found_in(runs)
     rng = np.random.default_rng(len(known))
     until = time.time() + 60 * FLAGS.minutes
@@ -122,6 +123,8 @@ def search(runs: Runs) -> None:
                 name, changes = begun.pop(future)
                 if said := future.result():
                     print(said, file=sys.stderr, flush=True)
+                    if not known:
+                        sys.exit(f"error: {name} failed before any was trained; what was said stands above.")
                     continue
                 value = runs.mean(name, "map@r")
                 if value > max([each for each, _, _ in known], default=0.0):

@@ -80,9 +80,7 @@ class Runs:
             until: time by `time.time()` after which none is begun.
         """
         missing = {name: settings for name, settings in wanted.items() if not self.is_finished(name, settings)}
-        needs_weights = any(settings["is_pretrained"] for settings in missing.values())
-        if needs_weights and not (self.weights and os.path.isfile(self.weights)):
-            sys.exit(f"error: this recipe needs --weights, a file. Received: --weights={self.weights}.")
+        self.check_weights(any(settings["is_pretrained"] for settings in missing.values()))
         os.makedirs(self.folder, exist_ok=True)
         failed, not_begun = [], []
         for number, (name, outcome) in enumerate(self._outcomes(missing, jobs, until), start=1):
@@ -97,6 +95,11 @@ class Runs:
             sys.exit(f"error: {', '.join(failed)} failed; what was said stands above. Those that finished are kept.")
         if not_begun:
             sys.exit(f"error: the time was over before {', '.join(not_begun)}. The same command goes on.")
+
+    def check_weights(self, are_needed: bool) -> None:
+        """Ends if there must be weights, and are none."""
+        if are_needed and not (self.weights and os.path.isfile(self.weights)):
+            sys.exit(f"error: this recipe needs --weights, a file. Received: --weights={self.weights}.")
 
     def _outcomes(self, missing: dict[str, dict], jobs: int, until: float) -> Iterable[tuple[str, str | None]]:
         """Each run's name, and what went wrong: an empty text for nothing, None where it was not begun."""

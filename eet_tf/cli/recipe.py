@@ -46,7 +46,8 @@ def facts_of(train, is_pretrained: bool) -> recipes.Facts:
     """What is known of the photos to learn from, and of the machine."""
     from eet_tf import plans
 
-    return recipes.Facts(train.num_classes, len(train), _pixels(train), is_pretrained, plans.has_gpu())
+    is_file = FLAGS.weights not in (None, "none", "imagenet") and not FLAGS["backbone"].present
+    return recipes.Facts(train.num_classes, len(train), _pixels(train), is_pretrained, plans.has_gpu(), is_file)
 
 
 def _given() -> dict[str, object]:
@@ -74,11 +75,8 @@ def _pixels(train) -> int | None:
         return None
     import tensorflow as tf
 
-    from eet_tf import replicas
     from eet_tf.data import images
 
-    if FLAGS.virtual_devices:  # which there must be before TensorFlow does anything
-        replicas.split_cpu(FLAGS.virtual_devices)
     step = max(len(train) // _NUM_LOOKED_AT, 1)
     files = [file for file in train.files[::step][:_NUM_LOOKED_AT] if os.path.isfile(file)]
     sides = []

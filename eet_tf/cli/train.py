@@ -168,8 +168,6 @@ def _prepared() -> tuple:
     keras.utils.set_random_seed(FLAGS.seed)
     if FLAGS.mixed_precision != "none":
         keras.mixed_precision.set_global_policy(f"mixed_{FLAGS.mixed_precision}")
-    if FLAGS.virtual_devices:
-        replicas.split_cpu(FLAGS.virtual_devices)
     training_checks.check_workers()
     if is_shared():
         workers.wait_for_others(_at_times(lambda missing: _say(f"Waiting for {', '.join(missing)}.")))

@@ -74,6 +74,7 @@ class Task:
 
 def checked_task() -> Task:
     """The catalogues, the sampler and the attributes; refuses in one go what flags and data cannot do together."""
+    from eet_tf import replicas
     from eet_tf.data.answers import check_answers
 
     complaints = Complaints()
@@ -85,6 +86,8 @@ def checked_task() -> Task:
     recipe = sampler = attributes = None
     if parts is not None:
         if complaints.are_none:
+            if FLAGS.virtual_devices:  # which there must be before TensorFlow does anything
+                replicas.split_cpu(FLAGS.virtual_devices)
             recipe = apply_recipe(parts[0], is_pretrained(), model_dir())
             _check_flags(complaints)
         sampler = complaints.check(_sampler, parts[0])
@@ -174,7 +177,6 @@ def _check_backbone() -> None:
 
     A chosen pooling is then as if it had been given: flags.txt has it, and the same flags train the same thing.
     """
-    from eet_tf import replicas
     from eet_tf.embedder import backbones
     from eet_tf.embedder.build import find_backbone, has_weights_of_its_own
 
@@ -188,8 +190,6 @@ def _check_backbone() -> None:
         FLAGS["pooling"].value = "avg"
     if is_shared() or not (is_new or FLAGS.freeze_until is not None):
         return
-    if FLAGS.virtual_devices:
-        replicas.split_cpu(FLAGS.virtual_devices)
     weights = None if FLAGS.weights == "none" else FLAGS.weights
     found = find_backbone(FLAGS.backbone, FLAGS.image_size, weights if is_new else None, FLAGS.pixel_scaling)
     if is_new and not is_given:

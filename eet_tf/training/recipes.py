@@ -1,7 +1,7 @@
 """Recipes: which network and which training suit a catalogue, as flags of `eet train`, chosen by a few facts about it.
 
-Each was found by a search on held-out training products (`benchmarks/recipes.py`); docs/recipes.md has its figures on
-test products, and what was tried.
+docs/recipes.md says how each was found on held-out training products, what it reaches on test products, and which one
+is not measured.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from eet_tf.wording import counted
 
 AUTO, NONE = "auto", "none"
 _MANY_PRODUCTS = 300  # of a catalogue in which most batches miss most products
-_KEPT_BYTES = (
-    2**30
-)  # of decoded photos, which are kept in memory up to that: reading them again takes longer than a step
+_KEPT_BYTES = 2**30  # of decoded photos, up to which they are kept in memory: reading them again takes long
 _LARGE_PHOTOS = 160  # pixels, from which on a network that was trained on 224 sees more than in small ones
 
 
@@ -30,6 +28,8 @@ class Facts:
         pixels: the middle one of the shorter sides of their photos; None where it is not known.
         is_pretrained: whether there are weights to begin with.
         has_gpu: whether TensorFlow sees a GPU.
+        is_file: whether the weights are a file, which fits one network alone. That is taken to be MobileNetV2, with a
+            GPU and without: the same command then trains the same thing on both.
     """
 
     num_products: int
@@ -37,6 +37,7 @@ class Facts:
     pixels: int | None
     is_pretrained: bool
     has_gpu: bool
+    is_file: bool = False
 
     def __str__(self) -> str:
         size = "" if self.pixels is None else f" of {self.pixels} pixels"
@@ -82,7 +83,8 @@ def choose(facts: Facts) -> str:
     """
     if not facts.is_pretrained:
         return "from_scratch"
-    if facts.has_gpu and facts.pixels is not None and facts.pixels >= _LARGE_PHOTOS:
+    is_large = facts.pixels is not None and facts.pixels >= _LARGE_PHOTOS
+    if facts.has_gpu and is_large and not facts.is_file:
         return "large_photos"
     return "many_products" if facts.num_products >= _MANY_PRODUCTS else "few_products"
 
@@ -104,7 +106,7 @@ def _from_scratch(facts: Facts) -> Recipe:
     is_many = facts.num_products >= _MANY_PRODUCTS
     rate, weight, color = (1e-3, 1.0, 0.05) if is_many else (4e-3, 0.3, 0.0)
     return (
-        _network("small_cnn", image_size=64, embedding_dim=128, pooling="gem", learning_rate=rate),
+        *_network("small_cnn", 128, image_size=64, pooling="gem", learning_rate=rate),
         _loss("eet", equidistant_weight=weight, equidistributed_weight=weight),
         _kept(facts, 64),
         Group({"crop": 0.6, "color": color}),
@@ -115,13 +117,7 @@ def _from_scratch(facts: Facts) -> Recipe:
 def _few_products(facts: Facts) -> Recipe:
     """Up to some hundreds of products, many photos of each: early layers keep what they know."""
     return (
-        _network(
-            "mobilenet_v2_stride16",
-            image_size=112,
-            embedding_dim=128,
-            pooling="gem",
-            freeze_until="block_3_project_BN",
-        ),
+        *_network("mobilenet_v2_stride16", 128, image_size=112, pooling="gem", freeze_until="block_3_project_BN"),
         _loss("triplet", margin=0.6),
         _kept(facts, 112),
         Group({"learning_rate": 3e-4, "freeze_batch_norm": True, "crop": 0.6, "color": 0.0}),
@@ -132,8 +128,7 @@ def _few_products(facts: Facts) -> Recipe:
 def _many_products(facts: Facts) -> Recipe:
     """Thousands of products, few photos of each, all taken alike: features keep places, batches hold many products."""
     return (
-        _network("mobilenet_v2_joined", image_size=64, pooling="grid"),
-        Group({"embedding_dim": 1024}, unless=("backbone", "teacher", "prefixes")),
+        *_network("mobilenet_v2_joined", 1024, image_size=64, pooling="grid"),
         _loss("eet+normalized_softmax", class_learning_rate=3e-2, neck="batch_norm"),
         Group({"projection": "whitening"}),
         Group({"optimizer": "adamw", "weight_decay": 1e-2, "ema": 0.99}, unless=("optimizer",)),
@@ -147,7 +142,7 @@ def _many_products(facts: Facts) -> Recipe:
 def _large_photos(facts: Facts) -> Recipe:
     """Photos of 160 pixels or more and a GPU: after published recipes (docs/methods.md), not measured here."""
     return (
-        _network("resnet50", embedding_dim=512, pooling="gem"),
+        *_network("resnet50", 512, pooling="gem"),
         _loss("eet"),
         Group({"projection": "whitening"}),
         Group({"optimizer": "adamw", "weight_decay": 1e-4}, unless=("optimizer",)),
@@ -157,9 +152,12 @@ def _large_photos(facts: Facts) -> Recipe:
     )
 
 
-def _network(backbone: str, **flags) -> Group:
-    """What belongs to a backbone, and is left out with another one."""
-    return Group({"backbone": backbone, **flags}, unless=("backbone",))
+def _network(backbone: str, embedding_dim: int, **flags) -> Recipe:
+    """What belongs to a backbone, and is left out with another one; a teacher's vectors have a length of their own."""
+    return (
+        Group({"backbone": backbone, **flags}, unless=("backbone",)),
+        Group({"backbone": backbone, "embedding_dim": embedding_dim}, unless=("backbone", "teacher")),
+    )
 
 
 def _loss(loss: str, **flags) -> Group:

@@ -106,6 +106,11 @@ def test_a_recipe_is_searched_on_held_out_products_and_then_measured_on_test_pro
     assert final == {**records[best]["settings"], "measure_on": "test"}
 
 
+def test_a_search_without_the_weights_it_needs_is_refused(tmp_path, run_script):
+    flags = ["--recipe=grocery", "--do=search", f"--output_dir={tmp_path / 'out'}", f"--data_dir={tmp_path}"]
+    run_script("benchmarks/recipes.py", *flags).refused("this recipe needs --weights, a file")
+
+
 def test_parts_are_those_of_real_photos(run_script):
     run_script("benchmarks/recipes.py", "--recipe=synthetic", "--do=parts").refused("--recipe must be of fashion")
 

@@ -23,6 +23,7 @@ def facts(**changes) -> recipes.Facts:
         ({"is_pretrained": False}, "from_scratch"),
         ({"is_pretrained": False, "has_gpu": True, "pixels": 800}, "from_scratch"),
         ({"has_gpu": True, "pixels": 800}, "large_photos"),
+        ({"has_gpu": True, "pixels": 800, "is_file": True}, "many_products"),
         ({"has_gpu": True, "pixels": 60}, "many_products"),
         ({"has_gpu": True, "pixels": None}, "many_products"),
         ({"has_gpu": False, "pixels": 800}, "many_products"),
@@ -69,7 +70,14 @@ def test_what_is_given_wins_and_takes_along_what_belongs_to_it():
     }
     for given, left_out in without.items():
         assert every.keys() - recipes.flags_of(recipe, {given: "mine"}).keys() == {*left_out, given} & every.keys()
-    assert recipes.flags_of(recipe, {"backbone": "mobilenet_v2_joined"})["pooling"] == "grid"
+    own = recipes.flags_of(recipe, {"backbone": "mobilenet_v2_joined"})
+    assert own == {name: value for name, value in every.items() if name != "backbone"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_teachers_vectors_have_a_length_of_their_own(name):
+    recipe = recipes.find_recipe(name, facts())
+    assert recipes.flags_of(recipe, {}).keys() - recipes.flags_of(recipe, {"teacher": "a"}).keys() == {"embedding_dim"}
 
 
 def test_few_photos_are_kept_in_memory():
