@@ -49,7 +49,8 @@ class _Interpreter:
 
 TESTS = pathlib.Path(__file__).parent
 # files and folders there
-COMPILED = ("losses/test_compiled.py", "training/test_compilation.py")
+_COMPILED_LOSSES = tuple(f"losses/test_compiled_{part}.py" for part in ("replicas", "shapes", "values"))
+COMPILED = (*_COMPILED_LOSSES, "training/test_compilation.py")
 SLOW = (
     *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
     *("end_to_end/test_benchmark.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
@@ -60,7 +61,8 @@ SLOW = (
 # what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
 ONCE = (
-    *("losses/test_compiled.py", "serving/test_c_api.py", "serving/test_fuzz.py", "serving/test_robustness.py"),
+    *_COMPILED_LOSSES,
+    *("serving/test_c_api.py", "serving/test_fuzz.py", "serving/test_robustness.py"),
     *("audit", "cli", "convert", "index", "pages", "service", "end_to_end/test_index_admin.py"),
     *("end_to_end/test_service_page.py", "serving/test_bundle_on_a_server.py", "serving/test_client.py"),
     *("serving/test_model_server.py", "serving/test_publishing.py", "serving/test_verify.py", "test_architecture.py"),

@@ -6,7 +6,7 @@ import pytest
 import eet_tf
 from eet_tf import evaluate_retrieval
 from eet_tf.evaluation.measures import meanings
-from tests.losses import test_class_losses, test_compiled
+from tests.losses import settings, test_class_losses
 
 
 def test_all_of_an_evaluation_are_explained():
@@ -16,7 +16,7 @@ def test_all_of_an_evaluation_are_explained():
 
 def test_all_terms_of_the_losses_are_explained():
     others = (eet_tf.AttributeLoss, eet_tf.CombinedLoss)
-    losses = [loss_class() for loss_class in test_compiled.CHOICES if loss_class not in others]
+    losses = [loss_class() for loss_class in settings.CHOICES if loss_class not in others]
     losses += [loss_class(num_classes=5) for loss_class in test_class_losses.CHOICES]
     names = {name for loss in losses for name in loss.term_names} | {"symmetric", "loss", "attributes"}
     assert len(losses) >= 9 and set(meanings(names)) == names

@@ -22,7 +22,7 @@ from eet_tf.losses import class_vectors
 from eet_tf.losses.batch import Remembered
 from eet_tf.pairs import pairwise
 from tests import reference, reference_classes
-from tests.losses.test_compiled import dynamic_dimensions, hlo_of
+from tests.losses.settings import dynamic_dimensions, hlo_of
 from tests.rounding import tensor_float_32  # noqa: F401
 
 NUM_CLASSES, DIM = 30, 6

@@ -17,7 +17,7 @@ from eet_tf import (
 )
 from eet_tf.losses.batch import Remembered
 from tests import reference_gradients
-from tests.losses.test_compiled import make_batch, make_memory
+from tests.losses.settings import make_batch, make_memory
 
 LABELS, EMBEDDINGS, ATTRIBUTES = make_batch(96)
 TEACHER = make_batch(96, seed=5)[1]

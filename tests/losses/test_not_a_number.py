@@ -24,10 +24,9 @@ from eet_tf.losses.batch import Remembered
 from eet_tf.pairs import pairwise
 from eet_tf.training.memory import CrossBatchMemory
 from eet_tf.training.run import RunError, StopOnNaN
-from tests.losses import test_compiled
-from tests.losses.test_compiled import ALL, COMPARED, NAMES, NUM_ATTRIBUTES, loss_function, make_memory
+from tests.losses.settings import ALL, COMPARED, NAMES, NUM_ATTRIBUTES, loss_function, make_batch, make_memory
 
-LABELS, EMBEDDINGS, ATTRIBUTES = test_compiled.make_batch(20)
+LABELS, EMBEDDINGS, ATTRIBUTES = make_batch(20)
 
 
 def spoilt(kind, row=7):

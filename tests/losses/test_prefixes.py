@@ -9,7 +9,7 @@ import eet_tf
 from eet_tf import EETLoss, MetricLearner, PrefixLoss, SoftBinomialDevianceLoss, TripletLoss
 from eet_tf.losses.batch import Remembered
 from tests import reference
-from tests.losses.test_compiled import make_batch, make_memory
+from tests.losses.settings import make_batch, make_memory
 from tests.losses.test_own_loss import Contrastive
 
 LENGTHS, WEIGHTS = (3, 8, 16), (2.0, 1.0, 5.0)

@@ -1,18 +1,13 @@
-"""What XLA makes of every loss in every setting: no shape that is known only at run time, and the loops' numbers.
-
-On a CPU XLA carries such shapes, and gets them wrong from 17 rows on; on a GPU it ends the training.
-"""
+"""Every loss in every setting, batches, and values and gradients by loops: what several test modules compare."""
 
 import functools
 import itertools
-import json
 import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import eet_tf
 from eet_tf import (
     AttributeLoss,
     BinomialDevianceLoss,
@@ -27,15 +22,9 @@ from eet_tf import (
     SoftBinomialDevianceLoss,
     SupervisedContrastiveLoss,
     TripletLoss,
-    make_strategy,
-    plans,
-    replicas,
 )
-from eet_tf.losses.base import MetricLoss
 from eet_tf.losses.batch import Remembered
-from eet_tf.pairs import precision
 from tests import reference_gradients
-from tests.rounding import tensor_float_32  # noqa: F401
 
 NUM_ATTRIBUTES, NUM_REMEMBERED = 6, 48
 CHOICES = {
@@ -155,32 +144,10 @@ def dynamic_dimensions(hlo):
     return re.findall(r"\w+\[[^\]]*<=[^\]]*\]", hlo)
 
 
-def test_every_loss_is_here():
-    public = {getattr(eet_tf, name) for name in eet_tf.__all__}
-    losses = {each for each in public if isinstance(each, type) and issubclass(each, (MetricLoss, AttributeLoss))}
-    of_classes = {eet_tf.ArcFaceLoss, eet_tf.NormalizedSoftmaxLoss, eet_tf.ProxyAnchorLoss}  # test_class_losses.py
-    assert losses - {MetricLoss, *of_classes} == set(CHOICES)  # MetricLoss is what one's own losses derive from
-
-
-@pytest.mark.parametrize("loss_class, settings", ALL, ids=NAMES)
-def test_no_shape_is_known_only_at_run_time(loss_class, settings):
-    check_shapes(loss_class(**settings), None)
-
-
-@pytest.mark.parametrize("loss_class", [c for c in CHOICES if c is not AttributeLoss])
-def test_nor_with_a_memory_that_is_not_full(loss_class):
-    for choices in settings_of(loss_class)[:: 1 if loss_class is not TripletLoss else 6]:
-        check_shapes(loss_class(**choices), make_memory())
-
-
 def check_shapes(loss, memory, signature=None):
     function = loss_function(loss, memory)
     arguments = [tf.constant(each) for each in make_batch(20)]
     assert dynamic_dimensions(hlo_of(function, arguments, signature)) == []
-
-
-def test_a_shape_known_only_at_run_time_would_be_seen():
-    assert dynamic_dimensions(hlo_of(lambda x: tf.unique(x)[0], [tf.constant([1, 1, 2])]))
 
 
 # The settings that are compared with the loops at every size: those with names, and a few besides
@@ -263,130 +230,3 @@ def check(found, expected, other_rows=0):
     assert float(value) == pytest.approx(expected_value, rel=1e-5)
     errors = np.max(np.abs(np.asarray(gradient) - expected_gradient), axis=1) / np.max(np.abs(expected_gradient))
     assert np.sort(errors)[-1 - other_rows] < 5e-5
-
-
-@pytest.mark.parametrize("name", COMPARED)
-def test_traced_for_any_number_of_rows(name):
-    """One trace, two sizes, each compiled anew: the shapes and the numbers."""
-    loss = COMPARED[name][0]
-    check_shapes(loss, None, ANY_ROWS)
-    compiled = tf.function(loss_function(loss), input_signature=ANY_ROWS, jit_compile=True)
-    for num_rows in (20, 257):
-        batch, value, gradient = expected_of(name, num_rows, "uneven")
-        check(compiled(*[tf.constant(each) for each in batch]), (value, gradient))
-
-
-BATCHES = [(20, "even"), (20, "uneven"), (64, "uneven"), (257, "even"), (257, "uneven"), (1024, "uneven")]
-
-
-@pytest.mark.parametrize("num_rows, labels", BATCHES)
-@pytest.mark.parametrize("name", COMPARED)
-def test_value_and_gradient_are_the_loops(name, num_rows, labels):
-    """Compiled and not."""
-    batch, value, gradient = expected_of(name, num_rows, labels)
-    function = loss_function(COMPARED[name][0])
-    arguments = [tf.constant(each) for each in batch]
-    for mode in (tf.function, tf.function(jit_compile=True)):
-        check(mode(function)(*arguments), (value, gradient), 12 if (name, num_rows) == ("semi-hard", 1024) else 0)
-
-
-ON_TWO = [
-    ("eet", 20),
-    ("eet", 64),
-    ("eet", 257),
-    ("eet", 1024),
-    ("batch-hard", 257),
-    ("batch-all", 64),
-    ("deviance", 257),
-    ("multi-similarity", 257),
-    ("contrastive", 257),
-    ("smooth-ap", 64),
-    ("roadmap", 257),
-    ("recall", 64),
-    ("prefixes", 257),
-]
-
-
-def report_two_replicas():
-    """Runs in a process of its own: {setting: [rows, error of the value, error of the gradient]}, plain and compiled.
-
-    The first replica has some more rows than the second; classes lie on both.
-    """
-    replicas.split_cpu(2)
-    strategy, results = make_strategy("mirrored"), {}
-    for name, num_rows in ON_TWO:
-        batch, expected, expected_gradient = expected_of(name, num_rows, "uneven")
-        for is_compiled in (False, True):
-            value, gradient = on_two_replicas(strategy, COMPARED[name][0], batch, is_compiled)
-            error = np.max(np.abs(gradient - expected_gradient)) / np.max(np.abs(expected_gradient))
-            results[f"{name}, {num_rows}, {is_compiled}"] = [abs(value / expected - 1), float(error)]
-    print(json.dumps(results))
-
-
-def on_two_replicas(strategy, loss, batch, is_compiled):
-    labels, embeddings, _ = batch
-    middle = (len(labels) + 3) // 2
-
-    def shared(array):
-        parts = array[:middle], array[middle:]
-        return strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-        )
-
-    @tf.function
-    def step(labels, embeddings):
-        with plans.compiling_parts(is_compiled), tf.GradientTape() as tape:
-            tape.watch(embeddings)
-            total = tf.reduce_sum(tf.add_n(list(loss.terms(labels, embeddings).values())))
-        return total, tape.gradient(total, embeddings)
-
-    total, gradient = strategy.run(step, args=(shared(labels), shared(embeddings)))
-    totals, gradients = (strategy.experimental_local_results(each) for each in (total, gradient))
-    size = len(labels)
-    return float(sum(totals)) / size, np.concatenate([np.asarray(each) for each in gradients]) / size
-
-
-def test_two_replicas_have_the_loops_value_and_gradient(run_python):
-    printed = run_python("from tests.losses import test_compiled; test_compiled.report_two_replicas()")
-    results = json.loads(printed[0].splitlines()[-1])
-    assert len(results) == 2 * len(ON_TWO)
-    for name, (value_error, gradient_error) in results.items():
-        assert value_error < 1e-5, name
-        assert gradient_error < 5e-5, name
-
-
-@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.int64, np.float32])
-def test_labels_of_any_number_type(dtype):
-    batch, value, gradient = expected_of("eet", 257, "uneven")
-    labels = batch[0] - min(batch[0].min(), 0)  # some types have no negative numbers
-    arguments = [tf.constant(each) for each in (labels.astype(dtype), *batch[1:])]
-    check(tf.function(loss_function(EETLoss()), jit_compile=True)(*arguments), (value, gradient))
-
-
-@pytest.mark.usefixtures("tensor_float_32")
-@pytest.mark.parametrize("mode", [tf.function, tf.function(jit_compile=True)], ids=["graph", "xla"])
-@pytest.mark.parametrize("name", COMPARED)
-def test_rounded_factors_change_nothing(name, mode):
-    """As on a GPU with TensorFloat-32: products are rounded to 10 bits of mantissa, losses are not."""
-    batch, value, gradient = expected_of(name, 257, "uneven")
-    check(mode(loss_function(COMPARED[name][0]))(*[tf.constant(each) for each in batch]), (value, gradient))
-
-
-def test_the_plain_product_would_be_seen(tensor_float_32, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(precision, "rounds_factors", lambda: False)
-    batch, _, gradient = expected_of("eet", 257, "uneven")
-    found = loss_function(EETLoss())(*[tf.constant(each) for each in batch])[1]
-    assert np.max(np.abs(found - gradient)) > 2e-4 * np.max(np.abs(gradient))
-
-
-@pytest.mark.parametrize("name", ["eet", "batch-all", "deviance"])
-def test_a_memory_that_is_not_full_is_as_the_photos_it_holds(name):
-    """Compiled, against the loops over the batch and the 32 photos of 48 places that are there."""
-    memory, batch = make_memory(), make_batch(64)
-    filled = memory.is_filled.numpy()
-    remembered = memory.embeddings.numpy()[filled], memory.labels.numpy()[filled]
-    loops = reference_gradients.Batch(batch[0], batch[1], *remembered)
-    value = COMPARED[name][1](loops)
-    function = loss_function(COMPARED[name][0], memory)
-    found = tf.function(function, jit_compile=True)(*[tf.constant(each) for each in batch])
-    check(found, (value, loops.gradient()))
