@@ -8,18 +8,25 @@ from collections.abc import Mapping, Sequence
 from trainings import KS, Runs
 
 
-def rows_of(runs: Runs, names: Mapping[str, Sequence[str]], baseline: str) -> list[dict]:
+def rows_of(runs: Runs, names: Mapping[str, Sequence[str]], baseline: str, in_quarters: bool = False) -> list[dict]:
     """A row for each contender.
 
     Args:
         runs: where its trainings are.
         names: of its trainings, one for each seed, by the contender's title.
         baseline: the title of the one that the others are compared with.
+        in_quarters: whether each training of a contender measured other products, so that they count as one.
     """
     from eet_tf.evaluation.comparison import compare, mean_interval
 
-    own = {title: [runs.found(name, ".csv") for name in each] for title, each in names.items()}
-    whole = {title: [runs.found(name) for name in each] for title, each in names.items()}
+    def found(ending):
+        by_title = {}
+        for title, each in names.items():
+            is_one = in_quarters and len(each) > 1
+            by_title[title] = [runs.found_by_all(each, ending)] if is_one else [runs.found(n, ending) for n in each]
+        return by_title
+
+    own, whole = found(".csv"), found("-whole.csv")
     rows = []
     for title, each in names.items():
         row = {"name": title, "runs": len(each)}
@@ -90,7 +97,7 @@ def draw(rows: list[dict], baseline: str, file: str) -> None:
     figure = Figure(figsize=(8, 0.6 + 0.34 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     values = [100 * row["whole@1"] for row in rows]
-    errors = [100 * row["+-whole@1"] if row["runs"] > 1 else 0 for row in rows]
+    errors = [0 if math.isnan(row["+-whole@1"]) else 100 * row["+-whole@1"] for row in rows]
     axes.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color="#1f5f8b", ecolor="#9bbbd0", elinewidth=3)
     for row in rows:
         if row["name"] == baseline:

@@ -152,6 +152,7 @@ METHODS = {
     "arcface": ("ArcFace", "ArcFaceLoss", {}, ("classes",)),
     "proxy_anchor": ("Proxy-Anchor", "ProxyAnchorLoss", {}, ("classes",)),
     "eet_softmax": ("EET + normalised softmax", "EETLoss", {"softmax_weight": 1.0}, ("classes",)),
+    "batch_hard_softmax": ("MC + normalised softmax", "TripletLoss", {"softmax_weight": 1.0}, ("classes",)),
 }
 _ALL = (
     *("batch_hard", "mc_ec1", "mc_ec2", "eet", "eet_softmax", "semi_hard", "online_sampling"),
@@ -168,6 +169,7 @@ TRIALS = {
     "batch_hard": [{"margin": value} for value in (0.1, 0.3, 0.6)],
     "eet": [{"equidistant_weight": value, "equidistributed_weight": value} for value in (0.1, 0.3, 1.0)],
     "eet_softmax": [{"softmax_weight": value} for value in (0.1, 0.3, 1.0)],
+    "batch_hard_softmax": [{"softmax_weight": value} for value in (0.1, 0.3, 1.0)],
     "mc_ec1": [{"equidistant_weight": value} for value in (0.1, 0.3, 1.0)],
     "mc_ec2": [{"equidistributed_weight": value} for value in (0.1, 0.3, 1.0)],
     "semi_hard": [{"margin": value} for value in (0.1, 0.2, 0.4)],
@@ -188,7 +190,17 @@ TRIALS = {
 }
 _OWN_TABLE = {"memory", "mixed_bfloat16", "mixed_float16", "categories"}
 EVERY = tuple(name for name, (*_, needs) in METHODS.items() if not _OWN_TABLE.intersection(needs))
-# What the table of the recipe kit changes of a recipe, one part at a time, by its title there.
+# The method that the table of the recipe kit trains, with what its trials chose, and that a search begins with.
+KITS = {
+    "synthetic": {"method": "eet", "arguments": {}},
+    "fashion": {"method": "eet", "arguments": {}},
+    "grocery": {"method": "batch_hard", "arguments": {"margin": 0.6}},
+}
+_SOFTMAX = {
+    "fashion": {"method": "eet_softmax", "arguments": {"softmax_weight": 1.0}},
+    "grocery": {"method": "batch_hard_softmax", "arguments": {"margin": 0.6, "softmax_weight": 0.3}},
+}
+# What it changes of a recipe, one part at a time, by its title there.
 _OF_BOTH = {
     "no layer fixed": {"fixed_until": None},
     "rate of the backbone 0.1": {"trunk_rate": 0.1},
@@ -206,25 +218,34 @@ _OF_BOTH = {
     "RandAugment 5": {"rand_augment": 5.0},
     "average of weights 0.99": {"ema": 0.99},
     "weight decay 1e-4": {"weight_decay": 1e-4},
-    "+ normalised softmax": {"method": "eet_softmax"},
-    "+ normalised softmax, label smoothing 0.1": {"method": "eet_softmax", "label_smoothing": 0.1},
-    "+ normalised softmax, BN neck": {"method": "eet_softmax", "neck": "batch_norm"},
     "twice the steps": {"steps": 400},
-    "four times the steps": {"steps": 800},
 }
+
+
+def _with_softmax(catalog: str) -> dict[str, dict]:
+    softmax = _SOFTMAX[catalog]
+    return {
+        "+ normalised softmax": softmax,
+        "+ normalised softmax, label smoothing 0.1": {**softmax, "label_smoothing": 0.1},
+        "+ normalised softmax, BN neck": {**softmax, "neck": "batch_norm"},
+    }
+
+
 PARTS = {
+    "synthetic": {"pooling: average": {"pooling": "avg"}},
     "fashion": {
         **_OF_BOTH,
+        **_with_softmax("fashion"),
         "projection begins at random": {"projection": "random"},
         "pooling: GeM": {"pooling": "gem"},
         "crops of the photo": {"photo_crop": 0.85},
         "no crops": {"crop": 1.0},
-        "80 pixels": {"image_size": 80},
         "96 pixels": {"image_size": 96},
         "1024 dimensions": {"embedding_dim": 1024},
     },
     "grocery": {
         **_OF_BOTH,
+        **_with_softmax("grocery"),
         "projection begins as a whitening": {"projection": "whitening"},
         "crops of the photo": {"photo_crop": 0.6},
         "crops of 0.3 or more": {"crop": 0.3},

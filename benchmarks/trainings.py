@@ -15,11 +15,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from contenders import CLASS_VECTORS_RATE, DEFAULTS
 
 KS = (1, 10, 100)
+QUARTER = "quarter "  # measure_on: of the training products, with a number of 0 to 3; the others are learned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,17 @@ class Runs:
         from eet_tf.evaluation.comparison import ClassResults
 
         return ClassResults.read(self.file(name) + ending)
+
+    def found_by_all(self, names: Sequence[str], ending: str = "-whole.csv"):
+        """What runs found that measured different products, as one."""
+        import numpy as np
+
+        from eet_tf.evaluation.comparison import ClassResults
+
+        parts = [self.found(name, ending) for name in names]
+        sums = {metric: np.concatenate([part.sums[metric] for part in parts]) for metric in parts[0].sums}
+        skus, queries = (np.concatenate([getattr(part, name) for part in parts]) for name in ("skus", "num_queries"))
+        return ClassResults(skus, queries, sums)
 
     def is_finished(self, name: str, settings: dict) -> bool:
         """Whether a run is there; refuses one that other settings made."""
@@ -212,7 +224,18 @@ def _catalogs(dataset: str, category_column: str | None, measure_on: str, data_d
     if category_column:
         catalog = catalog.categorized_by(category_column)
     train = catalog.split("train").check_trainable()
+    if measure_on.startswith(QUARTER):
+        return _without_quarter(train, int(measure_on.removeprefix(QUARTER)))
     return train.hold_out(0.25, seed=0) if measure_on == "held_out" else (train, catalog.split("test"))
+
+
+def _without_quarter(train, number: int) -> tuple:
+    """The training products but for every fourth of a drawn order, and that fourth."""
+    import numpy as np
+
+    findable = np.flatnonzero(np.bincount(train.labels) >= 2)
+    is_measured = np.isin(train.labels, np.random.default_rng(0).permutation(findable)[number::4])
+    return train.take(~is_measured), train.take(is_measured)
 
 
 @functools.lru_cache(maxsize=8)

@@ -106,13 +106,47 @@ def test_a_recipe_is_searched_on_held_out_products_and_then_measured_on_test_pro
     assert final == {**records[best]["settings"], "measure_on": "test"}
 
 
+def test_the_parts_of_the_kit_are_measured_on_every_quarter_of_the_training_products(tmp_path, run_script):
+    """Each product once, and none of the test products."""
+    flags = ["--recipe=synthetic", f"--data_dir={tmp_path / 'photos'}", f"--output_dir={tmp_path / 'out'}"]
+    run_script("benchmarks/recipes.py", *flags, "--steps=2", "--jobs=2", "--do=parts").succeeded()
+    with open(tmp_path / "photos" / "catalog.csv", newline="") as file:
+        products = {(row["sku"], row["split"]) for row in csv.DictReader(file)}
+    of_first = sorted((tmp_path / "out").glob("part-as_it_is-?.csv"))
+    measured = [ClassResults.read(file).skus.tolist() for file in of_first]
+    assert len(measured) == 4 and max(map(len, measured)) - min(map(len, measured)) <= 1
+    assert sorted(sum(measured, [])) == sorted(sku for sku, split in products if split == "train")
+    with open(tmp_path / "out" / "table.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["as it is", "pooling: average"]
+    for name, short in (("as it is", "as_it_is"), ("pooling: average", "pooling__average")):
+        whole = [ClassResults.read(file) for file in (tmp_path / "out").glob(f"part-{short}-?-whole.csv")]
+        hits, queries = (sum(each) for each in zip(*[(w.sums["recall@1"].sum(), w.num_queries.sum()) for w in whole]))
+        assert float(rows[name]["whole@1"]) == pytest.approx(hits / queries)
+    assert "on the others: all training products; " in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_prefixes_and_a_student_have_tables(root, tiny, tmp_path, run_script):
+    """Each figure is that of its training; another call trains nothing and prints the same."""
+    (tmp_path / "tiny.flags").write_text("\n".join([*tiny, "--dataset=csv", "--epochs=1", "--recipe=none"]) + "\n")
+    out = tmp_path / "out"
+    flags = [f"--data={root / 'photos'}", f"--flagfile_of_training={tmp_path / 'tiny.flags'}", f"--output_dir={out}"]
+    flags += ["--prefixes=4,16", "--embedding_dim=16", "--teacher=small_cnn", "--student=small_cnn"]
+    first = run_script("benchmarks/short_vectors.py", *flags, "--more_of_student=epochs=2").succeeded()
+    figures = {name: json.loads((out / name / "metrics.json").read_text()) for name in ("prefixes", "student")}
+    four, all_of_them = (100 * figures["prefixes"]["prefixes"][length]["recall@1"] for length in ("4", "16"))
+    table = (out / "table.md").read_text()
+    assert f"| {four:.1f} | {100 * four / all_of_them:.1f} % |" in table and f"| {all_of_them:.1f} | 100.0 % |" in table
+    assert f"| student, small_cnn | teacher | 0.39 | {100 * figures['student']['teacher']['recall@1']:.1f} |" in table
+    made = [os.stat(file).st_mtime_ns for file in sorted(out.glob("*/metrics.json"))]
+    again = run_script("benchmarks/short_vectors.py", *flags).succeeded()
+    assert again.printed.strip() == table.strip() and table.strip() in first.printed
+    assert [os.stat(file).st_mtime_ns for file in sorted(out.glob("*/metrics.json"))] == made
+
+
 def test_a_search_without_the_weights_it_needs_is_refused(tmp_path, run_script):
     flags = ["--recipe=grocery", "--do=search", f"--output_dir={tmp_path / 'out'}", f"--data_dir={tmp_path}"]
     run_script("benchmarks/recipes.py", *flags).refused("this recipe needs --weights, a file")
-
-
-def test_parts_are_those_of_real_photos(run_script):
-    run_script("benchmarks/recipes.py", "--recipe=synthetic", "--do=parts").refused("--recipe must be of fashion")
 
 
 def test_an_unknown_method_is_refused(run_script):
