@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from eet_tf.data import bmp, gif, headers, orientation, reasons
@@ -13,6 +16,11 @@ from eet_tf.fits import check_fit
 # goes up when the same bytes become other pixels; what is refused becomes none. 2: palettes of BMP; transparent GIF,
 # and GIF whose frames are not of its size; PNG and WebP upright; JPEG upright whatever stands before its EXIF
 RULES_VERSION = 2
+
+# up to so many photos a pipeline is sooner through if Python calls the decoder of all that are not plain JPEG: one with
+# every operation that a photo might need takes a second to begin, and such a call a millisecond
+_FEW_PHOTOS = 500
+_are_few = contextvars.ContextVar("are_few", default=False)
 
 # branches are tf.cond throughout; looking for others in Python costs every process a second
 _as_written = tf.autograph.experimental.do_not_convert
@@ -87,11 +95,26 @@ def decode_cropped(image_bytes: tf.Tensor, image_size: int, fit: str, box: Calla
 def _decoded(image_bytes: tf.Tensor, max_pixels: int, use: Callable):
     """What `use` makes of the upright picture, `[H, W, 3]` uint8 or float32 in [0, 255]."""
     # most photos are JPEG without EXIF, and are not to wait for all the operations that others need
+    decode_any = _call_decode_any if _are_few.get() else _decode_any
     return tf.cond(
         _is_plain_jpeg(image_bytes, max_pixels),
         lambda: use(_decode_bytes(image_bytes)),
-        lambda: use(_decode_any(image_bytes, max_pixels)),
+        lambda: use(decode_any(image_bytes, max_pixels)),
     )
+
+
+@contextlib.contextmanager
+def pipeline_of(count: int | None) -> Iterator[None]:
+    """A pipeline that decodes is made in the block; it decodes `count` photos, or many if that is None.
+
+    What it decodes does not depend on it, only how soon it begins. A pipeline of few photos calls Python, so that it
+    cannot be saved.
+    """
+    token = _are_few.set(count is not None and count <= _FEW_PHOTOS)
+    try:
+        yield
+    finally:
+        _are_few.reset(token)
 
 
 def resize(images: tf.Tensor, image_size: int, fit: str = "squash") -> tf.Tensor:
@@ -237,6 +260,23 @@ def _decode_any(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
     kind = tf.argmax([*[headers.starts_with(image_bytes, magic) for magic, _ in kinds], True], output_type=tf.int32)
     readers = [lambda read=read: read(image_bytes, max_pixels) for _, read in kinds]
     return tf.switch_case(kind, [*readers, lambda: tf.cast(_decode_bytes(image_bytes), tf.float32)])
+
+
+def _call_decode_any(image_bytes: tf.Tensor, max_pixels) -> tf.Tensor:
+    """`_decode_any`, called by Python, so that the graph has none of its operations."""
+
+    def called(content: bytes, limit: np.ndarray) -> np.ndarray:
+        try:
+            with tf.device("CPU:0"):
+                return _decode_any(tf.constant(content), tf.constant(limit)).numpy()
+        except tf.errors.OpError:
+            return np.zeros([0, 0, 3], np.float32)
+
+    limit = tf.cast(max_pixels, tf.float64)
+    image = tf.numpy_function(called, [image_bytes, limit], tf.float32, stateful=False, name="_decode_any")
+    is_image = tf.debugging.Assert(tf.size(image) > 0, ["a photo"], name="_decode_any_failed")
+    with tf.control_dependencies([is_image]):
+        return tf.ensure_shape(image, [None, None, 3])
 
 
 def _within(image_bytes: tf.Tensor, pixels: tf.Tensor, max_pixels: tf.Tensor, *conditions: tf.Tensor) -> tf.Tensor:

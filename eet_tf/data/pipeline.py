@@ -233,7 +233,9 @@ def gallery_dataset(catalog: Catalog, image_size: int, batch_size: int = 64, fit
         ValueError: if `fit` is none of these.
     """
     check_fit(fit)
-    dataset = _decoded(tf.data.Dataset.range(len(catalog)), catalog, tf.data.AUTOTUNE, _reader(image_size, fit))
+    rows = tf.data.Dataset.range(len(catalog))
+    with images.pipeline_of(len(catalog)):
+        dataset = _decoded(rows, catalog, tf.data.AUTOTUNE, _reader(image_size, fit))
     return dataset.map(lambda image, row: image).batch(batch_size).prefetch(2)
 
 

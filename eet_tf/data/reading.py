@@ -45,7 +45,10 @@ def read_files(
     unread: dict[str, str] = {}
     dataset = tf.data.Dataset.from_tensor_slices(rows)
     num_threads = num_threads or os.cpu_count()
-    dataset = map_files(dataset, files, lambda row, content: (row, decode(content)), num_threads, photo_cache, unread)
+    with images.pipeline_of(len(rows)):
+        dataset = map_files(
+            dataset, files, lambda row, content: (row, decode(content)), num_threads, photo_cache, unread
+        )
     is_read = np.zeros(len(files), bool)
     for row, decoded in dataset.ignore_errors(log_warning=False).as_numpy_iterator():
         is_read[row] = True

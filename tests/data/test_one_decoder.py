@@ -1,6 +1,7 @@
 """Audit, check, training, served graph and pages take the same files for photos, and see the same pixels in them."""
 
 import re
+from unittest import mock
 
 import keras
 import numpy as np
@@ -37,8 +38,11 @@ class Seen:
         self.said = self._said_by_the_check()
         self.served, self.is_served = self._served()
         self.fine = np.flatnonzero(self.is_served)
-        self.trained = self._trained()
-        self.errors = self._errors()
+        self.trained, self.errors = {}, []
+        for most in (len(ODD) - 1, len(ODD)):  # of what is few; by Python's calls and in the graph
+            with mock.patch.object(images, "_FEW_PHOTOS", most):
+                self.trained[most] = self._trained()
+                self.errors += self._errors()
         self.on_page = [reading.shrunk(file, max(WIDTH, HEIGHT)) for file in self.files]
 
     def _said_by_the_check(self):
@@ -102,8 +106,10 @@ def test_it_is_refused_in_the_same_words_everywhere(seen, name):
 
 
 def test_training_reads_what_is_served_and_sees_the_same(seen):
-    assert len(seen.trained) == len(seen.fine)
-    np.testing.assert_array_equal(seen.trained, seen.served[seen.fine])
+    assert len(seen.trained) == 2
+    for trained in seen.trained.values():
+        assert len(trained) == len(seen.fine)
+        np.testing.assert_array_equal(trained, seen.served[seen.fine])
     decoded = decode_photos(seen.catalog.take(seen.fine), SIZE)
     assert np.abs(decoded - seen.served[seen.fine]).max() <= 0.5
 
@@ -111,7 +117,7 @@ def test_training_reads_what_is_served_and_sees_the_same(seen):
 def test_every_photo_that_ends_a_training_is_named(seen, monkeypatch):
     """TensorFlow's words for each kind of broken photo are known as such, and none of them is passed on."""
     monkeypatch.setattr("eet_tf.data.pipeline.read_files", lambda *_, **__: {7: "a GIF that is cut off"})
-    assert len(seen.errors) == len(ODD) - len(seen.fine)
+    assert len(seen.errors) == 2 * (len(ODD) - len(seen.fine))
     for error in seen.errors:
         with pytest.raises(CatalogError) as caught, naming_unreadable(seen.catalog):
             raise error
@@ -155,3 +161,14 @@ def test_pages_show_photos_at_urls(seen, tmp_path):
         assert server.asked["/photo"] == 1
         assert thumbnails.thumbnail(gone, 64) is None
         assert thumbnails.without_picture(gone) == f"{gone}: the server has no such photo (HTTP 404)"
+
+
+def test_a_pipeline_of_few_photos_begins_without_the_operations_of_every_kind(tmp_path):
+    """Which take a second to set up; a longer one has them, since a call of Python for each photo takes longer."""
+    nodes = {}
+    for count in (500, 501):
+        catalog = Catalog([str(tmp_path / f"{row}.jpg") for row in range(count)], ["a"] * count)
+        dataset = gallery_dataset(catalog, SIZE)
+        functions = tf.compat.v1.GraphDef.FromString(dataset._as_serialized_graph().numpy()).library.function
+        nodes[count] = sum(len(function.node_def) for function in functions)
+    assert nodes[500] < 400 and nodes[501] > 2000
