@@ -33,7 +33,11 @@ define = Definitions(FLAGS)
 define.string("model_dir", None, "Folder that training wrote.", required=True)
 catalogs.define_catalog(define, split="test")
 catalogs.define_unreadable(define)
-define.string("gallery", None, "Catalogue to search in. By default the photos of --data, each among all the others.")
+define.string(
+    "gallery",
+    None,
+    "Catalogue to search in, with the columns of --data. By default the photos of --data, each among all the others.",
+)
 define.list("by", [], "Attribute columns, separated by commas, to whose values figures are given too.")
 define.list("ks", ["1", "10", "100"], "K of each R@K, separated by commas.")
 define.integer("query_expansion", 0, "Number of neighbours added to each query; 0 for none.", lower_bound=0)
@@ -100,7 +104,11 @@ def _gallery(path):
 
     if not path:
         raise ValueError(f"--gallery must be a catalogue, as --data is. Received: --gallery={path!r}.")
-    return data.load_dataset("auto", path, photo_cache=FLAGS.photo_cache or "")
+    layout = data.detect_layout(path)
+    is_table = layout in ("csv", "parquet", "xlsx")  # whose columns are named as those of --data
+    columns = data.read_columns(FLAGS.columns) if FLAGS.columns and is_table else None
+    separator = FLAGS.separator if layout == "csv" else None
+    return data.load_dataset(layout, path, columns, separator, photo_cache=FLAGS.photo_cache or "")
 
 
 def _check_gallery(measured, gallery) -> None:

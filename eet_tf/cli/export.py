@@ -57,6 +57,12 @@ define.enum(
     ["none", "unit", "tf", "caffe", "imagenet", "clip"],
     "With --backbone: what it gets in place of pixels from 0 to 255; must be given for a model of your own.",
 )
+define.enum(
+    "fit",
+    "squash",
+    ["squash", "letterbox"],
+    "With --backbone: how photos become squares: squash stretches them, letterbox keeps their aspect, on white.",
+)
 catalogs.define_catalog(define, split="train")
 define.integer(
     "whiten_dim",

@@ -1,4 +1,4 @@
-"""What training refuses of its losses and learning rates: names, sums, and flags that none of them knows."""
+"""What training refuses of its losses: names, sums, prefixes and distillation that they cannot have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from eet_tf.cli.training_flags import ADDONS_LOSSES, CLASS_LOSSES, FLAGS, LOSSES
 
 
 def check_losses(complaints: Complaints) -> None:
-    """Complains about losses that there are not, sums that make no sense, and what goes with none of them."""
+    """Complains about losses that there are not, sums that make no sense, and what they cannot do."""
     names = losses()
     are_ours = all(name in LOSSES for name in names) and len({*names}) == len(names)
     is_known = are_ours or FLAGS.loss in (*ADDONS_LOSSES, "none")
@@ -26,11 +26,6 @@ def check_losses(complaints: Complaints) -> None:
             "--loss_weights needs several losses, e.g. --loss=eet+normalized_softmax. Received: "
             f"--loss_weights={','.join(FLAGS.loss_weights)}, --loss={FLAGS.loss}."
         )
-    has_vectors = any(name in CLASS_LOSSES for name in names)
-    if FLAGS.class_learning_rate is not None and is_known and not has_vectors:
-        complaints.add(
-            f"--class_learning_rate needs --loss with one of {', '.join(CLASS_LOSSES)}. Received: --loss={FLAGS.loss}."
-        )
     if FLAGS.memory_size > 0 and all(name in CLASS_LOSSES for name in names):
         complaints.add(
             "--memory_size needs a loss that compares photos with each other, e.g. "
@@ -44,10 +39,11 @@ def check_losses(complaints: Complaints) -> None:
 def check_built_on_others(complaints: Complaints) -> None:
     """Complains about prefixes and distillation that the loss or the embedding cannot have."""
     lengths = complaints.whole_numbers("prefixes", FLAGS.prefixes) if FLAGS.prefixes else ()
-    if lengths and (list(lengths) != sorted(lengths) or lengths[-1] > FLAGS.embedding_dim):
+    is_whole = bool(lengths) and (lengths[-1] == FLAGS.embedding_dim or _learns_all(lengths[-1]))
+    if lengths and (list(lengths) != sorted(lengths) or not is_whole):
         complaints.add(
-            f"--prefixes must ascend to at most the {FLAGS.embedding_dim} of --embedding_dim. Received: "
-            f"--prefixes={','.join(FLAGS.prefixes)}."
+            f"--prefixes must ascend to the {FLAGS.embedding_dim} of --embedding_dim, since dimensions behind the last "
+            f"prefix are not trained. Received: --prefixes={','.join(FLAGS.prefixes)}."
         )
     if lengths and (FLAGS.loss in ADDONS_LOSSES or FLAGS.loss == "none"):
         complaints.add(f"--prefixes needs a loss of this package. Received: --loss={FLAGS.loss}.")
@@ -70,6 +66,11 @@ def check_sample(classes_per_batch: int) -> None:
             f"--sampled_classes must be at least the {classes_per_batch} products in a batch. Received: "
             f"--sampled_classes={FLAGS.sampled_classes}."
         )
+
+
+def _learns_all(length: int) -> bool:
+    """Whether dimensions behind a prefix learn too: those of a teacher."""
+    return FLAGS.teacher is not None and length <= FLAGS.embedding_dim
 
 
 def _is_weight(text: str) -> bool:

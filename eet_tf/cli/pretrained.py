@@ -7,7 +7,14 @@ from eet_tf.cli.complaints import Complaints
 from eet_tf.wording import counted
 
 _OF_DATA = ("whiten_dim", "columns", "separator", "photo_cache", "split", "dataset")
-NAMES = ("weights", "pooling", "pixel_scaling", "data", *_OF_DATA)  # flags that an export of a trained model has not
+NAMES = (
+    "weights",
+    "pooling",
+    "pixel_scaling",
+    "fit",
+    "data",
+    *_OF_DATA,
+)  # flags that an export of a trained model has not
 _IMAGE_SIZE = 224
 # chosen on training products, docs/backbones.md; and a direction that few photos teach is noise
 _DIM, _PHOTOS_PER_DIM = 512, 4
@@ -47,7 +54,8 @@ def _backbone(flags):
                 f"and --backbone={flags.backbone}."
             )
     size = _IMAGE_SIZE if flags.image_size is None else flags.image_size
-    return build_embedder(flags.backbone, None, size, flags.weights, flags.pooling, pixel_scaling=flags.pixel_scaling)
+    how = {"pixel_scaling": flags.pixel_scaling, "fit": flags.fit}
+    return build_embedder(flags.backbone, None, size, flags.weights, flags.pooling, **how)
 
 
 def _catalog(flags):
@@ -59,6 +67,7 @@ def _catalog(flags):
 def whitened_by_photos(embedder, catalog, dim: int | None):
     """The embedder with a whitening behind it that the photos of a catalogue teach."""
     from eet_tf import data
+    from eet_tf.embedder import photo_fit
     from eet_tf.embedder.features import whitened
     from eet_tf.evaluation.callback import embed
     from eet_tf.evaluation.postprocessing import Whitening, fit_whitening
@@ -67,7 +76,8 @@ def whitened_by_photos(embedder, catalog, dim: int | None):
     catalogs.tell_notes(catalog)
     print(f"Learning a whitening from {counted(len(catalog), 'photo')}.", flush=True)
     with data.naming_unreadable(catalog):
-        vectors = embed(embedder, data.gallery_dataset(catalog, embedder.input_shape[1]), verbose=verbosity())
+        photos = data.gallery_dataset(catalog, embedder.input_shape[1], fit=photo_fit(embedder))
+        vectors = embed(embedder, photos, verbose=verbosity())
     whitening = fit_whitening(vectors, dim)
     if dim is None:
         kept = min(_DIM, whitening.dim, max(len(vectors) // _PHOTOS_PER_DIM, 1))

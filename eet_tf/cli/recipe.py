@@ -5,41 +5,61 @@ from __future__ import annotations
 import os
 import statistics
 
-from eet_tf.cli.training_flags import FLAGS, is_shared
+from eet_tf.cli.training_flags import FLAGS, MAY_CHANGE, is_shared
 from eet_tf.training import recipes
 
 _NUM_LOOKED_AT = 16  # photos, of which the size is taken
+_KEPT_BYTES = 2**30  # of decoded photos, up to which they are kept in memory: reading them again takes long
 
 
-def apply_recipe(train, is_pretrained: bool, model_dir: str) -> str | None:
+def apply_recipe(train, is_pretrained: bool) -> str | None:
     """Sets the flags of the recipe that were not given, and returns a line that says which recipe it is and why.
 
-    A run that is gone on with keeps its recipe and all that it set, whatever machine goes on with it; then, and
-    without a recipe, there is nothing to say.
+    Without a recipe there is nothing to say.
 
     Args:
         train: the photos to learn from.
         is_pretrained: whether the backbone has weights to begin with.
-        model_dir: the folder of the run.
-    """
-    from eet_tf.training.run import settings_of_begun
 
-    begun = settings_of_begun(model_dir)
-    if begun is not None:
-        _go_on(begun)
-        return None
+    Raises:
+        ValueError: if the recipe needs weights, and there are none.
+    """
     if FLAGS.recipe == recipes.NONE:
         return None
     facts = facts_of(train, is_pretrained)
     is_chosen = FLAGS.recipe == recipes.AUTO
     if is_chosen:
         FLAGS["recipe"].value = recipes.choose(facts)
-    recipe = recipes.find_recipe(FLAGS.recipe, facts)
-    for name, value in recipes.flags_of(recipe, _given()).items():
+    elif not is_pretrained and FLAGS.recipe != recipes.FROM_SCRATCH:
+        raise ValueError(
+            f"--recipe={FLAGS.recipe} needs --weights, since it keeps most of what a network knows. Received: none. "
+            f"Give weights, or --recipe={recipes.FROM_SCRATCH}."
+        )
+    for name, value in recipes.flags_of(recipes.find_recipe(FLAGS.recipe, facts), _given()).items():
         if not (name == "projection" and is_shared()):  # workers begin at random
             FLAGS[name].value = value
+    if not FLAGS["cache"].present and FLAGS.photo_crop is None:
+        FLAGS["cache"].value = facts.num_photos * 3 * FLAGS.image_size**2 <= _KEPT_BYTES
     why = f", for {facts}" if is_chosen else ""
     return f"Recipe {FLAGS.recipe}{why}. --recipe=none leaves all flags at their defaults."
+
+
+def go_on(begun: dict[str, str]) -> None:
+    """Lets a run that has begun keep its recipe, and all that was chosen with it for flags that are not given.
+
+    A run without one keeps its flags by being given them again, as in versions before there were recipes.
+
+    Args:
+        begun: what its flags.txt holds.
+    """
+    if FLAGS.recipe == recipes.AUTO:
+        FLAGS["recipe"].value = begun.get("recipe", recipes.NONE)  # which versions before recipes did not write
+    if FLAGS.recipe == begun.get("recipe", recipes.NONE) == recipes.NONE:
+        return
+    for name, text in begun.items():
+        is_of_recipe = name in FLAGS and (name not in MAY_CHANGE or name == "epochs")
+        if is_of_recipe and not FLAGS[name].present:
+            FLAGS[name].value = FLAGS[name].parser.parse(text)
 
 
 def facts_of(train, is_pretrained: bool) -> recipes.Facts:
@@ -52,21 +72,6 @@ def facts_of(train, is_pretrained: bool) -> recipes.Facts:
 
 def _given() -> dict[str, object]:
     return {name: FLAGS[name].value for name in FLAGS if FLAGS[name].present}
-
-
-def _go_on(begun: dict[str, str]) -> None:
-    """Takes from a run's flags.txt the recipe, and what was chosen with it for flags that are not given."""
-    name = begun.get("recipe", recipes.NONE)  # which versions before recipes did not write
-    if FLAGS["recipe"].present and FLAGS.recipe != recipes.AUTO:
-        name = FLAGS.recipe
-    FLAGS["recipe"].value = name
-    if name == recipes.NONE:
-        return
-    any_facts = recipes.Facts(2, 4, None, True, False)
-    names = {flag for group in recipes.find_recipe(name, any_facts) for flag in group.flags}
-    for flag in names.intersection(begun):
-        if not FLAGS[flag].present:
-            FLAGS[flag].value = FLAGS[flag].parser.parse(begun[flag])
 
 
 def _pixels(train) -> int | None:

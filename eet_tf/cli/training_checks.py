@@ -8,8 +8,9 @@ from typing import Any
 
 from eet_tf.cli import catalogs, teachers
 from eet_tf.cli.complaints import Complaints
-from eet_tf.cli.loss_checks import check_built_on_others, check_losses, check_sample
-from eet_tf.cli.recipe import apply_recipe
+from eet_tf.cli.flag_uses import check_together
+from eet_tf.cli.loss_checks import check_sample
+from eet_tf.cli.recipe import apply_recipe, go_on
 from eet_tf.cli.training_flags import (
     ADDONS_LOSSES,
     ADDONS_OPTIMIZERS,
@@ -20,6 +21,7 @@ from eet_tf.cli.training_flags import (
     margin,
     settings,
 )
+from eet_tf.training.settings import settings_of_begun
 
 _CLASSES_PER_BATCH = 16
 
@@ -78,18 +80,23 @@ def checked_task() -> Task:
     from eet_tf.data.answers import check_answers
 
     complaints = Complaints()
+    begun = settings_of_begun(model_dir())
+    if begun is not None:
+        go_on(begun)
+    _choose_length()
     _check_flags(complaints)
     layout = complaints.check(catalogs.layout_of, FLAGS)
     is_cut = 0 <= FLAGS.seed < 2**32 and 0 <= FLAGS.hold_out < 1  # else what is held out is not known
     is_there = complaints.are_none or FLAGS.dataset != "synthetic"  # photos are not drawn for nothing
     parts: Any = complaints.check(_catalogs) if layout and is_cut and is_there else None
     recipe = sampler = attributes = None
+    if parts is not None and complaints.are_none:
+        if FLAGS.virtual_devices:  # which there must be before TensorFlow does anything
+            replicas.split_cpu(FLAGS.virtual_devices)
+        recipe = None if begun is not None else complaints.check(apply_recipe, parts[0], is_pretrained())
+    if begun is None:  # what has begun was checked then, and what differs from it is told by the run's folder
+        check_together(complaints, is_settled=recipe is not None)
     if parts is not None:
-        if complaints.are_none:
-            if FLAGS.virtual_devices:  # which there must be before TensorFlow does anything
-                replicas.split_cpu(FLAGS.virtual_devices)
-            recipe = apply_recipe(parts[0], is_pretrained(), model_dir())
-            _check_flags(complaints)
         sampler = complaints.check(_sampler, parts[0])
         attributes = complaints.given("attributes", ",".join(FLAGS.attributes), lambda _: _attributes(parts[0]))
         for catalog, name in zip(parts[1:], ("what chooses the best epoch", "the split 'test'")):
@@ -98,6 +105,8 @@ def checked_task() -> Task:
         if FLAGS.teacher is not None:
             complaints.check(teachers.check_teacher, _with_vectors(*parts))
     _check_network(complaints)
+    if recipe and not complaints.are_none:
+        complaints.add(recipe)  # which has set what was not given
     complaints.end()
     catalogs.tell_notes(parts[0])
     if recipe:
@@ -118,6 +127,14 @@ def model_dir() -> str:
     return os.path.join("runs", "synthetic" if FLAGS.dataset == "synthetic" else catalogs.name_of(FLAGS.data or ""))
 
 
+def _choose_length() -> None:
+    """The last prefix is the whole embedding, unless its length is given, or is a teacher's."""
+    is_free = FLAGS.teacher is None and not FLAGS["embedding_dim"].present
+    last = FLAGS.prefixes[-1] if FLAGS.prefixes and is_free else ""
+    if last.isdecimal() and int(last) <= RANGES["embedding_dim"][1]:
+        FLAGS["embedding_dim"].value = int(last)
+
+
 def _check_flags(complaints: Complaints) -> None:
     """Complains about what is wrong with the flags, as far as they alone tell."""
     complaints.folder("model_dir", model_dir())
@@ -133,17 +150,9 @@ def _check_flags(complaints: Complaints) -> None:
         )
     for name in ("learning_rate", "trunk_learning_rate", "class_learning_rate"):
         complaints.above(name, FLAGS[name].value, 0)
-    check_losses(complaints)
-    check_built_on_others(complaints)
     for name in ("positive_scale", "negative_scale", "temperature", "scale"):
         complaints.above(name, FLAGS[name].value, 0)
     complaints.above("clip_norm", FLAGS.clip_norm, 0)
-    if FLAGS.photo_crop is not None and FLAGS.cache:
-        complaints.add("--photo_crop needs photos as they are. Received: --cache, which keeps squares. Leave it out.")
-    if FLAGS.schedule == "step" and FLAGS.warmup_steps:
-        complaints.add("--warmup_steps needs --schedule=cosine. Received: --schedule=step.")
-    if FLAGS.projection == "whitening" and is_shared():
-        complaints.add("--projection must be random with --strategy=multi_worker. Received: --projection=whitening.")
     complaints.check(_check_addons)
 
 

@@ -328,17 +328,18 @@ def margin() -> float | None:
 def settings(chosen: dict[str, str]) -> dict[str, str]:
     """Every flag that is set, as text: what `flags.txt` holds, with what was chosen for flags that were not given."""
     own = [FLAGS[name] for name in FLAGS if FLAGS[name].name == name and name != "data_dir"]
-    texts = {flag.name: _as_text(flag.value) for flag in own if flag.value is not None}
+    texts = {flag.name: as_text(flag.value) for flag in own if flag.value is not None}
     return {**texts, **chosen}
 
 
 def defaults() -> dict[str, str]:
     """The flags' defaults, as text: what a run of an older version, which did not know a flag yet, was trained with."""
-    known = {name: _as_text(FLAGS[name].default) for name in FLAGS if FLAGS[name].default is not None}
+    known = {name: as_text(FLAGS[name].default) for name in FLAGS if FLAGS[name].default is not None}
     return {**known, "recipe": recipes.NONE}
 
 
-def _as_text(value) -> str:
+def as_text(value) -> str:
+    """The value of a flag as it is given."""
     return ",".join(value) if isinstance(value, list) else str(value)
 
 

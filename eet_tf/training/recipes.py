@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 from eet_tf.wording import counted
 
-AUTO, NONE = "auto", "none"
+AUTO, NONE, FROM_SCRATCH = "auto", "none", "from_scratch"
 _MANY_PRODUCTS = 300  # of a catalogue in which most batches miss most products
-_KEPT_BYTES = 2**30  # of decoded photos, up to which they are kept in memory: reading them again takes long
 _LARGE_PHOTOS = 160  # pixels, from which on a network that was trained on 224 sees more than in small ones
+_PHOTOS_PER_DIM = 4  # fewer teach a whitening directions that are noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def choose(facts: Facts) -> str:
     'many_products'
     """
     if not facts.is_pretrained:
-        return "from_scratch"
+        return FROM_SCRATCH
     is_large = facts.pixels is not None and facts.pixels >= _LARGE_PHOTOS
     if facts.has_gpu and is_large and not facts.is_file:
         return "large_photos"
@@ -106,9 +106,9 @@ def _from_scratch(facts: Facts) -> Recipe:
     is_many = facts.num_products >= _MANY_PRODUCTS
     rate, weight, color = (1e-3, 1.0, 0.05) if is_many else (4e-3, 0.3, 0.0)
     return (
-        *_network("small_cnn", 128, image_size=64, pooling="gem", learning_rate=rate),
+        *_network("small_cnn", 128, image_size=64, pooling="gem"),
+        Group({"backbone": "small_cnn", "optimizer": "adam", "learning_rate": rate}, unless=("backbone", "optimizer")),
         _loss("eet", equidistant_weight=weight, equidistributed_weight=weight),
-        _kept(facts, 64),
         Group({"crop": 0.6, "color": color}),
         *_length(facts, 16, 4, passes=16, least=1600 if is_many else 2400),
     )
@@ -119,45 +119,54 @@ def _few_products(facts: Facts) -> Recipe:
     return (
         *_network("mobilenet_v2_stride16", 128, image_size=112, pooling="gem", freeze_until="block_3_project_BN"),
         _loss("triplet", margin=0.6),
-        _kept(facts, 112),
-        Group({"learning_rate": 3e-4, "freeze_batch_norm": True, "crop": 0.6, "color": 0.0}),
-        *_length(facts, 16, 4, passes=17, least=400),
+        Group({"optimizer": "adam", "learning_rate": 3e-4}, unless=("optimizer",)),
+        Group({"freeze_batch_norm": True, "crop": 0.6, "color": 0.0}),
+        *_length(facts, 16, 4, passes=16, least=400),
     )
 
 
 def _many_products(facts: Facts) -> Recipe:
     """Thousands of products, few photos of each, all taken alike: features keep places, batches hold many products."""
+    loss, rate = "eet+normalized_softmax", {"optimizer": "adamw", "learning_rate": 3e-4}
     return (
-        *_network("mobilenet_v2_joined", 1024, image_size=64, pooling="grid"),
-        _loss("eet+normalized_softmax", class_learning_rate=3e-2, neck="batch_norm"),
+        *_network("mobilenet_v2_joined", _whitened(1024, facts), image_size=64, pooling="grid"),
+        _loss(loss, neck="batch_norm"),
         Group({"projection": "whitening"}),
         Group({"optimizer": "adamw", "weight_decay": 1e-2, "ema": 0.99}, unless=("optimizer",)),
-        Group({"learning_rate": 3e-4, "trunk_learning_rate": 3e-5}, unless=("learning_rate",)),
-        _kept(facts, 64),
+        Group({**rate, "trunk_learning_rate": 3e-5}, unless=("optimizer", "learning_rate")),
+        Group({**rate, "loss": loss, "class_learning_rate": 3e-2}, unless=("optimizer", "learning_rate", "loss")),
         Group({"freeze_batch_norm": True, "crop": 0.85, "color": 0.0}),
-        *_length(facts, 128, 2, passes=17, least=400),
+        *_length(facts, 128, 2, passes=16, least=400),
     )
 
 
 def _large_photos(facts: Facts) -> Recipe:
     """Photos of 160 pixels or more and a GPU: after published recipes (docs/methods.md), not measured here."""
     return (
-        *_network("resnet50", 512, pooling="gem"),
+        *_network("resnet50", _whitened(512, facts), pooling="gem"),
         _loss("eet"),
         Group({"projection": "whitening"}),
-        Group({"optimizer": "adamw", "weight_decay": 1e-4}, unless=("optimizer",)),
-        _kept(facts, 224),
-        Group({"image_size": 224, "learning_rate": 1e-4, "freeze_batch_norm": True, "crop": 0.6, "color": 0.05}),
+        Group({"optimizer": "adamw", "weight_decay": 1e-4, "learning_rate": 1e-4}, unless=("optimizer",)),
+        Group({"image_size": 224, "freeze_batch_norm": True, "crop": 0.6, "color": 0.05}),
         *_length(facts, 32, 4, passes=20, least=1000),
     )
 
 
-def _network(backbone: str, embedding_dim: int, **flags) -> Recipe:
-    """What belongs to a backbone, and is left out with another one; a teacher's vectors have a length of their own."""
+def _network(backbone: str, embedding_dim: int, pooling: str, **flags) -> Recipe:
+    """What belongs to a backbone, and is left out with another one; the length also where something else decides it."""
+    network = {"backbone": backbone, "pooling": pooling}
+    of_length = ("backbone", "pooling", "teacher", "prefixes")
     return (
-        Group({"backbone": backbone, **flags}, unless=("backbone",)),
-        Group({"backbone": backbone, "embedding_dim": embedding_dim}, unless=("backbone", "teacher")),
+        Group({**network, **flags}, unless=("backbone",)),
+        Group({**network, "embedding_dim": embedding_dim}, unless=of_length),
     )
+
+
+def _whitened(most: int, facts: Facts) -> int:
+    """The dimensions of an embedding that begins as a whitening: halved until the photos can teach so many."""
+    while most > 64 and most * _PHOTOS_PER_DIM > facts.num_photos:
+        most //= 2
+    return most
 
 
 def _loss(loss: str, **flags) -> Group:
@@ -165,14 +174,8 @@ def _loss(loss: str, **flags) -> Group:
     return Group({"loss": loss, **flags}, unless=("loss",))
 
 
-def _kept(facts: Facts, image_size: int) -> Group:
-    """Keeps decoded photos in memory where they are few."""
-    is_little = facts.num_photos * 3 * image_size**2 <= _KEPT_BYTES
-    return Group({"cache": True} if is_little else {}, unless=("image_size", "photo_crop"))
-
-
 def _length(facts: Facts, products: int, photos: int, passes: int, least: int) -> Recipe:
-    """The batches, and how long it trains: each photo is shown `passes` times, in at least so many steps."""
+    """The batches, and how long it trains: each photo is shown `passes` times or more, in at least so many steps."""
     products = min(products, facts.num_products)
     steps_of_pass = math.ceil(max(facts.num_photos / (products * photos), facts.num_products / products))
     steps_of_epoch = max(steps_of_pass, 100)
@@ -189,7 +192,7 @@ def _length(facts: Facts, products: int, photos: int, passes: int, least: int) -
 _RECIPES = {
     "few_products": _few_products,
     "many_products": _many_products,
-    "from_scratch": _from_scratch,
+    FROM_SCRATCH: _from_scratch,
     "large_photos": _large_photos,
 }
 NAMES = (AUTO, *_RECIPES, NONE)

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from eet_tf import compat, files
 from eet_tf.terminal import escaped, is_utf8
+from eet_tf.training.settings import read_settings
 from eet_tf.wording import said_by
 
 TEACHER = "teacher.json"  # whose vectors a run learns: the path, the fingerprint and the length
@@ -69,7 +70,7 @@ class RunFolder:
         self._lock = _locked(os.path.join(folder, ".lock"))
         if os.path.isdir(self.path("checkpoints")):
             try:
-                _check_same(folder, {**(defaults or {}), **_read_settings(folder)}, dict(settings), may_change)
+                _check_same(folder, {**(defaults or {}), **read_settings(folder)}, dict(settings), may_change)
             except RunError:
                 self._lock.close()
                 raise
@@ -133,18 +134,13 @@ def read_run(folder: str) -> RunRecord:
     if not os.path.isfile(os.path.join(folder, "flags.txt")):
         raise RunError(f"{folder!r} is not the folder of a training run: it has no flags.txt. Run `eet train` first.")
     history = _read_history(os.path.join(folder, "history.csv"))
-    return RunRecord(_read_settings(folder), history, _read_json(os.path.join(folder, "metrics.json")) or {})
+    return RunRecord(read_settings(folder), history, _read_json(os.path.join(folder, "metrics.json")) or {})
 
 
 def read_teacher(folder: str) -> str | None:
     """The fingerprint of the teacher that a run was trained with; None without one, and where no run has been."""
     found = _read_json(os.path.join(folder, TEACHER))
     return None if found is None else found["fingerprint"]
-
-
-def _read_settings(folder: str) -> dict[str, str]:
-    with open(os.path.join(folder, "flags.txt"), encoding="utf-8") as file:
-        return dict(line.rstrip("\n")[2:].split("=", 1) for line in file)
 
 
 def _read_json(path: str) -> dict | None:
@@ -191,11 +187,6 @@ def _make(folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder!r} cannot be made a folder: {said_by(error)}. Give another --model_dir.") from error
-
-
-def settings_of_begun(folder: str) -> dict[str, str] | None:
-    """What a run of a folder was asked, or None where none has begun there."""
-    return _read_settings(folder) if os.path.isdir(os.path.join(folder, "checkpoints")) else None
 
 
 def _check_same(folder: str, known: dict[str, str], settings: dict[str, str], may_change: frozenset[str]) -> None:

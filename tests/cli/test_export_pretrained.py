@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 
 import keras
@@ -70,6 +71,30 @@ def test_photos_of_the_train_split_teach_a_whitening(places):
     np.testing.assert_allclose(ServedEmbedder(folder_of(printed)).embed_catalog(test), expected, atol=1e-3)
 
 
+def test_photos_keep_their_aspect_where_that_is_asked_for(places, tmp_path):
+    """What teaches the whitening, what is served and what the manifest says: tall photos, with white at both sides."""
+    photos = tmp_path / "tall"
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        (photos / f"{number % 3}").mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(photos / f"{number % 3}" / f"{number}.png", rng.integers(0, 255, [40, 20, 3]), scale=False)
+    where = ["--image_size=32", f"--output_dir={places['out']}", "--pixel_scaling=unit", "--pooling=avg"]
+    status, printed, errors = export(
+        f"--backbone={places['mine.keras']}", *where, f"--data={photos}", "--whiten_dim=2", "--fit=letterbox"
+    )
+    assert (status, errors) == (0, "")
+    catalog, found = data.load_dataset("folder", photos), {}
+    for fit in ("letterbox", "squash"):
+        plain = build_embedder(places["mine.keras"], None, 32, pooling="avg", pixel_scaling="unit", fit=fit)
+        vectors = embed(plain, data.gallery_dataset(catalog, 32, fit=fit))
+        found[fit] = fit_whitening(vectors, 2).apply(vectors)
+    served = ServedEmbedder(folder_of(printed))
+    with open(os.path.join(folder_of(printed), "assets.extra", "eet_tf.json"), encoding="utf-8") as file:
+        assert json.load(file)["fit"] == "letterbox"
+    np.testing.assert_allclose(served.embed_catalog(catalog), found["letterbox"], atol=1e-3)
+    assert np.abs(found["letterbox"] - found["squash"]).max() > 0.05
+
+
 def test_few_photos_teach_few_dimensions(places):
     """A list without splits teaches as a whole: a dimension for each four of its 96 photos."""
     where = ["--image_size=32", f"--output_dir={places['out']}", "--pixel_scaling=unit"]
@@ -95,6 +120,7 @@ def test_few_photos_teach_few_dimensions(places):
         ),
         (["--backbone={mine}", "--prefix=8"], ["--prefix needs --model", "--whiten_dim shorten vectors"]),
         (["--model={mine}", "--pooling=avg", "--data={photos}"], ["--pooling needs --backbone", "--data needs"]),
+        (["--model={mine}", "--fit=letterbox"], ["--fit needs --backbone. Received: --fit=letterbox, without it."]),
         (
             [
                 "--backbone={mine}",

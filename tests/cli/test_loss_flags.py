@@ -1,10 +1,12 @@
 """From flags to losses and learning rates, without a training: what is made, and what is refused."""
 
+import re
+
 import pytest
 from absl.testing import flagsaver
 
 from eet_tf import EETLoss
-from eet_tf.cli import loss_checks, training_checks, training_flags, training_parts
+from eet_tf.cli import flag_uses, loss_checks, training_checks, training_flags, training_parts
 from eet_tf.cli.complaints import CommandError, Complaints
 from eet_tf.cli.training_flags import FLAGS
 
@@ -82,10 +84,6 @@ REFUSED = [
     (["--loss=eet+arcface", "--loss_weights=1,nan"], "--loss_weights must be numbers of at least 0"),
     (["--loss=eet", "--loss_weights=1"], "--loss_weights needs several losses, e.g. --loss=eet"),
     (
-        ["--loss=eet", "--class_learning_rate=0.1"],
-        "--class_learning_rate needs --loss with one of normal",
-    ),
-    (
         ["--loss=arcface", "--memory_size=9"],
         "--memory_size needs a loss .*=supervised_contrastive[+]arcface",
     ),
@@ -97,7 +95,7 @@ REFUSED = [
 def test_what_makes_no_sense_is_a_complaint(given, texts, message):
     given(*texts)
     complaints = Complaints()
-    loss_checks.check_losses(complaints)
+    flag_uses.check_together(complaints, is_settled=True)
     with pytest.raises(CommandError, match=message):
         complaints.end()
 
@@ -113,8 +111,81 @@ def test_what_makes_no_sense_is_a_complaint(given, texts, message):
 def test_what_does_make_sense_is_none(given, texts):
     given(*texts)
     complaints = Complaints()
-    loss_checks.check_losses(complaints)
+    flag_uses.check_together(complaints, is_settled=True)
     assert complaints.are_none
+
+
+UNUSED = [
+    (
+        ["--label_smoothing=0.1"],
+        "--label_smoothing needs --loss with one of normalized_softmax, arcface. Received: ",
+        "eet",
+    ),
+    (
+        ["--loss=triplet", "--equidistant_weight=0.5"],
+        "--equidistant_weight needs --loss with eet. Received: ",
+        "triplet",
+    ),
+    (["--loss=roadmap", "--margin=0.2"], "--margin needs --loss with one of eet, triplet, arcface, proxy_", "roadmap"),
+    (["--loss=eet+roadmap", "--soft_margin"], "--soft_margin needs --loss with one of triplet, tfa_", "eet+roadmap"),
+    (["--class_learning_rate=0.1"], "--class_learning_rate needs --loss with one of normalized_softmax, arc", "eet"),
+    (["--weight_decay=0.1"], "--weight_decay needs another optimizer, e.g. --optimizer=adamw. Received: ", "adam"),
+    (["--momentum=0.8"], "--momentum needs --optimizer=sgd. Received: --momentum=0.8 with --optimizer=", "adam"),
+    (["--drop_at=0.5"], "--drop_at needs --schedule=step. Received: --drop_at=0.5 with --schedule=", "cosine"),
+    (
+        ["--loss=soft_binomial_deviance", "--preserved_share=0.1"],
+        "--preserved_share needs --weighting=preserving. Received: --preserved_share=0.1 with --weighting=",
+        "informativeness",
+    ),
+    (["--memory_start=5"], "--memory_start needs a --memory_size above 0. Received: .* without --memory_size", ""),
+    (["--attribute_weight=5"], "--attribute_weight needs --attributes. Received: .* without --attributes", ""),
+    (["--crop=0.5", "--photo_crop=0.2"], "--crop needs photos without --photo_crop, which takes its pl", "crop=0.2"),
+]
+
+
+@pytest.mark.parametrize("texts, message, received", UNUSED, ids=range(len(UNUSED)))
+def test_a_flag_that_nothing_would_use_is_a_complaint(given, texts, message, received):
+    given("--recipe=none", *texts)
+    complaints = Complaints()
+    flag_uses.check_together(complaints, is_settled=False)
+    with pytest.raises(CommandError, match=f"^{message}.*{re.escape(received)}[.]$"):
+        complaints.end()
+
+
+@pytest.mark.parametrize("text", ["--label_smoothing=0.1", "--class_learning_rate=0.1", "--weight_decay=0.1"])
+def test_until_a_recipe_has_chosen_what_it_goes_with_a_flag_may_be_used(given, text):
+    for texts, waits in (([], True), (["--loss=eet", "--optimizer=adam"], False)):
+        given(text, *texts)
+        complaints = Complaints()
+        flag_uses.check_together(complaints, is_settled=False)
+        assert complaints.are_none == waits
+
+
+def test_a_flag_at_its_default_is_as_if_it_were_not_given(given):
+    """As flags.txt of a run gives all of them, with the margin of losses that have none."""
+    given("--recipe=none", "--loss=roadmap", "--margin=0.3", "--momentum=0.9", "--label_smoothing=0.0", "--crop=0.6")
+    complaints = Complaints()
+    flag_uses.check_together(complaints, is_settled=True)
+    assert complaints.are_none
+
+
+@pytest.mark.parametrize(
+    "texts, dim, is_refused",
+    [
+        (["--prefixes=16,64"], 64, False),
+        (["--prefixes=16,64", "--embedding_dim=64"], 64, False),
+        (["--prefixes=16,64", "--embedding_dim=128"], 128, True),
+        (["--prefixes=16,64", "--teacher=x"], 128, False),  # which teaches all dimensions
+        (["--prefixes=16,256", "--teacher=x"], 128, True),
+        (["--prefixes=64,16"], 16, True),
+    ],
+)
+def test_the_last_prefix_is_the_whole_embedding(given, texts, dim, is_refused):
+    given(*texts)
+    training_checks._choose_length()
+    complaints = Complaints()
+    loss_checks.check_built_on_others(complaints)
+    assert (FLAGS.embedding_dim, not complaints.are_none) == (dim, is_refused)
 
 
 def test_a_sample_that_does_not_hold_a_batch_is_refused(given):

@@ -125,6 +125,20 @@ def test_photos_are_searched_in_another_catalogue(evaluate, embedded, root, tmp_
     assert "whole_catalogue" not in written
 
 
+def test_columns_are_named_for_both_catalogues(trained, embedded, root, tmp_path, run_script):
+    (test, embeddings), _ = embedded
+    for name, split in (("street", ";test"), ("studio", "")):
+        rows = [f"{root / 'photos' / path};{sku}{split}" for path, sku in zip(test.paths, test.skus)]
+        header = "image;article" + (";split" if split else "")
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    flags = ["--columns=path:image,sku:article", "--separator=;", f"--output={tmp_path / 'figures.json'}"]
+    where = [f"--data={tmp_path / 'street.csv'}", f"--gallery={tmp_path / 'studio.csv'}"]
+    run_script("train/evaluate.py", f"--model_dir={trained[0]}", *where, *flags).succeeded()
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["result"]["recall@1"] == 1.0  # each photo finds itself
+    assert written["result"]["num_queries"] == len(embeddings)
+
+
 def test_a_gallery_of_other_products_is_refused(evaluate, embedded, root, tmp_path):
     _, (train, _) = embedded
     rows = [f"{root / 'photos' / path},{sku}" for path, sku in zip(train.paths, train.skus)]

@@ -183,8 +183,8 @@ def test_a_student_serves_its_teachers_catalogue(student, exported, vectors, tmp
 @pytest.mark.parametrize(
     "changed, message",
     [
-        (["--prefixes=8,4"], "--prefixes must ascend to at most the 16 of --embedding_dim"),
-        (["--prefixes=8,32"], "--prefixes must ascend to at most the 16 of --embedding_dim"),
+        (["--prefixes=8,4"], "--prefixes must ascend to the 16 of --embedding_dim"),
+        (["--prefixes=8,32"], "--prefixes must ascend to the 16 of --embedding_dim"),
         (["--loss=none"], "--prefixes needs a loss of this package.*\\n.*--teacher_references needs a loss"),
         (["--embedding_dim=24"], "--embedding_dim must be the 16 of --teacher. Received: --embedding_dim=24"),
         (["--teacher={root}/photos"], "or a model: a SavedModel, a training's folder or a .keras file. Received"),

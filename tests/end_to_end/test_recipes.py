@@ -35,7 +35,8 @@ def test_it_is_chosen_said_and_kept(chosen):
     assert line + "--recipe=none leaves all flags at their defaults." in outcome.printed
     settings = kept(folder)
     assert (settings["recipe"], settings["learning_rate"], settings["color"]) == ("from_scratch", "0.004", "0.0")
-    assert settings["classes_per_batch"] == "4"
+    assert (settings["classes_per_batch"], settings["cache"]) == ("4", "True")
+    assert "Keeping 16 decoded photos, 0 MB." in outcome.printed
 
 
 def test_a_run_goes_on_with_what_its_recipe_set(chosen, train):
@@ -76,3 +77,22 @@ def test_another_recipe_than_that_of_the_run_is_refused(chosen, root, run_script
         "train/main.py", f"--data={root / 'photos'}", f"--model_dir={root / 'chosen'}", *TINY, "--recipe=none"
     )
     outcome.refused("holds a run with other settings", "--recipe was 'from_scratch', is 'none'")
+
+
+def test_a_flag_of_another_loss_than_that_of_the_run_is_refused_as_another_setting(chosen, root, run_script):
+    flags = [f"--data={root / 'photos'}", f"--model_dir={root / 'chosen'}", *TINY]
+    outcome = run_script("train/main.py", *flags, "--loss=triplet", "--margin=0.5")
+    outcome.refused("holds a run with other settings", "--loss was 'eet', is 'triplet'", "--margin was '0.3', is '0.5'")
+
+
+def test_what_the_recipe_cannot_use_is_refused_with_its_name(root, tmp_path, run_script):
+    flags = [f"--data={root / 'photos'}", f"--model_dir={tmp_path}", *TINY]
+    outcome = run_script("train/main.py", *flags, "--temperature=0.2", "--weight_decay=0.1")
+    outcome.refused(
+        "--temperature needs --loss with one of supervised_contrastive, .* with --loss=eet[.]",
+        "--weight_decay needs another optimizer, e.g. --optimizer=adamw. .* with --optimizer=adam[.]",
+        "Recipe from_scratch, for 4 products",
+    )
+    outcome = run_script("train/main.py", *flags, "--recipe=few_products")
+    outcome.refused("--recipe=few_products needs --weights.* Received: none. Give weights, or --recipe=from_scratch")
+    assert not any(tmp_path.iterdir())

@@ -60,7 +60,8 @@ SEEN_IN = {
         "--teacher must be a folder that `eet embed` wrote, or a model: a SavedModel, a training's folder or a .keras file. Received: --teacher={}.",
         "--teacher must be a folder that `eet embed` wrote where several workers train: each reads it. Received: --teacher={} with --strategy=multi_worker.",
         "--embedding_dim must be the {} of --teacher. Received: --embedding_dim={}.",
-        "--prefixes must ascend to at most the {} of --embedding_dim. Received: --prefixes={}.",
+        "--prefixes must ascend to the {} of --embedding_dim, since dimensions behind the last prefix are not trained. "
+        "Received: --prefixes={}.",
         "--prefixes needs a loss of this package. Received: --loss={}.",
         "--{} needs --teacher. Received: --{}={} without it.",
         "--loss=none needs --teacher: there is nothing to learn. Received: no --teacher.",
@@ -102,11 +103,17 @@ SEEN_IN = {
         "--loss_weights={}, --loss={}.",
         "--loss_weights needs several losses, e.g. --loss=eet+normalized_softmax. Received: --loss_weights={}, "
         "--loss={}.",
-        "--class_learning_rate needs --loss with one of {}. Received: --loss={}.",
+        "--{} needs --loss with {}. {}",
+        "<complaints.add(f'--{flag} needs {needed}. {_received(flag, other)}')>",
         "--memory_size needs a loss that compares photos with each other, e.g. --loss=supervised_contrastive+{}. "
         "Received: --memory_size={}, --loss={}.",
         "--margin must be from 0 to 3.14 radians for arcface. Received: --margin={}.",
         "--sampled_classes must be at least the {} products in a batch. Received: --sampled_classes={}.",
+    ],
+    "tests/end_to_end/test_recipes.py": [
+        "<complaints.add(recipe)>",
+        "--recipe={} needs --weights, since it keeps most of what a network knows. Received: none. Give weights, or "
+        "--recipe={}.",
     ],
     "tests/end_to_end/test_train.py": [
         "--weights must be none, imagenet or the path of a backbone's weights. Received: --weights={}.",

@@ -52,6 +52,14 @@ def test_each_photo_is_seen_often_enough(name, products, photos):
     assert flags["warmup_steps"] == steps // 10
 
 
+@pytest.mark.parametrize(
+    "name, products, photos", [("many_products", 1926, 5989), ("few_products", 41, 1493), ("few_products", 37, 1340)]
+)
+def test_it_trains_as_long_as_was_found_for_it(name, products, photos):
+    flags = recipes.flags_of(recipes.find_recipe(name, facts(num_products=products, num_photos=photos)), {})
+    assert (flags["epochs"], flags["warmup_steps"]) == (4, 40)  # of 100 steps each
+
+
 def test_what_is_given_wins_and_takes_along_what_belongs_to_it():
     recipe = recipes.find_recipe("many_products", facts())
     every = recipes.flags_of(recipe, {})
@@ -60,18 +68,21 @@ def test_what_is_given_wins_and_takes_along_what_belongs_to_it():
         assert name not in recipes.flags_of(recipe, {name: "given"})
     without = {
         "backbone": {"pooling", "image_size", "embedding_dim"},
+        "pooling": {"embedding_dim"},
         "loss": {"neck", "class_learning_rate"},
-        "optimizer": {"weight_decay", "ema"},
-        "learning_rate": {"trunk_learning_rate"},
+        "optimizer": {"weight_decay", "ema", "learning_rate", "trunk_learning_rate", "class_learning_rate"},
+        "learning_rate": {"trunk_learning_rate", "class_learning_rate"},
         "epochs": {"warmup_steps"},
         "schedule": {"warmup_steps"},
         "examples_per_class": {"classes_per_batch", "epochs", "warmup_steps"},
         "teacher": {"embedding_dim"},
+        "prefixes": {"embedding_dim"},
     }
     for given, left_out in without.items():
         assert every.keys() - recipes.flags_of(recipe, {given: "mine"}).keys() == {*left_out, given} & every.keys()
-    own = recipes.flags_of(recipe, {"backbone": "mobilenet_v2_joined"})
-    assert own == {name: value for name, value in every.items() if name != "backbone"}
+    for name, value in every.items():  # what is given as the recipe has it takes nothing along
+        if name not in ("epochs", "classes_per_batch", "examples_per_class"):
+            assert recipes.flags_of(recipe, {name: value}).keys() == every.keys() - {name}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,13 +91,12 @@ def test_a_teachers_vectors_have_a_length_of_their_own(name):
     assert recipes.flags_of(recipe, {}).keys() - recipes.flags_of(recipe, {"teacher": "a"}).keys() == {"embedding_dim"}
 
 
-def test_few_photos_are_kept_in_memory():
-    for name, most in (("from_scratch", 87_381), ("few_products", 28_532), ("large_photos", 7_133)):
-        for num_photos, is_kept in ((most, True), (most + 1, False)):
-            recipe = recipes.find_recipe(name, facts(num_photos=num_photos))
-            assert recipes.flags_of(recipe, {}).get("cache", False) == is_kept
-            assert "cache" not in recipes.flags_of(recipe, {"photo_crop": 0.5})
-            assert "cache" not in recipes.flags_of(recipe, {"image_size": 500})
+@pytest.mark.parametrize(
+    "name, photos, dims", [("many_products", n, d) for n, d in ((4096, 1024), (4095, 512), (600, 128), (9, 64))]
+)
+def test_no_more_dimensions_begin_as_a_whitening_than_photos_can_teach(name, photos, dims):
+    flags = recipes.flags_of(recipes.find_recipe(name, facts(num_products=300, num_photos=photos)), {})
+    assert flags["projection"] == "whitening" and flags["embedding_dim"] == dims
 
 
 def test_the_line_says_what_it_was_chosen_by():
