@@ -15,7 +15,6 @@ RECIPES = {
         "classes_per_batch": 128,
         "examples_per_class": 2,
         "steps": 200,
-        "largest_cost": 6.5,
         "learning_rate": 3e-4,
         "crop": 0.85,
         "projection": "whitening",
@@ -36,7 +35,6 @@ RECIPES = {
         "classes_per_batch": 16,
         "examples_per_class": 4,
         "steps": 200,
-        "largest_cost": 20.0,
         "learning_rate": 3e-4,
         "crop": 0.6,
         "category_column": "department",
@@ -56,7 +54,6 @@ RECIPES = {
         "classes_per_batch": 8,
         "examples_per_class": 2,
         "steps": 40,
-        "largest_cost": 640.0,
         "learning_rate": 3e-4,
         "crop": 0.6,
         "category_column": None,
@@ -253,6 +250,8 @@ PARTS = {
         "512 dimensions": {"embedding_dim": 512},
     },
 }
+# What a training of a search may cost, as a share of a training of the table.
+LARGEST_COSTS = {"synthetic": 640.0, "fashion": 6.5, "grocery": 20.0}
 # What a search for a recipe draws from.
 _LOSSES = ["eet", "eet", "batch_hard", "eet_softmax", "softmax", "supervised_contrastive", "multi_similarity", "circle"]
 _OF_SPACES = {

@@ -51,7 +51,7 @@ def recipe() -> dict:
         ValueError: if a change names no setting, or gives a value of another kind.
     """
     shared = {**DEFAULTS, **RECIPES[FLAGS.recipe]}
-    kinds = {name: str if value is None else type(value) for name, value in shared.items()}
+    kinds = {name: str if value is None else type(value) for name, value in shared.items()} | {"photo_crop": float}
     changeable = [name for name, kind in kinds.items() if kind in (str, int, float)]
     for change in FLAGS.set:
         name, _, text = change.partition("=")
@@ -149,6 +149,18 @@ def checked_methods(shared: dict) -> list[str]:
     return methods
 
 
+def check_tuned(methods: list[str]) -> None:
+    """Ends where a search of settings would be measured on what chose them, or would overwrite what was given."""
+    if not is_tuned():
+        return
+    if FLAGS.measure_on == "held_out":
+        sys.exit("error: --measure_on=held_out needs --notuned: those products choose the settings of each method.")
+    searched = {"learning_rate", *(f"loss.{name}" for method in methods for each in TRIALS[method] for name in each)}
+    given = sorted(searched.intersection(change.partition("=")[0] for change in FLAGS.set))
+    if given:
+        sys.exit(f"error: --set={given[0]} needs --notuned: it is searched for each method.")
+
+
 def main(argv):
     """Trains what is missing, and writes the tables."""
     if len(argv) > 1:
@@ -158,6 +170,7 @@ def main(argv):
     except ValueError as error:
         sys.exit(f"error: {error}")
     methods, seeds = checked_methods(shared), FLAGS.seeds or shared["seeds"]
+    check_tuned(methods)
     folder = FLAGS.output_dir or os.path.join("runs", "methods", FLAGS.recipe)
     runs = Runs(folder, FLAGS.data_dir, FLAGS.weights, FLAGS.keep_embeddings)
     until = float("inf") if FLAGS.minutes is None else time.time() + 60 * FLAGS.minutes

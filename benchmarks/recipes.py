@@ -25,7 +25,7 @@ import time
 import numpy as np
 from absl import app, flags
 from compared import rows_of, write_tables
-from contenders import DEFAULTS, KITS, METHODS, PARTS, RECIPES, SPACES, TRIALS
+from contenders import DEFAULTS, KITS, LARGEST_COSTS, METHODS, PARTS, RECIPES, SPACES, TRIALS
 from trainings import QUARTER, Runs
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -108,6 +108,7 @@ def search(runs: Runs) -> None:
     """Trains until the time is over; prints each recipe that is better than all before."""
     runs.check_weights(RECIPES[FLAGS.recipe]["is_pretrained"])
     known = found_in(runs)
+    tried = [changes for *_, changes in known]
     rng = np.random.default_rng(len(known))
     until = time.time() + 60 * FLAGS.minutes
     begun: dict = {}
@@ -115,7 +116,8 @@ def search(runs: Runs) -> None:
         while begun or (time.time() < until and len(known) < FLAGS.trainings):
             is_open = time.time() < until and len(known) + len(begun) < FLAGS.trainings
             if is_open and len(begun) < FLAGS.jobs:
-                changes = proposal(known, rng)
+                changes = proposal(known, tried, rng)
+                tried.append(changes)
                 name = f"search-{len(glob.glob(runs.file('search-*.changes'))):04d}"
                 with open(runs.file(name) + ".changes", "w", encoding="utf-8") as file:
                     json.dump(changes, file)
@@ -135,12 +137,12 @@ def search(runs: Runs) -> None:
                 known.append((value, name, changes))
 
 
-def proposal(known: list[tuple], rng) -> dict:
-    """What to try next, within what it may cost."""
+def proposal(known: list[tuple], tried: list[dict], rng) -> dict:
+    """What to try next, which was not tried, within what it may cost."""
     best = sorted(known, key=lambda each: -each[0])[:5]
     while True:
         changes = draw(rng) if len(known) < _NUM_DRAWN else change(_one(rng, best)[2], rng)
-        if cost(changes) <= RECIPES[FLAGS.recipe]["largest_cost"] and all(changes != each[2] for each in known):
+        if cost(changes) <= LARGEST_COSTS[FLAGS.recipe] and changes not in tried:
             return changes
 
 
@@ -149,9 +151,10 @@ def found_in(runs: Runs) -> list[tuple]:
     found = []
     for path in sorted(glob.glob(runs.file("search-*.changes"))):
         name = os.path.basename(path).removesuffix(".changes")
-        if os.path.isfile(runs.file(name) + ".json"):
-            with open(path, encoding="utf-8") as file:
-                found.append((runs.mean(name, "map@r"), name, json.load(file)))
+        with open(path, encoding="utf-8") as file:
+            changes = json.load(file)
+        if runs.is_finished(name, settings_of(changes, 0, "held_out")):
+            found.append((runs.mean(name, "map@r"), name, changes))
     return found
 
 
@@ -169,7 +172,7 @@ def train_parts(runs: Runs) -> None:
     introduction = (
         f"{method}; trained on three quarters of the training products and measured on the others: {measured}; "
         "difference in R@1 in the whole catalogue from the recipe as it is, with its 95 % interval by a paired "
-        "bootstrap over products."
+        "bootstrap over products, which does not cover chance in training."
     )
     more = {"s": {title: f"{min(runs.seconds(name) for name in each):.0f}" for title, each in names.items()}}
     write_tables(runs.folder, rows_of(runs, names, _BASE, in_quarters=True), introduction, _BASE, more)
@@ -186,7 +189,7 @@ def train_best(runs: Runs) -> None:
         sys.exit(f"error: {runs.folder} must hold a search. Received: none. Run --do=search first.")
     _, name, changes = max(found, key=lambda each: each[0])
     names = {"the best found": [f"best-{name}-{seed}" for seed in range(FLAGS.seeds)]}
-    names[_BASE] = [f"{_short(_BASE)}-{seed}" for seed in range(FLAGS.seeds)]
+    names[_BASE] = [f"best-as_it_is-{seed}" for seed in range(FLAGS.seeds)]
     wanted = {run: settings_of(changes, seed, "test") for seed, run in enumerate(names["the best found"])}
     wanted |= {run: settings_of({}, seed, "test") for seed, run in enumerate(names[_BASE])}
     runs.train(wanted, FLAGS.jobs)

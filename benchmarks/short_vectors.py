@@ -1,11 +1,11 @@
 """What a prefix of an embedding keeps, and what a student of a quarter of its teacher's size loses.
 
     python benchmarks/short_vectors.py --data=DATA/grocery --flagfile_of_training=train/flagfiles/grocery.flags \
-        --weights=MOBILENET_V2.h5 --output_dir=runs/short_vectors/grocery
+        --weights=MOBILENET_V2.h5 --more=pooling=gem,freeze_until=block_3_project_BN
 
 Trains with `eet train`, as a user does: with the flag file and `--prefixes`; then the flag file's teacher with another
-backbone, and its student. Every training is a folder in `--output_dir`; one that is finished is not trained again, one
-that was killed goes on. Writes `table.md`: figures of the products that were never trained on.
+backbone, and its student. Every training is a folder in `--output_dir`: one that is finished is not trained again, one
+that was killed goes on, one with other flags is refused. Writes `table.md`, of products that were never trained on.
 """
 
 import json
@@ -23,6 +23,7 @@ flags.DEFINE_string("weights", None, "Path of the backbones' weights; by default
 flags.DEFINE_list("prefixes", ["64", "512"], "Dimensions: those that are searched with, and all.")
 flags.DEFINE_string("teacher", "mobilenet_v2", "Backbone of the teacher.")
 flags.DEFINE_string("student", "mobilenet_v2_stride16", "Backbone of the student.")
+flags.DEFINE_integer("image_size", 112, "Side of the photos in pixels, for all trainings.")
 flags.DEFINE_integer("embedding_dim", 128, "Dimensions of teacher and student.")
 flags.DEFINE_list("more", [], "Further flags of all trainings, name=value with commas between.")
 flags.DEFINE_list("more_of_student", ["epochs=8"], "Further flags of the student, name=value with commas between.")
@@ -32,15 +33,13 @@ flags.DEFINE_string("output_dir", "runs/short_vectors", "Where trainings and tab
 def trained(name: str, *own: str) -> dict:
     """The figures of a training with flags of its own; ends with what `eet train` says if it does not train."""
     folder = os.path.join(FLAGS.output_dir, name)
-    file = os.path.join(folder, "metrics.json")
-    if not os.path.isfile(file):
-        command = [sys.executable, "-m", "eet_tf", "train", f"--flagfile={FLAGS.flagfile_of_training}"]
-        command += [f"--data={FLAGS.data}", f"--model_dir={folder}", *own]
-        command += [f"--weights={FLAGS.weights}"] if FLAGS.weights else []
-        done = subprocess.run([*command, *(f"--{each}" for each in FLAGS.more)], text=True, stderr=subprocess.PIPE)
-        if done.returncode:
-            sys.exit(done.stderr)
-    with open(file, encoding="utf-8") as opened:
+    command = [sys.executable, "-m", "eet_tf", "train", f"--flagfile={FLAGS.flagfile_of_training}"]
+    command += [f"--data={FLAGS.data}", f"--image_size={FLAGS.image_size}", f"--model_dir={folder}", *own]
+    command += [f"--weights={FLAGS.weights}"] if FLAGS.weights else []
+    done = subprocess.run([*command, *(f"--{each}" for each in FLAGS.more)], text=True, stderr=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(done.stderr)
+    with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as opened:
         return json.load(opened)
 
 

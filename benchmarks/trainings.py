@@ -79,6 +79,9 @@ class Runs:
             return False
         known, wanted = {**DEFAULTS, **self.settings(name)}, json.loads(json.dumps({**DEFAULTS, **settings}))
         different = [name for name in wanted if known.get(name) != wanted[name]]
+        made_of = self._record(name).get("made_of", {})  # which versions before did not write
+        sources = sources_of(settings, self.data_dir, self.weights) if made_of else {}
+        different += [name for name in made_of if name in sources and made_of[name] != sources[name]]
         if different:
             sys.exit(f"error: {file}.json was made with another {', '.join(different)}. Give another --output_dir.")
         return True
@@ -136,6 +139,29 @@ class Runs:
             return json.load(file)
 
 
+def sources_of(settings: dict, data_dir: str | None, weights: str | None) -> dict[str, str]:
+    """Digests of the photos' list and of the weights that a run is made of, where they are given."""
+    sources = {} if data_dir is None else {"photos": _digest_of_list(settings["dataset"], data_dir)}
+    if settings["is_pretrained"] and weights and os.path.isfile(weights):
+        sources["weights"] = _digest_of_file(weights)
+    return sources
+
+
+@functools.cache
+def _digest_of_list(dataset: str, data_dir: str) -> str:
+    from eet_tf import data
+
+    catalog = data.load_dataset(dataset, data_dir)
+    rows = sorted(zip(catalog.paths.tolist(), catalog.skus.tolist(), catalog.splits.tolist()))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _digest_of_file(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:12]
+
+
 def _begin_process(jobs: int) -> None:
     """Lets TensorFlow take its share of the processor, and compute in float32 on every device."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -176,7 +202,8 @@ def train_one(runs: Runs, name: str, settings: dict) -> None:
         _pixels(*(settings[key] for key in _CATALOG), runs.data_dir, place, settings["image_size"], settings["fit"])
         for place in (0, 1)
     )
-    embedder, history, seconds = trained(settings, train, photos, runs.weights, runs.folder)
+    sources = sources_of(settings, runs.data_dir, runs.weights)
+    embedder, history, seconds = trained(settings, train, photos, runs.weights, runs.folder, sources)
 
     def embeddings_of(pixels):
         outputs = _outputs(embedder, pixels)
@@ -197,7 +224,8 @@ def train_one(runs: Runs, name: str, settings: dict) -> None:
         kept = {"learned": learned, "embeddings": embeddings, "skus": np.asarray(measured.skus)}
         with replaced(file + ".npz") as aside, open(aside, "wb") as opened:
             np.savez(opened, **kept)
-    record = {"settings": settings, "seconds": seconds, "loss": history["loss"][-1]}
+    record = {"settings": settings, "made_of": sources}
+    record |= {"seconds": seconds, "loss": history["loss"][-1]}
     figures = ("recall@1", "map@r")
     record |= {
         name: {figure: results.mean(figure) for figure in figures}
@@ -233,8 +261,7 @@ def _without_quarter(train, number: int) -> tuple:
     """The training products but for every fourth of a drawn order, and that fourth."""
     import numpy as np
 
-    findable = np.flatnonzero(np.bincount(train.labels) >= 2)
-    is_measured = np.isin(train.labels, np.random.default_rng(0).permutation(findable)[number::4])
+    is_measured = np.isin(train.labels, np.random.default_rng(0).permutation(train.num_classes)[number::4])
     return train.take(~is_measured), train.take(is_measured)
 
 
@@ -248,7 +275,9 @@ def _pixels(
     return data.decode_photos(_catalogs(dataset, category_column, measure_on, data_dir)[place], size, fit=fit)
 
 
-def trained(settings: dict, train, pixels, weights: str | None, kept_in: str | None = None) -> tuple:
+def trained(
+    settings: dict, train, pixels, weights: str | None, kept_in: str | None = None, sources: dict | None = None
+) -> tuple:
     """An embedder that was trained as the settings say, its history, and the seconds that took.
 
     Args:
@@ -257,6 +286,7 @@ def trained(settings: dict, train, pixels, weights: str | None, kept_in: str | N
         pixels: its photos, decoded.
         weights: path of the backbone's weights.
         kept_in: folder where whitenings are kept, since many trainings begin as the same one.
+        sources: what they depend on besides, see `sources_of`.
     """
     from eet_tf import data
 
@@ -264,7 +294,8 @@ def trained(settings: dict, train, pixels, weights: str | None, kept_in: str | N
     attributes = data.encode_attributes(train, settings["attributes"]) if has_attributes else None
     embedder = make_embedder(settings, weights, attributes.names if attributes else ())
     if settings["projection"] == "whitening":
-        _begin_as_whitening(embedder, pixels, kept_in and os.path.join(kept_in, f"whitening-{_key_of(settings)}.npz"))
+        name = f"whitening-{_key_of(settings, sources or {})}.npz"
+        _begin_as_whitening(embedder, pixels, kept_in and os.path.join(kept_in, name))
     model = make_model(embedder, settings, train.num_classes)
     batches = _batches(train, pixels, settings, attributes)
     started = time.monotonic()
@@ -298,19 +329,19 @@ def _begin_as_whitening(embedder, pixels, file: str | None) -> None:
     from eet_tf.evaluation.postprocessing import Whitening, fit_whitening
     from eet_tf.files import replaced
 
-    if file is None or not os.path.isfile(file):
+    if file is not None and os.path.isfile(file):
+        with np.load(file) as kept:
+            mean, projection = kept["mean"], kept["projection"]
+    else:
         whitening = fit_whitening(_outputs(features.pooled_features(embedder), pixels))
-        chosen = whitening.projection[:, :1024]
         # its length does not count, and half precision is enough to begin with
-        whitening = Whitening(whitening.mean, chosen / np.abs(chosen).max())
+        chosen = whitening.projection[:, :1024]
+        mean, projection = whitening.mean, (chosen / np.abs(chosen).max()).astype(np.float16)
         if file is not None:
             with replaced(file) as aside, open(aside, "wb") as opened:
-                np.savez(opened, mean=whitening.mean, projection=whitening.projection.astype(np.float16))
-    else:
-        with np.load(file) as kept:
-            whitening = Whitening(kept["mean"], kept["projection"])
+                np.savez(opened, mean=mean, projection=projection)
     units = embedder.get_layer("projection").units
-    features.begin_as_whitening(embedder, Whitening(whitening.mean, whitening.projection[:, :units]))
+    features.begin_as_whitening(embedder, Whitening(mean, projection[:, :units]))
 
 
 def _outputs(model, pixels):
@@ -319,10 +350,11 @@ def _outputs(model, pixels):
     return model.predict(pixels.astype("float32"), 256, verbose=0)
 
 
-def _key_of(settings: dict) -> str:
-    """A name for a whitening, which depends on these settings alone."""
-    names = ("backbone", "pooling", "image_size", "fit", "last_stride")
-    text = json.dumps([settings[name] for name in (*_CATALOG, *names)])
+def _key_of(settings: dict, sources: dict) -> str:
+    """A name for a whitening, which depends on these settings alone; that of random weights also on the seed."""
+    names = ("backbone", "pooling", "image_size", "fit", "last_stride", "is_pretrained")
+    seed = None if settings["is_pretrained"] else settings["seed"]
+    text = json.dumps([*(settings[name] for name in (*_CATALOG, *names)), sources, seed])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
