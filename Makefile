@@ -1,4 +1,4 @@
-# make demo | make test | make test-slow | make test-milvus | make test-addons | make typecheck | make coverage |
+# make demo | make test | make test-slow | make test-long | make test-milvus | make test-addons | make typecheck | make coverage |
 # make docs | make bench | make bench-gpu | make venv.
 # Each builds the environment it needs, once.
 
@@ -13,7 +13,7 @@ PHOTOS ?= runs/synthetic_photos
 # keep the order of tests/conftest.py
 TWO_AT_ONCE ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: bench bench-gpu coverage demo docs test test-addons test-milvus test-slow typecheck venv venv-addons venv-docs
+.PHONY: bench bench-gpu coverage demo docs test test-addons test-long test-milvus test-slow typecheck venv venv-addons venv-docs
 .DELETE_ON_ERROR:
 
 venv: .venv/complete
@@ -57,11 +57,16 @@ demo: venv
 test: typecheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not compiled and not milvus_server'
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not compiled and not long and not milvus_server'
 
-# what XLA makes of every loss in every setting and of a training step, trainings that are killed or evaluated, benchmarks
+# what XLA makes of every loss in every setting and of a training step, trainings that are killed or evaluated, the README
 test-slow: venv
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'slow or compiled'
+
+# the numbers that XLA makes of every loss at five sizes, on one replica and two, and trainings by the scripts of benchmarks:
+# before a release, and after a change of losses, replicas or benchmarks
+test-long: venv
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m long
 
 # the index harness and what only a cluster does, against a real Milvus that the tests start, kill and freeze; skipped with
 # the reason where none can be started
@@ -82,7 +87,7 @@ docs: venv-docs
 # the tests in the second supported set of versions, trainings with tensorflow-addons among them, and what either set reads
 # of the other, where .venv is there too; what needs newer packages is skipped, and says so
 test-addons: venv-addons
-	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not milvus_server and not once'
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not long and not milvus_server and not once'
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

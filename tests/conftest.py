@@ -49,11 +49,12 @@ class _Interpreter:
 
 TESTS = pathlib.Path(__file__).parent
 # files and folders there
-_COMPILED_LOSSES = tuple(f"losses/test_compiled_{part}.py" for part in ("replicas", "shapes", "values"))
-COMPILED = (*_COMPILED_LOSSES, "training/test_compilation.py")
+# what XLA makes of every loss at five sizes, on one replica and two, and trainings by the scripts of benchmarks
+LONG = ("losses/test_compiled_values.py", "losses/test_compiled_replicas.py", "end_to_end/test_benchmark.py")
+COMPILED = ("losses/test_compiled_shapes.py", "training/test_compilation.py")
 SLOW = (
     *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
-    *("end_to_end/test_benchmark.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
+    *("end_to_end/test_published.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
     *("end_to_end/test_recipe_kit.py", "end_to_end/test_prefixes_and_teachers.py", "embedder/test_hub.py"),
     "end_to_end/test_recipes.py",
     *("end_to_end/test_train_pretrained.py", "end_to_end/test_class_losses.py"),
@@ -61,7 +62,7 @@ SLOW = (
 # what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
 ONCE = (
-    *_COMPILED_LOSSES,
+    "losses/test_compiled_shapes.py",
     *("serving/test_c_api.py", "serving/test_fuzz.py", "serving/test_robustness.py"),
     *("audit", "cli", "convert", "index", "pages", "service", "end_to_end/test_index_admin.py"),
     *("end_to_end/test_service_page.py", "serving/test_bundle_on_a_server.py", "serving/test_client.py"),
@@ -69,6 +70,8 @@ ONCE = (
     *("test_documentation.py", "test_migration_pages.py", "test_package.py", "evaluation/test_comparison.py"),
     *("evaluation/test_measures.py", "evaluation/test_metrics.py", "evaluation/test_postprocessing.py"),
     *("evaluation/test_ranking.py", "evaluation/test_ranking_on_gpu.py"),
+    *("data/test_delimited.py", "data/test_encodings.py", "data/test_fine_grained.py", "data/test_deepfashion.py"),
+    *("data/test_folders.py", "data/test_layouts.py", "data/test_listings.py", "data/test_roles.py"),
 )
 
 
@@ -81,7 +84,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         place = item.path.relative_to(TESTS)
         holders = {str(each) for each in (place, *place.parents)}
-        for marker, places in {"compiled": COMPILED, "slow": SLOW, "once": ONCE}.items():
+        for marker, places in {"compiled": COMPILED, "slow": SLOW, "once": ONCE, "long": LONG}.items():
             if holders.intersection(places):
                 item.add_marker(marker)
     items.sort(key=lambda item: item.path.parent.name != "end_to_end")
