@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from eet_tf.cli import catalogs
 from eet_tf.cli.complaints import Complaints
+from eet_tf.training.recipes import PHOTOS_PER_DIM
 from eet_tf.wording import counted
 
 _OF_DATA = ("whiten_dim", "columns", "separator", "photo_cache", "split", "dataset")
-NAMES = (
-    "weights",
-    "pooling",
-    "pixel_scaling",
-    "fit",
-    "data",
-    *_OF_DATA,
-)  # flags that an export of a trained model has not
+# flags that an export of a trained model has not
+NAMES = ("weights", "pooling", "pixel_scaling", "fit", "data", *_OF_DATA)
 _IMAGE_SIZE = 224
-# chosen on training products, docs/backbones.md; and a direction that few photos teach is noise
-_DIM, _PHOTOS_PER_DIM = 512, 4
+_DIM = 512  # chosen on training products, docs/backbones.md
 
 
 def checked(flags, complaints: Complaints) -> tuple:
@@ -80,7 +74,7 @@ def whitened_by_photos(embedder, catalog, dim: int | None):
         vectors = embed(embedder, photos, verbose=verbosity())
     whitening = fit_whitening(vectors, dim)
     if dim is None:
-        kept = min(_DIM, whitening.dim, max(len(vectors) // _PHOTOS_PER_DIM, 1))
+        kept = min(_DIM, whitening.dim, max(len(vectors) // PHOTOS_PER_DIM, 1))
         whitening = Whitening(whitening.mean, whitening.projection[:, :kept])
     print(f"It keeps {whitening.dim} of {vectors.shape[1]} dimensions.", flush=True)
     return whitened(embedder, whitening)

@@ -15,7 +15,7 @@ from eet_tf.wording import counted
 AUTO, NONE, FROM_SCRATCH = "auto", "none", "from_scratch"
 _MANY_PRODUCTS = 300  # of a catalogue in which most batches miss most products
 _LARGE_PHOTOS = 160  # pixels, from which on a network that was trained on 224 sees more than in small ones
-_PHOTOS_PER_DIM = 4  # fewer teach a whitening directions that are noise
+PHOTOS_PER_DIM = 4  # fewer teach a whitening directions that are noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _network(backbone: str, embedding_dim: int, pooling: str, **flags) -> Recipe
 
 def _whitened(most: int, facts: Facts) -> int:
     """The dimensions of an embedding that begins as a whitening: halved until the photos can teach so many."""
-    while most > 64 and most * _PHOTOS_PER_DIM > facts.num_photos:
+    while most > 64 and most * PHOTOS_PER_DIM > facts.num_photos:
         most //= 2
     return most
 
