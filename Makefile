@@ -61,7 +61,7 @@ test: typecheck
 
 # what XLA makes of every loss in every setting and of a training step, trainings that are killed or evaluated, the README
 test-slow: venv
-	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'slow or compiled'
+	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m '(slow or compiled) and not long'
 
 # the numbers that XLA makes of every loss at five sizes, on one replica and two, and trainings by the scripts of benchmarks:
 # before a release, and after a change of losses, replicas or benchmarks

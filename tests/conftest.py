@@ -56,16 +56,21 @@ SLOW = (
     *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
     *("end_to_end/test_published.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
     *("end_to_end/test_recipe_kit.py", "end_to_end/test_prefixes_and_teachers.py", "embedder/test_hub.py"),
-    "end_to_end/test_recipes.py",
-    *("end_to_end/test_train_pretrained.py", "end_to_end/test_class_losses.py"),
+    *("end_to_end/test_recipes.py", "end_to_end/test_embed_beam.py", "end_to_end/test_service_page.py"),
+    *("end_to_end/test_train_pretrained.py", "end_to_end/test_class_losses.py", "end_to_end/test_index_admin.py"),
+    *("end_to_end/test_search_server.py", "end_to_end/test_search_attributes.py", "cli/test_export_pretrained.py"),
+    *("data/test_crops.py", "data/test_letterbox.py", "embedder/test_strides.py", "embedding/test_beam.py"),
+    *("evaluation/test_ranking.py", "index/test_tuning.py", "losses/test_memory.py", "pairs/test_class_distances.py"),
+    *("serving/test_bundle.py", "serving/test_bundle_on_a_server.py", "serving/test_c_api.py"),
+    *("serving/test_search_graph.py", "serving/test_servable.py", "training/test_statistics.py"),
 )
 # what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
 ONCE = (
     "losses/test_compiled_shapes.py",
-    *("serving/test_c_api.py", "serving/test_fuzz.py", "serving/test_robustness.py"),
-    *("audit", "cli", "convert", "index", "pages", "service", "end_to_end/test_index_admin.py"),
-    *("end_to_end/test_service_page.py", "serving/test_bundle_on_a_server.py", "serving/test_client.py"),
+    *("serving/test_fuzz.py", "serving/test_robustness.py"),
+    *("audit", "cli", "convert", "index", "pages", "service", "serving/test_client.py", "test_error_catalogue.py"),
+    *("data/test_headers.py", "data/test_one_decoder.py", "embedding", "pairs", "test_reference_gradients.py"),
     *("serving/test_model_server.py", "serving/test_publishing.py", "serving/test_verify.py", "test_architecture.py"),
     *("test_documentation.py", "test_migration_pages.py", "test_package.py", "evaluation/test_comparison.py"),
     *("evaluation/test_measures.py", "evaluation/test_metrics.py", "evaluation/test_postprocessing.py"),

@@ -11,7 +11,8 @@ from eet_tf.cli.door import Command, Definitions
 
 _HELP = """\
 Says whether the second training finds better than the first, by a paired bootstrap over products. Each side is the
-folder of a training or a classes.csv, or several separated by commas: the seeds of one method.
+folder of a training or a classes.csv, or several separated by commas: the seeds of one method. Folders are compared
+in the whole catalogue first, which is what a shop searches, then among the products measured on alone.
 
 Examples:
   eet compare runs/triplet runs/eet
@@ -22,11 +23,21 @@ define = Definitions(FLAGS)
 define.string("metric", "recall@1", "Figure to compare: a column of classes.csv.")
 
 
-def _read(names: str, complaints: Complaints) -> list:
+def _galleries(sides: list[str]) -> dict[str, str]:
+    """What is compared, by the name of the file in a folder; folders of older versions have one of the two."""
+    from eet_tf.evaluation.comparison import CLASSES, CLASSES_IN_WHOLE_CATALOGUE
+
+    names = [name for side in sides for name in side.split(",")]
+    if all(os.path.isfile(os.path.join(name, CLASSES_IN_WHOLE_CATALOGUE)) for name in names):
+        return {CLASSES_IN_WHOLE_CATALOGUE: "In the whole catalogue", CLASSES: "Among the products measured on alone"}
+    return {CLASSES: ""}
+
+
+def _read(names: str, in_folder: str, complaints: Complaints) -> list:
     """The results of each seed of one side."""
     from eet_tf.evaluation.comparison import ClassResults
 
-    files = [os.path.join(name, "classes.csv") if os.path.isdir(name) else name for name in names.split(",")]
+    files = [os.path.join(name, in_folder) if os.path.isdir(name) else name for name in names.split(",")]
     results = []
     for file in files:
         if os.path.isfile(file):
@@ -54,12 +65,16 @@ def _main(sides: list[str]) -> None:
     if len(sides) != 2:
         raise CommandError(f"give two results: eet compare FIRST SECOND. Received: {len(sides)}.")
     complaints = Complaints()
-    first, second = _read(sides[0], complaints), _read(sides[1], complaints)
+    galleries = _galleries(sides)
+    read = {name: [_read(side, name, complaints) for side in sides] for name in galleries}
     complaints.end()
-    comparison = compare(first, second, FLAGS.metric)
-    print(_side(sides[0], first))
-    print(_side(sides[1], second))
-    print(f"second against first: {comparison}.")
+    comparisons = {name: compare(*both, FLAGS.metric) for name, both in read.items()}
+    for name, both in read.items():
+        if galleries[name]:
+            print(f"{galleries[name]}:")
+        for side, results in zip(sides, both, strict=True):
+            print(_side(side, results))
+        print(f"second against first: {comparisons[name]}.")
 
 
 COMMAND = Command(_main, FLAGS, _HELP, takes="FIRST SECOND")

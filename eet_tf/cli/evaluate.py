@@ -198,11 +198,17 @@ def _figures() -> dict:
         if lengths:
             of_lengths = {f"{each}": among_all(_cut_to(each)).summary(ks) for each in lengths}
             figures["whole_catalogue"]["prefixes"] = of_lengths
+        _add_groups(figures["whole_catalogue"], whole, measured, asked_for, ks)
+    _add_groups(figures, result, measured, asked_for, ks)
+    return figures
+
+
+def _add_groups(figures: dict, result, measured, asked_for, ks) -> None:
+    """Adds the figures of each category, and of each value of the columns that are asked for."""
     if measured.categories is not None:
         figures["by_category"] = result.by_group(measured.categories[asked_for], ks)
     if FLAGS.by:
         figures["by"] = {name: result.by_group(measured.column_texts(name)[asked_for], ks) for name in FLAGS.by}
-    return figures
 
 
 def _by_photos_and_products(result, ks) -> dict:
@@ -254,10 +260,12 @@ def _main(_) -> None:
     with replaced(output) as aside, open(aside, "w", encoding="utf-8") as file:
         json.dump(figures, file, indent=2)
         file.write("\n")
-    for column, groups in figures.get("by", {}).items():
+    whole = figures.get("whole_catalogue")
+    for column, groups in (whole or figures).get("by", {}).items():
         for value, of_group in groups.items():
-            print(f"{column}={value}: {_line(of_group)}, over {counted(of_group['num_queries'], 'query')}.")
-    if whole := figures.get("whole_catalogue"):
+            where = ", in the whole catalogue" if whole else ""
+            print(f"{column}={value}: {_line(of_group)}, over {counted(of_group['num_queries'], 'query')}{where}.")
+    if whole:
         print(f"In the whole catalogue of {counted(whole['num_photos'], 'photo')}: {_line(whole['result'])}.")
     print("".join(f"{line}\n" for line in prefix_lines(figures, int(FLAGS.ks[0]))), end="")
     of_all = figures["result"]

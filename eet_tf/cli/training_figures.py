@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 from eet_tf.cli.training_checks import is_pretrained
@@ -93,7 +94,7 @@ def measure_before(run, embedder, task) -> None:
 
 
 def write_figures(run, task, best_epoch: int, seconds: float, num_copies: int, teacher=None) -> None:
-    """Measures the best embedder and writes `metrics.json`, `classes.csv` and `curves.png`."""
+    """Measures the best embedder and writes `metrics.json`, `curves.png` and the figures of each product, two files."""
     from eet_tf.evaluation.measures import headlines, prefix_lines, teacher_line
     from eet_tf.pages.report import plot_curves
 
@@ -171,12 +172,15 @@ def _measured(run, task, teacher) -> dict:
     """The figures of the best embedder, before and after training."""
     import eet_tf
     from eet_tf.evaluation.callback import is_query
-    from eet_tf.evaluation.comparison import ClassResults
+    from eet_tf.evaluation.comparison import CLASSES, CLASSES_IN_WHOLE_CATALOGUE, ClassResults
 
     photos, all_ks = task.measured_on, ks(task.layout)
     ranking = rank(eet_tf.load_embedder(run.folder), task)
     own, whole = ranking.summaries(all_ks)
-    ClassResults.of(ranking.own, all_ks, photos.label_skus).write(run.path("classes.csv"))
+    for name, ranked in {CLASSES: ranking.own, CLASSES_IN_WHOLE_CATALOGUE: ranking.whole}.items():
+        ClassResults.of(dataclasses.replace(ranked, labels=ranking.own.labels), all_ks, photos.label_skus).write(
+            run.path(name)
+        )
     figures = {
         "measured_on": "test" if task.test else "validation",
         # of a run that an older version began, whose features went through the projection
@@ -199,5 +203,7 @@ def _measured(run, task, teacher) -> dict:
         figures["attributes"] = _attribute_figures(eet_tf.load_embedder(run.folder), task)
     if photos.categories is not None:
         asked_for = is_query(len(photos), photos.roles)
-        figures["by_category"] = ranking.own.by_group(photos.categories[asked_for], all_ks)
+        categories = photos.categories[asked_for]
+        figures["by_category"] = ranking.own.by_group(categories, all_ks)
+        figures["whole_catalogue"]["by_category"] = ranking.whole.by_group(categories, all_ks)
     return figures

@@ -15,6 +15,8 @@ from eet_tf.evaluation.metrics import RetrievalResult
 from eet_tf.labels import check_labels
 from eet_tf.wording import counted
 
+CLASSES = "classes.csv"  # what a training leaves: the figures of each product, among the products measured on alone
+CLASSES_IN_WHOLE_CATALOGUE = "classes_in_whole_catalogue.csv"  # and in all photos
 _DRAWS_AT_ONCE = 200_000  # fits the cache
 # Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

@@ -119,7 +119,8 @@ def write_report(
         whole_catalogue: The same queries searched in all photos, those of trained products too: `{"num_photos": N,
             "before": ..., "after": ...}`. It is shown first, since that is what a shop searches.
         before_model: What was measured before training, such as `"pretrained features"`; it is named above the figures.
-        prefixes: The measurements with a prefix of the embeddings alone, by its length: `{"32": {"recall@1": 0.1}}`.
+        prefixes: The measurements with a prefix of the embeddings alone, by its length: `{"32": {"recall@1": 0.1}}`;
+            `whole_catalogue` may have `"prefixes"` too.
 
     Raises:
         ValueError: If `history`, `before` or `after` holds something that is no number, or no file can be written at
@@ -140,7 +141,7 @@ def write_report(
     sections = (
         parts.facts(facts),
         *_measured(before, after, whole_catalogue, meanings or {}, before_model),
-        _prefixes(prefixes or {}),
+        *_of_prefixes(prefixes or {}, whole_catalogue or {}),
         _attributes(attributes or {}),
         _curves(_panels(history)),
         _gallery(results),
@@ -246,7 +247,19 @@ def _amount(name, value):
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
 
 
-def _prefixes(prefixes):
+def _of_prefixes(prefixes, whole):
+    """A table for each gallery, the whole catalogue first."""
+    if not (in_whole := whole.get("prefixes")):
+        return [_prefixes(prefixes, "With the first dimensions alone")]
+    return [
+        _prefixes(
+            in_whole, f"With the first dimensions alone, in the whole catalogue of {whole['num_photos']:,} photos"
+        ),
+        _prefixes(prefixes, "With the first dimensions alone, among the products measured on"),
+    ]
+
+
+def _prefixes(prefixes, heading):
     """A row for each prefix of the embeddings, and a column for each share."""
     if not prefixes:
         return ""
@@ -259,7 +272,7 @@ def _prefixes(prefixes):
         for length, each in prefixes.items()
     )
     return _section(
-        "With the first dimensions alone",
+        text(heading),
         '<div class="card"><table class="measures">',
         f"<thead><tr>{heads}</tr></thead>",
         f"<tbody>\n{rows}\n</tbody></table></div>",

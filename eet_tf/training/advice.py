@@ -56,8 +56,8 @@ class TrainingAdvice(keras.callbacks.Callback):
     `MetricLearner.fit` has one of its own, unless it is given another. After each epoch it looks at the batches of the
     epoch:
 
-    - all photos look alike: the mean cosine between photos of a batch is above 0.98 after the first epoch, and the
-      loss has not fallen by a tenth;
+    - all photos look alike: the mean cosine between photos of a batch is above 0.98 after the first epoch, and either
+      the loss has not fallen by a tenth or the cosine is less than half as far from 1 as in the first epoch;
     - the loss has risen to 1.25 times the lowest of an earlier epoch, without a memory of past batches, whose beginning
       raises it;
     - batches are too easy: of 99 % of photos the loss, or its term `margin`, is 0, in an epoch of 1,000 photos or more.
@@ -84,6 +84,7 @@ a batch, draw batches from one category at a time, or raise the margin.
         self._say = say or (lambda line: warnings.warn(line, stacklevel=2))
         self._said: set[str] = set()
         self._losses: list[float] = []
+        self._first_cosine = 0.0
 
     def on_train_begin(self, logs=None):
         """Forgets what was before."""
@@ -95,12 +96,16 @@ a batch, draw batches from one category at a time, or raise the margin.
         signs, loss, before = self.model.signs.read(), float((logs or {}).get("loss", 0.0)), self._losses
         cosine, without_loss = signs.get("mean_cosine", 0.0), signs.get("share_without_loss", 0.0)
         lowest = min(before, default=loss)
-        if before and cosine > COLLAPSED and loss > 0.9 * before[0]:
+        if not before:
+            self._first_cosine = cosine
+        nearer = 1 - cosine < 0.5 * (1 - self._first_cosine)
+        if before and cosine > COLLAPSED and (nearer or loss > 0.9 * before[0]):
             self._once(
                 "collapse",
                 f"All photos look alike to the embedder: the mean cosine between photos of a batch is {cosine:.3f}, "
-                f"and the loss stays at {loss:.3g}. Lower the learning rate to a third, or warm it up over the first "
-                "100 steps, or begin with semi-hard negatives or another loss than one of the hardest triplets.",
+                f"and the loss is {loss:.3g}, {before[0]:.3g} at first. Lower the learning rate to a third, or warm it "
+                "up over the first 100 steps, or begin with semi-hard negatives or another loss than one of the "
+                "hardest triplets.",
             )
         elif self.model.memory is None and loss > RISEN * lowest > 0:
             self._once(

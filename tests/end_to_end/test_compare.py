@@ -7,10 +7,10 @@ from eet_tf.evaluation.comparison import ClassResults
 SKUS = [f"sku-{number}" for number in range(200)]
 
 
-def write(folder, name, hits, num_queries=2):
+def write(folder, name, hits, num_queries=2, in_file="classes.csv"):
     """The results of a training in which every product had as many hits; returns its folder."""
     sums = {"recall@1": [hits] * 200, "map@r": [0.5 * hits] * 200}
-    ClassResults(SKUS, [num_queries] * 200, sums).write(folder / name / "classes.csv")
+    ClassResults(SKUS, [num_queries] * 200, sums).write(folder / name / in_file)
     return str(folder / name)
 
 
@@ -23,6 +23,24 @@ def test_two_results_make_one_sentence(tmp_path, run_script):
         f"{second}/classes.csv: recall@1 100.00 % over 400 queries",
         "second against first: better by 50.00 points (95 % interval 50.00 to 50.00 over 200 products).",
     ]
+
+
+def test_the_whole_catalogue_comes_first(tmp_path, run_script):
+    """Where both folders have it; beside a folder of an older version only what both have is compared."""
+    first, second, older = (write(tmp_path, name, hits) for name, hits in {"1": 1, "2": 2, "old": 1}.items())
+    for name, hits in {"1": 1, "2": 0}.items():
+        write(tmp_path, name, hits, in_file="classes_in_whole_catalogue.csv")
+    assert run_script("train/compare.py", first, second).succeeded().printed.splitlines() == [
+        "In the whole catalogue:",
+        f"{first}: recall@1 50.00 % over 400 queries",
+        f"{second}: recall@1 0.00 % over 400 queries",
+        "second against first: worse by 50.00 points (95 % interval 50.00 to 50.00 over 200 products).",
+        "Among the products measured on alone:",
+        f"{first}: recall@1 50.00 % over 400 queries",
+        f"{second}: recall@1 100.00 % over 400 queries",
+        "second against first: better by 50.00 points (95 % interval 50.00 to 50.00 over 200 products).",
+    ]
+    assert len(run_script("train/compare.py", first, older).succeeded().printed.splitlines()) == 3
 
 
 def test_several_seeds_a_side(tmp_path, run_script):

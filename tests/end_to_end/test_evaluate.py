@@ -92,7 +92,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(evaluate, trained, flags
 
 def test_figures_by_a_column_add_up(evaluate, embedded, tmp_path):
     """Of every value of a column, each photo searched among all of the part as ever."""
-    (test, embeddings), _ = embedded
+    (test, embeddings), (train, of_train) = embedded
     name = next(name for name in test.attributes if len(set(test.column_texts(name).tolist())) > 1)
     outcome = evaluate(f"--by={name}", f"--output={tmp_path / 'figures.json'}").succeeded()
     written = json.loads((tmp_path / "figures.json").read_text())
@@ -105,6 +105,10 @@ def test_figures_by_a_column_add_up(evaluate, embedded, tmp_path):
     expected = rank_catalog(embeddings, test.labels).by_group(test.column_texts(name), (1, 10, 100))
     for value, figures in expected.items():
         assert_figures(by_value[value], figures)
+    in_whole = rank_catalog(embeddings, test.skus, other_embeddings=of_train, other_labels=train.skus)
+    for value, figures in in_whole.by_group(test.column_texts(name), (1, 10, 100)).items():
+        assert_figures(written["whole_catalogue"]["by"][name][value], figures)
+        assert f"{name}={value}: recall@1 {100 * figures['recall@1']:.2f} %" in outcome.printed
 
 
 def test_photos_are_searched_in_another_catalogue(evaluate, embedded, root, tmp_path):

@@ -149,7 +149,7 @@ def flags_of(command):
     return {*getattr(importlib.import_module(f"eet_tf.cli.{module}"), attribute).flags, "flagfile"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the real photos in ../shared/data")
 @pytest.mark.parametrize(
     "data_set, said",

@@ -46,6 +46,7 @@ def end(process, number):
     return process.returncode, printed, errors
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_ends_as_if_never_killed(flags, model_dir, start_script, run_script):
     """Killed between history.csv and the checkpoint, told to end in the middle of an epoch, then left alone.
 

@@ -19,7 +19,7 @@ def test_training_leaves_what_it_promises(trained, root):
     folder, outcome = trained
     left = {file.name for file in folder.iterdir()}
     promised = {"model.keras", "history.csv", "metrics.json", "before.json", "curves.png", "flags.txt", "logs"}
-    promised |= {"classes.csv", "before_in_whole_catalogue.json", "before_model.json"}
+    promised |= {"classes.csv", "classes_in_whole_catalogue.csv", "before_in_whole_catalogue.json", "before_model.json"}
     assert promised <= left
     assert left - promised == {"checkpoints", ".lock"}
     assert list(folder.glob("logs/**/events.out.tfevents.*"))
@@ -84,10 +84,12 @@ def test_the_figures_are_those_of_the_saved_embedder(trained, root):
     assert again == {name: pytest.approx(value, abs=1e-6) for name, value in written.items()}
 
 
-def test_figures_by_product_add_up_to_the_figures(trained):
+@pytest.mark.parametrize("name, in_whole", [("classes.csv", False), ("classes_in_whole_catalogue.csv", True)])
+def test_figures_by_product_add_up_to_the_figures(trained, name, in_whole):
     """2 test products of 4 photos each, every photo a query; the shares are hits divided by queries."""
-    results = ClassResults.read(trained[0] / "classes.csv")
-    written = read_run(str(trained[0])).metrics["after"]
+    results = ClassResults.read(trained[0] / name)
+    metrics = read_run(str(trained[0])).metrics
+    written = (metrics["whole_catalogue"] if in_whole else metrics)["after"]
     assert results.num_queries.tolist() == [4, 4]
     for name in ("recall@1", "recall@10", "map@r", "r_precision"):
         assert results.mean(name) == pytest.approx(written[name])
@@ -98,14 +100,15 @@ def test_figures_by_category_add_up_to_the_figures(trained, root):
     from eet_tf import data
 
     categories = data.load_csv(str(root / "photos")).split("test").categories.tolist()
-    written = read_run(str(trained[0])).metrics
-    by_category = written["by_category"]
-    assert {name: figures["num_queries"] for name, figures in by_category.items()} == {
-        name: categories.count(name) for name in categories
-    }
-    for name in ("recall@1", "map@r"):
-        sums = [figures[name] * figures["num_queries"] for figures in by_category.values()]
-        assert sum(sums) / len(categories) == pytest.approx(written["after"][name])
+    metrics = read_run(str(trained[0])).metrics
+    for written in (metrics, metrics["whole_catalogue"]):
+        by_category = written["by_category"]
+        assert {name: figures["num_queries"] for name, figures in by_category.items()} == {
+            name: categories.count(name) for name in categories
+        }
+        for name in ("recall@1", "map@r"):
+            sums = [figures[name] * figures["num_queries"] for figures in by_category.values()]
+            assert sum(sums) / len(categories) == pytest.approx(written["after"][name])
 
 
 def test_without_categories_there_are_no_figures_of_them(refusals):

@@ -213,6 +213,20 @@ def test_before_and_after_show_the_difference_in_percentage_points(tmp_path):
     assert re.findall("width: ([0-9.]+%)", rows[0]) == ["21.2%", "65.3%"]
 
 
+def test_prefixes_have_a_table_for_each_gallery(tmp_path):
+    alone = {"4": {"recall@1": 0.25, "num_queries": 8}, "16": {"recall@1": 0.375, "num_queries": 8}}
+    whole = {"num_photos": 1234, "prefixes": {"4": {"recall@1": 0.125}, "16": {"recall@1": 0.5}}}
+    page = page_of(tmp_path, prefixes=alone, whole_catalogue=whole)
+    tables = re.findall("<h2>(With the first dimensions[^<]*)</h2>(.*?)</section>", page, re.DOTALL)
+    found = {heading: re.findall('<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', rows) for heading, rows in tables}
+    assert found == {
+        "With the first dimensions alone, in the whole catalogue of 1,234 photos": [("4", "12.5%"), ("16", "50.0%")],
+        "With the first dimensions alone, among the products measured on": [("4", "25.0%"), ("16", "37.5%")],
+    }
+    assert list(found)[0].endswith("photos")
+    assert page_of(tmp_path, prefixes=alone).count("With the first dimensions alone</h2>") == 1
+
+
 def test_one_measurement_alone_has_no_change(tmp_path):
     page = page_of(tmp_path, after={"recall@1": 0.5})
     assert "50.0%" in page and "Change" not in page

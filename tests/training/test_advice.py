@@ -65,8 +65,32 @@ def test_photos_that_all_look_alike_are_told_once():
     assert len(lines) == 1
     assert lines[0].startswith(
         "All photos look alike to the embedder: the mean cosine between photos of a batch is 1.000, and the loss "
-        "stays at 0.3. Lower the learning rate to a third"
+        "is 0.3, 0.3 at first. Lower the learning rate to a third"
     )
+
+
+def told(epochs):
+    """The lines about epochs of 64 vectors around one, given how far they scatter and what the loss is."""
+    lines, rng = [], np.random.default_rng(0)
+    advice = TrainingAdvice(lines.append)
+    learner = MetricLearner(keras.Sequential([keras.Input([12]), keras.layers.Dense(6)]))
+    learner.compile("sgd", TripletLoss(margin=0.2))
+    advice.set_model(learner)
+    advice.on_train_begin()
+    for epoch, (spread, loss) in enumerate(epochs):
+        learner.signs.update(tf.constant(1 + spread * rng.normal(size=[64, 6]).astype("float32")), {})
+        advice.on_epoch_end(epoch, {"loss": loss})
+    return lines
+
+
+def test_photos_that_come_to_look_alike_are_told_though_the_loss_falls_to_the_margin():
+    (line,) = told([(1.0, 0.6), (0.3, 0.4), (0.01, 0.2), (0.001, 0.2)])
+    assert "look alike to the embedder: the mean cosine between photos of a batch is 1.000" in line
+    assert "the loss is 0.2, 0.6 at first" in line
+
+
+def test_photos_that_look_alike_from_the_beginning_may_be_told_apart_all_the_same():
+    assert told([(0.1, 0.19), (0.09, 0.15), (0.08, 0.1)]) == []
 
 
 def test_a_loss_that_rises_is_told_once():

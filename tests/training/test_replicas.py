@@ -84,6 +84,15 @@ TRAININGS = {
     },
 }
 
+# in `make test-long` alone: they differ from the others in what a loss does, which its own tests look at
+LONG = (
+    *("learner_in_uneven_pieces", "learner_without_class_terms", "learner_of_triplets", "learner_of_multi_similarity"),
+    *("learner_of_roadmap", "learner_of_recall", "learner_of_contrast", "learner_of_classes", "learner_of_proxies"),
+    *("learner_of_its_head_first", "learner_of_a_loss_of_ones_own"),
+)
+OFTEN = tuple(name for name in TRAININGS if name not in LONG)
+MARKED = [*OFTEN, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
+
 
 def mean_length(labels, embeddings):
     """A metric of one's own."""
@@ -135,12 +144,12 @@ def train(name, strategy):
     return {"history": history, "evaluated": evaluated, "before": before, "after": after, "memory": held}
 
 
-def report_trainings(strategy_name):
-    """Runs in a process of its own: trains under a strategy and prints what came out."""
+def report_trainings(strategy_name, names):
+    """Runs in a process of its own: trains some under a strategy and prints what came out."""
     if strategy_name == "mirrored":
         replicas.split_cpu(2)
     strategy = make_strategy(strategy_name)
-    result = {name: train(name, strategy) for name in TRAININGS}
+    result = {name: train(name, strategy) for name in names}
     print(json.dumps({"num_replicas": strategy.num_replicas_in_sync, **result}))
 
 
@@ -211,13 +220,30 @@ def call(function):
     return f"from tests.training import test_replicas; test_replicas.{function}"
 
 
-@pytest.fixture(scope="module")
-def trainings(run_python):
+def trained(run_python, names):
     """What was trained on one replica and on two."""
-    printed = run_python(call("report_trainings('default')"), call("report_trainings('mirrored')"), timeout=900)
-    one, two = (json.loads(text.splitlines()[-1]) for text in printed)
+    calls = [call(f"report_trainings({strategy!r}, {names!r})") for strategy in ("default", "mirrored")]
+    one, two = (json.loads(text.splitlines()[-1]) for text in run_python(*calls, timeout=900))
     assert (one.pop("num_replicas"), two.pop("num_replicas")) == (1, 2)
     return one, two
+
+
+@pytest.fixture(scope="module")
+def trainings(run_python):
+    """What was trained of OFTEN."""
+    return trained(run_python, OFTEN)
+
+
+@pytest.fixture(scope="module")
+def long_trainings(run_python):
+    """What was trained of LONG."""
+    return trained(run_python, LONG)
+
+
+@pytest.fixture
+def pair(name, request):
+    """One training, on one replica and on two."""
+    return [each[name] for each in request.getfixturevalue("long_trainings" if name in LONG else "trainings")]
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +252,9 @@ def gathered(run_python):
     return json.loads(run_python(call("report_gathering()"))[0].splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", TRAININGS)
-def test_same_update_on_one_and_on_two_replicas(name, trainings):
-    one, two = (each[name] for each in trainings)
+@pytest.mark.parametrize("name", MARKED)
+def test_same_update_on_one_and_on_two_replicas(name, pair):
+    one, two = pair
     for first, start, on_one, on_two in zip(one["before"], two["before"], one["after"], two["after"]):
         np.testing.assert_array_equal(first, start)
         np.testing.assert_allclose(on_two, on_one, rtol=0, atol=2e-6)
@@ -240,17 +266,17 @@ def test_same_update_on_one_and_on_two_replicas(name, trainings):
         assert not np.allclose(first, last, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", TRAININGS)
-def test_same_history_on_one_and_on_two_replicas(name, trainings):
-    one, two = (each[name]["history"] for each in trainings)
+@pytest.mark.parametrize("name", MARKED)
+def test_same_history_on_one_and_on_two_replicas(pair):
+    one, two = (each["history"] for each in pair)
     assert set(one) == set(two) and "loss" in one
     for logged, values in one.items():
         np.testing.assert_allclose(two[logged], values, rtol=1e-5, atol=1e-6, err_msg=logged)
 
 
-@pytest.mark.parametrize("name", TRAININGS)
-def test_same_evaluation_on_one_and_on_two_replicas(name, trainings):
-    one, two = (each[name]["evaluated"] for each in trainings)
+@pytest.mark.parametrize("name", MARKED)
+def test_same_evaluation_on_one_and_on_two_replicas(pair):
+    one, two = (each["evaluated"] for each in pair)
     assert two == pytest.approx(one, rel=1e-5, abs=1e-6)
 
 
@@ -276,9 +302,11 @@ def test_every_replica_remembers_the_batches_of_all(trainings):
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["one_replica", "two_replicas"])
-@pytest.mark.parametrize("name", ["learner", "learner_in_pieces", "learner_in_uneven_pieces"])
-def test_learner_and_plain_keras_model_take_the_same_update(name, number, trainings):
-    learner, plain = (trainings[number][each] for each in (name, "keras_model"))
+@pytest.mark.parametrize(
+    "name", ["learner", "learner_in_pieces", pytest.param("learner_in_uneven_pieces", marks=pytest.mark.long)]
+)
+def test_learner_and_plain_keras_model_take_the_same_update(pair, number, trainings):
+    learner, plain = pair[number], trainings[number]["keras_model"]
     for weight, expected in zip(learner["after"], plain["after"]):
         np.testing.assert_allclose(weight, expected, rtol=0, atol=2e-6)
 
