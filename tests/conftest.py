@@ -64,6 +64,7 @@ SLOW = (
     *("serving/test_bundle.py", "serving/test_bundle_on_a_server.py", "serving/test_c_api.py"),
     *("serving/test_search_graph.py", "serving/test_servable.py", "training/test_statistics.py"),
 )
+LONGEST_FIRST = ("end_to_end", "training", "serving", "losses", "embedder", "data")
 # what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
 ONCE = (
@@ -92,7 +93,7 @@ def pytest_collection_modifyitems(items):
         for marker, places in {"compiled": COMPILED, "slow": SLOW, "once": ONCE, "long": LONG}.items():
             if holders.intersection(places):
                 item.add_marker(marker)
-    items.sort(key=lambda item: item.path.parent.name != "end_to_end")
+    items.sort(key=lambda item: (*LONGEST_FIRST, item.path.parent.name).index(item.path.parent.name))
 
 
 def pytest_collection_finish():

@@ -1,4 +1,4 @@
-"""`eet evaluate`: measures a trained embedder on a part of a catalogue, as it is or postprocessed."""
+"""`eet evaluate`: measures an embedder on a part of a catalogue, as it is or postprocessed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import os
 
 from absl import flags
 
-from eet_tf.cli import catalogs
+from eet_tf.cli import catalogs, indexes
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.door import Command, Definitions
 from eet_tf.wording import counted
 
 _HELP = """\
-Measures a trained embedder on a part of a catalogue: R@K, mAP@R and R-precision, each photo searched among all the
-others of the part, and in the whole catalogue, as a shop does it. With --gallery, photos of --data are searched in
-another catalogue, e.g. photos of customers among those of the studio; products are told by their skus. It prints the
-figures and writes them, and those of each category, to evaluation.json in --model_dir.
+Measures an embedder on a part of a catalogue: R@K, mAP@R and R-precision, each photo searched among all the others of
+the part, and in the whole catalogue, as a shop does it. With --gallery, photos of --data are searched in another
+catalogue, e.g. photos of customers among those of the studio; products are told by their skus. It prints the figures and
+writes them, and those of each category, to evaluation.json in --model_dir. With --saved_model an export is measured,
+also one of a backbone that was never trained; then evaluation.json stands beside the folder of its versions.
 
 Examples:
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv
+  eet evaluate --saved_model=runs/pretrained/serving --data=photos/catalog.csv --split=all
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --split=all --rerank
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --query_expansion=3
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --by=view,season
@@ -28,9 +30,12 @@ Examples:
 
 `eet export --whitening=runs/mine/whitening.npz` exports an embedder that whitens."""
 
+_PHOTOS_AT_ONCE = 64  # that an export embeds
 FLAGS = flags.FlagValues()
 define = Definitions(FLAGS)
-define.string("model_dir", None, "Folder that training wrote.", required=True)
+define.string("model_dir", None, "Folder that training wrote.")
+define.string("saved_model", None, "Export to measure instead: the folder of its versions, or one of them.")
+flags.mark_flags_as_mutual_exclusive(["model_dir", "saved_model"], required=True, flag_values=FLAGS)
 catalogs.define_catalog(define, split="test")
 catalogs.define_unreadable(define)
 define.string(
@@ -51,10 +56,24 @@ define.string("whitening", None, "File of a whitening to apply to the embeddings
 define.string("fit_whitening", None, "File of a whitening to fit to the train split, write and use.")
 define.integer("whitening_dim", None, "Number of dimensions that a fitted whitening keeps. By default all.")
 flags.mark_flags_as_mutual_exclusive(["whitening", "fit_whitening"], flag_values=FLAGS)
-define.string("output", None, "File of the measures. By default evaluation.json in --model_dir.")
+define.string(
+    "output", None, "File of the measures. By default evaluation.json in --model_dir, or beside --saved_model."
+)
+
+
+def _embedder(complaints: Complaints):
+    """What is measured: a Keras model, or an export."""
+    import eet_tf
+    from eet_tf.serving import ServedEmbedder
+
+    if FLAGS.saved_model is not None:
+        return complaints.given("saved_model", FLAGS.saved_model, ServedEmbedder)
+    return complaints.given("model_dir", FLAGS.model_dir, eet_tf.load_embedder)
 
 
 def _embeddings(embedder, catalog):
+    if FLAGS.saved_model is not None:
+        return indexes.embedded(embedder, catalog, _PHOTOS_AT_ONCE)
     from eet_tf import data
     from eet_tf.embedder import photo_fit
     from eet_tf.evaluation.callback import embed
@@ -80,7 +99,10 @@ def _whitening(embedder, catalog):
 
 
 def _output() -> str:
-    return os.path.join(FLAGS.model_dir, "evaluation.json") if FLAGS.output is None else FLAGS.output
+    if FLAGS.output is not None:
+        return FLAGS.output
+    folder = indexes.beside_versions(FLAGS.saved_model) if FLAGS.model_dir is None else FLAGS.model_dir
+    return os.path.join(folder, "evaluation.json")
 
 
 def _catalog():
@@ -124,7 +146,6 @@ def _check_gallery(measured, gallery) -> None:
 
 def _checked() -> tuple:
     """The embedder, the catalogue, what is asked for, another gallery and the K; refuses in one go what cannot work."""
-    import eet_tf
     from eet_tf.evaluation.postprocessing import Whitening
 
     complaints = Complaints()
@@ -138,7 +159,7 @@ def _checked() -> tuple:
         complaints.add("--query_expansion must be 0 with --rerank, which searches with the queries as they are.")
     if FLAGS.whitening is not None:
         complaints.given("whitening", FLAGS.whitening, Whitening.read)
-    embedder = complaints.given("model_dir", FLAGS.model_dir, eet_tf.load_embedder)
+    embedder = _embedder(complaints)
     catalogs.complain(complaints, FLAGS)
     catalog = complaints.check(_catalog)
     measured = None if catalog is None else complaints.check(_measured, catalog)
@@ -219,6 +240,8 @@ def _prefixes() -> list[int]:
     """The prefixes of the embedding that the run was trained to be searched with."""
     from eet_tf.training.run import RunError, read_run
 
+    if FLAGS.model_dir is None:
+        return []
     try:
         text = read_run(FLAGS.model_dir).settings.get("prefixes", "")
     except RunError:
@@ -274,4 +297,4 @@ def _main(_) -> None:
     print(f"{_line(of_all)}, over {counted(of_all['num_queries'], 'query')}. All figures are in {output}.")
 
 
-COMMAND = Command(_main, FLAGS, _HELP, ("model_dir", "data", "dataset", "split", "gallery", "by", "ks", "output"))
+COMMAND = Command(_main, FLAGS, _HELP, ("model_dir", "saved_model", "data", "dataset", "split", "gallery", "by", "ks", "output"))

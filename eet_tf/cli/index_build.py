@@ -67,10 +67,7 @@ def _output_dir() -> str:
     """The folder of the flag; by default `index` beside the folder of the SavedModel's versions, or the embeddings."""
     if FLAGS.output_dir is not None:
         return FLAGS.output_dir
-    source = os.path.normpath(FLAGS.saved_model or FLAGS.embeddings_dir)
-    if os.path.basename(source).isdecimal():  # one version
-        source = os.path.dirname(source)
-    return os.path.join(os.path.dirname(source), "index")
+    return os.path.join(indexes.beside_versions(FLAGS.saved_model or FLAGS.embeddings_dir), "index")
 
 
 def _source(complaints: Complaints):

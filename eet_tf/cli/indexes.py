@@ -45,6 +45,14 @@ def columns_of(catalog, kinds: dict[str, str] | None = None) -> dict:
     return {**catalog.columns(kinds), **splits}
 
 
+def beside_versions(folder: str) -> str:
+    """The folder that holds the folder of an export's versions, given that or one version in it."""
+    folder = os.path.normpath(folder)
+    if os.path.basename(folder).isdecimal():  # one version
+        folder = os.path.dirname(folder)
+    return os.path.dirname(folder)
+
+
 def embedded(embedder, catalog, batch_size: int):
     """`[N, D]`, a catalogue's embeddings, with its progress shown."""
     progress = Progress("photos embedded", len(catalog))

@@ -113,6 +113,7 @@ COMMANDS = {
         {"model_dir": "{run}", "dataset": "csv", "data": "{photos}", "output": "{new}.json"},
         {
             "model_dir": NO_INDEX,
+            "saved_model": NO_INDEX,
             **OF_CATALOG,
             "skip_unreadable": NO_BOOL,
             "split": ["none", ""],
@@ -392,9 +393,8 @@ def test_a_wrong_value_is_refused_by_its_name(command):
     failed = []
     for flag, values in wrong.items():
         for value in values:
-            others = {
-                key: text for key, text in right.items() if not (flag == "embeddings_dir" and key == "saved_model")
-            }
+            instead = {"embeddings_dir": "saved_model", "saved_model": "model_dir"}.get(flag)
+            others = {key: text for key, text in right.items() if key != instead}
             is_of_bundle = flag in ("name", "max_batch_size", "keep_versions", "op_library") and name == "export"
             bundle = {"bundle": "true"} if is_of_bundle else {}
             index = {"index_dir": "{index}"} if flag in ("k", "catalog_storage") and name == "export" else {}

@@ -111,6 +111,22 @@ def test_figures_by_a_column_add_up(evaluate, embedded, tmp_path):
         assert f"{name}={value}: recall@1 {100 * figures['recall@1']:.2f} %" in outcome.printed
 
 
+def test_an_export_is_measured_as_its_model_is(trained, evaluate, root, tmp_path, run_script):
+    """With no run beside it; the figures are those of training, and stand beside the folder of its versions."""
+    eet_tf.export_embedder(eet_tf.load_embedder(str(trained[0])), str(tmp_path / "mine" / "serving"))
+    catalog = ("--dataset=csv", f"--data_dir={root / 'photos'}")
+    for version in ("serving", "serving/1"):
+        saved_model = tmp_path / "mine" / version
+        outcome = run_script("train/evaluate.py", f"--saved_model={saved_model}", *catalog).succeeded()
+        assert outcome.printed.rstrip().endswith(f"All figures are in {tmp_path / 'mine' / 'evaluation.json'}.")
+        written = json.loads((tmp_path / "mine" / "evaluation.json").read_text())
+        metrics = read_run(str(trained[0])).metrics
+        assert_figures(written["result"], metrics["after"])
+        assert_figures(written["whole_catalogue"]["result"], metrics["whole_catalogue"]["after"])
+        (tmp_path / "mine" / "evaluation.json").unlink()
+    evaluate(f"--saved_model={saved_model}").refused("One of --model_dir and --saved_model must be given")
+
+
 def test_photos_are_searched_in_another_catalogue(evaluate, embedded, root, tmp_path):
     """Two test products, one of which the gallery shows, among photos to learn from; the other is left out."""
     (test, embeddings), (train, of_train) = embedded

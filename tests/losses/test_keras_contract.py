@@ -260,7 +260,7 @@ def test_sample_weights_weigh_anchors(loss_class, targets):
 
 
 @every_compiled_loss
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.long), "mixed_float16"])
 def test_fit_in_half_precision(loss_class, targets, policy, set_policy):
     set_policy(policy)
     model = make_model(made(loss_class))

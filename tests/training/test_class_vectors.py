@@ -69,7 +69,7 @@ def test_one_step_is_gradient_descent_on_both(loss, microbatch, rate):
         np.testing.assert_allclose(found, start - step * gradient, rtol=1e-4, atol=1e-5 * step * 10)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.long), "mixed_float16"])
 @pytest.mark.parametrize(
     "loss",
     [NormalizedSoftmaxLoss(10), ArcFaceLoss(10, scale=16.0, subcenters=2), ProxyAnchorLoss(10)],

@@ -689,9 +689,15 @@ def weights_after(microbatch, steps=2, rows=16, optimizer=None, attribute_loss=N
     return embedder.get_weights(), history, before
 
 
-@pytest.mark.parametrize("microbatch", [1, 4, 5, 16, 23])
-def test_in_pieces_the_update_is_that_of_the_whole_batch(microbatch):
-    whole, logged, before = weights_after(None)
+@pytest.fixture(scope="module")
+def whole_batch():
+    """`weights_after` without pieces."""
+    return weights_after(None)
+
+
+@pytest.mark.parametrize("microbatch", [1, 5, 16, *(pytest.param(size, marks=pytest.mark.long) for size in (4, 23))])
+def test_in_pieces_the_update_is_that_of_the_whole_batch(microbatch, whole_batch):
+    whole, logged, before = whole_batch
     in_pieces, logged_in_pieces, _ = weights_after(microbatch)
     assert any(not np.array_equal(weight, start) for weight, start in zip(whole, before))
     for weight, expected in zip(in_pieces, whole):
