@@ -50,7 +50,10 @@ class _Interpreter:
 TESTS = pathlib.Path(__file__).parent
 # files and folders there:
 # what XLA makes of every loss at five sizes, on one replica and two, and trainings by the scripts of benchmarks
-LONG = ("losses/test_compiled_values.py", "losses/test_compiled_replicas.py", "end_to_end/test_benchmark.py")
+LONG = (
+    *("losses/test_compiled_values.py", "losses/test_compiled_replicas.py", "end_to_end/test_benchmark.py"),
+    *("benchmarks/test_gpu.py", "benchmarks/test_load.py"),
+)
 COMPILED = ("losses/test_compiled_shapes.py", "training/test_compilation.py")
 SLOW = (
     *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
