@@ -15,9 +15,9 @@ from eet_tf.wording import counted
 _HELP = """\
 Measures an embedder on a part of a catalogue: R@K, mAP@R and R-precision, each photo searched among all the others of
 the part, and in the whole catalogue, as a shop does it. With --gallery, photos of --data are searched in another
-catalogue, e.g. photos of customers among those of the studio; products are told by their skus. It prints the figures and
-writes them, and those of each category, to evaluation.json in --model_dir. With --saved_model an export is measured,
-also one of a backbone that was never trained; then evaluation.json stands beside the folder of its versions.
+catalogue, e.g. photos of customers among those of the studio; products are told by their skus. It prints the figures
+and writes them, and those of each category, to evaluation.json in --model_dir. With --saved_model an export is
+measured, also one of a backbone that was never trained; evaluation.json then stands beside the folder of its versions.
 
 Examples:
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv
