@@ -297,4 +297,6 @@ def _main(_) -> None:
     print(f"{_line(of_all)}, over {counted(of_all['num_queries'], 'query')}. All figures are in {output}.")
 
 
-COMMAND = Command(_main, FLAGS, _HELP, ("model_dir", "saved_model", "data", "dataset", "split", "gallery", "by", "ks", "output"))
+COMMAND = Command(
+    _main, FLAGS, _HELP, ("model_dir", "saved_model", "data", "dataset", "split", "gallery", "by", "ks", "output")
+)
