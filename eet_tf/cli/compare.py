@@ -68,7 +68,7 @@ def _main(sides: list[str]) -> None:
     galleries = _galleries(sides)
     read = {name: [_read(side, name, complaints) for side in sides] for name in galleries}
     complaints.end()
-    comparisons = {name: compare(*both, FLAGS.metric) for name, both in read.items()}
+    comparisons = {name: compare(both[0], both[1], FLAGS.metric) for name, both in read.items()}
     for name, both in read.items():
         if galleries[name]:
             print(f"{galleries[name]}:")
