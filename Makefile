@@ -53,7 +53,7 @@ demo: venv
 		--index_dir=$(RUN)/index --k=5
 	$(EET) report --model_dir=$(RUN) --index_dir=$(RUN)/index
 
-# all tests but those of test-slow and test-milvus, which would make it too long to be run before each commit
+# all tests but those of test-slow, test-long and test-milvus, which would make it too long to be run before each commit
 test: typecheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -63,8 +63,9 @@ test: typecheck
 test-slow: venv
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m '(slow or compiled) and not long'
 
-# the numbers that XLA makes of every loss at five sizes, on one replica and two, and trainings by the scripts of benchmarks:
-# before a release, and after a change of losses, replicas or benchmarks
+# the numbers that XLA makes of every loss at five sizes, on one replica and two; every loss trained on two replicas and in
+# bfloat16; the memory of large batches; trainings by the scripts of benchmarks, and the README's on real photos: before a
+# release, and after a change of losses, replicas or benchmarks
 test-long: venv
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m long
 
@@ -87,7 +88,11 @@ docs: venv-docs
 # the tests in the second supported set of versions, trainings with tensorflow-addons among them, and what either set reads
 # of the other, where .venv is there too; what needs newer packages is skipped, and says so
 test-addons: venv-addons
-	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not long and not milvus_server and not once'
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m '(not slow or both) and not long and not milvus_server and not once'
+
+# what of test-long depends on the versions
+test-addons-long: venv-addons
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m long tests/losses tests/training
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

@@ -67,6 +67,11 @@ SLOW = (
     *("serving/test_bundle.py", "serving/test_bundle_on_a_server.py", "serving/test_c_api.py"),
     *("serving/test_search_graph.py", "serving/test_servable.py", "training/test_statistics.py"),
 )
+# slow, and still tried in both sets of versions
+BOTH = (
+    *("data/test_crops.py", "data/test_letterbox.py", "embedder/test_strides.py"),
+    *("serving/test_servable.py", "training/test_statistics.py"),
+)
 LONGEST_FIRST = ("end_to_end", "training", "serving", "losses", "embedder", "data")
 # what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
@@ -74,7 +79,7 @@ ONCE = (
     "losses/test_compiled_shapes.py",
     *("serving/test_fuzz.py", "serving/test_robustness.py"),
     *("audit", "cli", "convert", "index", "pages", "service", "serving/test_client.py", "test_error_catalogue.py"),
-    *("data/test_headers.py", "data/test_one_decoder.py", "embedding", "pairs", "test_reference_gradients.py"),
+    *("embedding", "test_reference_gradients.py"),
     *("serving/test_model_server.py", "serving/test_publishing.py", "serving/test_verify.py", "test_architecture.py"),
     *("test_documentation.py", "test_migration_pages.py", "test_package.py", "evaluation/test_comparison.py"),
     *("evaluation/test_measures.py", "evaluation/test_metrics.py", "evaluation/test_postprocessing.py"),
@@ -93,7 +98,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         place = item.path.relative_to(TESTS)
         holders = {str(each) for each in (place, *place.parents)}
-        for marker, places in {"compiled": COMPILED, "slow": SLOW, "once": ONCE, "long": LONG}.items():
+        for marker, places in {"compiled": COMPILED, "slow": SLOW, "both": BOTH, "once": ONCE, "long": LONG}.items():
             if holders.intersection(places):
                 item.add_marker(marker)
     items.sort(key=lambda item: (*LONGEST_FIRST, item.path.parent.name).index(item.path.parent.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from absl import flags
@@ -23,14 +24,44 @@ define = Definitions(FLAGS)
 define.string("metric", "recall@1", "Figure to compare: a column of classes.csv.")
 
 
-def _galleries(sides: list[str]) -> dict[str, str]:
-    """What is compared, by the name of the file in a folder; folders of older versions have one of the two."""
+def _galleries(names: list[str]) -> dict[str, str]:
+    """What is read of the folders among these, and the heading of its comparison.
+
+    Raises:
+        ValueError: if one file is of the whole catalogue and another one is not.
+    """
     from eet_tf.evaluation.comparison import CLASSES, CLASSES_IN_WHOLE_CATALOGUE
 
-    names = [name for side in sides for name in side.split(",")]
-    if all(os.path.isfile(os.path.join(name, CLASSES_IN_WHOLE_CATALOGUE)) for name in names):
+    is_whole = {os.path.basename(name) == CLASSES_IN_WHOLE_CATALOGUE for name in names if not os.path.isdir(name)}
+    if len(is_whole) == 2:
+        raise ValueError(
+            f"give {CLASSES_IN_WHOLE_CATALOGUE} of all, or of none: figures in the whole catalogue are lower. "
+            f"Received: {', '.join(names)}."
+        )
+    if True in is_whole:
+        return {CLASSES_IN_WHOLE_CATALOGUE: "In the whole catalogue"}
+    if False in is_whole:
+        return {CLASSES: ""}
+    lacking = [name for name in names if not os.path.isfile(os.path.join(name, CLASSES_IN_WHOLE_CATALOGUE))]
+    if not lacking:
         return {CLASSES_IN_WHOLE_CATALOGUE: "In the whole catalogue", CLASSES: "Among the products measured on alone"}
-    return {CLASSES: ""}
+    older = f"{lacking[0]} has no {CLASSES_IN_WHOLE_CATALOGUE}, which older versions did not write"
+    return {CLASSES: "" if len(lacking) == len(names) else f"Among the products measured on alone, since {older}"}
+
+
+def _unlike(names: list[str]) -> str:
+    """A sentence on whole catalogues of several sizes, or nothing."""
+    from eet_tf.training.run import RunError, read_run
+
+    counts: set[int] = set()
+    for name in filter(os.path.isdir, names):
+        with contextlib.suppress(RunError):  # a folder with nothing but the figures
+            if whole := read_run(name).metrics.get("whole_catalogue"):  # a run of an older version has none
+                counts.add(whole["num_photos"])
+    if len(counts) < 2:
+        return ""
+    sizes = f"from {min(counts):,} to {max(counts):,} photos"
+    return f"The whole catalogues were not the same: {sizes}. A part of the difference may come from that."
 
 
 def _read(names: str, in_folder: str, complaints: Complaints) -> list:
@@ -65,7 +96,8 @@ def _main(sides: list[str]) -> None:
     if len(sides) != 2:
         raise CommandError(f"give two results: eet compare FIRST SECOND. Received: {len(sides)}.")
     complaints = Complaints()
-    galleries = _galleries(sides)
+    names = [name for side in sides for name in side.split(",")]
+    galleries = complaints.check(_galleries, names) or {}
     read = {name: [_read(side, name, complaints) for side in sides] for name in galleries}
     complaints.end()
     comparisons = {name: compare(both[0], both[1], FLAGS.metric) for name, both in read.items()}
@@ -75,6 +107,8 @@ def _main(sides: list[str]) -> None:
         for side, results in zip(sides, both, strict=True):
             print(_side(side, results))
         print(f"second against first: {comparisons[name]}.")
+    if unlike := _unlike(names):
+        print(unlike)
 
 
 COMMAND = Command(_main, FLAGS, _HELP, takes="FIRST SECOND")

@@ -28,7 +28,7 @@ Examples:
   eet evaluate --model_dir=runs/mine --data=customers/photos.csv --split=all --gallery=photos/catalog.csv
   eet evaluate --model_dir=runs/mine --data=photos/catalog.csv --fit_whitening=runs/mine/whitening.npz
 
-`eet export --whitening=runs/mine/whitening.npz` exports an embedder that whitens."""
+`eet export --whitening=runs/mine/whitening.npz` exports an embedder that whitens; that one needs no --whitening."""
 
 _PHOTOS_AT_ONCE = 64  # that an export embeds
 FLAGS = flags.FlagValues()
@@ -85,12 +85,32 @@ def _embeddings(embedder, catalog):
         return embed(embedder, photos, verbose=verbosity())
 
 
+def _dimensions(embedder) -> int:
+    """Of an embedding."""
+    from eet_tf.serving.graph import output_sizes
+
+    return embedder.embedding_dim if FLAGS.saved_model is not None else output_sizes(embedder)["embedding"]
+
+
+def _read_whitening(path: str, dimensions: int):
+    """A whitening of embeddings of so many dimensions."""
+    from eet_tf.evaluation.postprocessing import Whitening
+
+    whitening = Whitening.read(path)
+    if len(whitening.mean) != dimensions:
+        raise ValueError(
+            f"it must be of embeddings of {dimensions} dimensions, which this model has. "
+            f"Received: one of {len(whitening.mean)}."
+        )
+    return whitening
+
+
 def _whitening(embedder, catalog):
     """What embeddings go through, or None."""
-    from eet_tf.evaluation.postprocessing import Whitening, fit_whitening
+    from eet_tf.evaluation.postprocessing import fit_whitening
 
     if FLAGS.whitening is not None:
-        return Whitening.read(FLAGS.whitening)
+        return _read_whitening(FLAGS.whitening, _dimensions(embedder))
     if FLAGS.fit_whitening is None:
         return None
     whitening = fit_whitening(_embeddings(embedder, catalog.split("train")), FLAGS.whitening_dim)
@@ -105,9 +125,11 @@ def _output() -> str:
     return os.path.join(folder, "evaluation.json")
 
 
-def _catalog():
+def _catalog(max_pixels: int | None):
     catalog = catalogs.load(FLAGS)
-    return catalogs.readable_part(catalog, FLAGS, os.path.dirname(_output())) if FLAGS.skip_unreadable else catalog
+    if not FLAGS.skip_unreadable:
+        return catalog
+    return catalogs.readable_part(catalog, FLAGS, os.path.dirname(_output()), max_pixels)
 
 
 def _measured(catalog):
@@ -146,22 +168,24 @@ def _check_gallery(measured, gallery) -> None:
 
 def _checked() -> tuple:
     """The embedder, the catalogue, what is asked for, another gallery and the K; refuses in one go what cannot work."""
-    from eet_tf.evaluation.postprocessing import Whitening
-
     complaints = Complaints()
     ks = complaints.whole_numbers("ks", FLAGS.ks)
     complaints.file("output", _output())
     complaints.file("fit_whitening", FLAGS.fit_whitening)
-    complaints.number("whitening_dim", FLAGS.whitening_dim, 1)
+    if FLAGS.whitening_dim is not None and FLAGS.fit_whitening is None:
+        complaints.add("--whitening_dim needs --fit_whitening: a file of a whitening has its dimensions.")
     if FLAGS.gallery is not None and (FLAGS.query_expansion or FLAGS.rerank):
         complaints.add("--gallery cannot be given with --query_expansion or --rerank.")
     if FLAGS.query_expansion and FLAGS.rerank:
         complaints.add("--query_expansion must be 0 with --rerank, which searches with the queries as they are.")
-    if FLAGS.whitening is not None:
-        complaints.given("whitening", FLAGS.whitening, Whitening.read)
     embedder = _embedder(complaints)
+    if embedder is not None:
+        dimensions = _dimensions(embedder)
+        complaints.number("whitening_dim", FLAGS.whitening_dim, 1, dimensions)
+        if FLAGS.whitening is not None:
+            complaints.given("whitening", FLAGS.whitening, _read_whitening, dimensions)
     catalogs.complain(complaints, FLAGS)
-    catalog = complaints.check(_catalog)
+    catalog = complaints.check(_catalog, getattr(embedder, "max_pixels", None))  # of an export
     measured = None if catalog is None else complaints.check(_measured, catalog)
     gallery = None if FLAGS.gallery is None else complaints.given("gallery", FLAGS.gallery, _gallery)
     if measured is not None and gallery is not None:
@@ -199,6 +223,8 @@ def _figures() -> dict:
     asked_for = is_query(len(measured), None if gallery is not None else measured.roles)
     result = ranked(lambda vectors: vectors)
     figures = {
+        "model_dir": FLAGS.model_dir,
+        **({} if FLAGS.saved_model is None else {"saved_model": embedder.folder, "fingerprint": embedder.fingerprint}),
         "measured_on": FLAGS.split,
         "gallery": FLAGS.gallery,
         **how,

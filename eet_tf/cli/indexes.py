@@ -47,10 +47,14 @@ def columns_of(catalog, kinds: dict[str, str] | None = None) -> dict:
 
 def beside_versions(folder: str) -> str:
     """The folder that holds the folder of an export's versions, given that or one version in it."""
-    folder = os.path.normpath(folder)
-    if os.path.basename(folder).isdecimal():  # one version
-        folder = os.path.dirname(folder)
-    return os.path.dirname(folder)
+    versions = os.path.abspath(folder)
+    if os.path.basename(versions).isdecimal():  # one version
+        versions = os.path.dirname(versions)
+    beside = os.path.dirname(versions)
+    if os.path.isabs(folder):
+        return beside
+    relative = os.path.relpath(beside)
+    return "" if relative == os.curdir else relative
 
 
 def embedded(embedder, catalog, batch_size: int):

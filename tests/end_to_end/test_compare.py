@@ -1,5 +1,7 @@
 """train/compare.py as a person runs it: one sentence about two results, several seeds a side, and refusals."""
 
+import json
+
 import pytest
 
 from eet_tf.evaluation.comparison import ClassResults
@@ -40,7 +42,41 @@ def test_the_whole_catalogue_comes_first(tmp_path, run_script):
         f"{second}: recall@1 100.00 % over 400 queries",
         "second against first: better by 50.00 points (95 % interval 50.00 to 50.00 over 200 products).",
     ]
-    assert len(run_script("train/compare.py", first, older).succeeded().printed.splitlines()) == 3
+    heading, *lines = run_script("train/compare.py", first, older).succeeded().printed.splitlines()
+    assert heading == (
+        f"Among the products measured on alone, since {older} has no classes_in_whole_catalogue.csv, which older "
+        "versions did not write:"
+    )
+    assert len(lines) == 3
+
+
+def test_a_file_is_compared_with_the_same_file_of_a_folder(tmp_path, run_script):
+    """One file of the whole catalogue, and a folder with both; two files of one gallery each are refused."""
+    first, second = write(tmp_path, "1", hits=1), write(tmp_path, "2", hits=2)
+    for name, hits in {"1": 1, "2": 0}.items():
+        write(tmp_path, name, hits, in_file="classes_in_whole_catalogue.csv")
+    whole = f"{first}/classes_in_whole_catalogue.csv"
+    printed = run_script("train/compare.py", whole, second).succeeded().printed
+    assert printed.splitlines()[:3] == [
+        "In the whole catalogue:",
+        f"{whole}: recall@1 50.00 % over 400 queries",
+        f"{second}: recall@1 0.00 % over 400 queries",
+    ]
+    outcome = run_script("train/compare.py", whole, f"{second}/classes.csv")
+    outcome.refused("give classes_in_whole_catalogue.csv of all, or of none: figures in the whole catalogue are lower")
+
+
+def test_whole_catalogues_of_several_sizes_are_said(tmp_path, run_script):
+    for name, size in {"1": 5000, "2": 4800}.items():
+        folder = write(tmp_path, name, hits=1)
+        write(tmp_path, name, hits=1, in_file="classes_in_whole_catalogue.csv")
+        (tmp_path / name / "flags.txt").write_text("--loss=eet\n")
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"whole_catalogue": {"num_photos": size}}))
+    printed = run_script("train/compare.py", str(tmp_path / "1"), folder).succeeded().printed
+    assert printed.splitlines()[-1] == (
+        "The whole catalogues were not the same: from 4,800 to 5,000 photos. A part of the difference may come from "
+        "that."
+    )
 
 
 def test_several_seeds_a_side(tmp_path, run_script):

@@ -82,11 +82,20 @@ def test_a_whitening_fitted_to_train_photos_is_measured_and_exported(
         (("--rerank", "--query_expansion=3"), "--query_expansion must be 0 with --rerank"),
         (("--whitening=nowhere.npz",), r"'nowhere\.npz' is no whitening.*--fit_whitening"),
         (("--split=validation",), "`split` must be 'all' or a split of"),
+        (("--whitening_dim=4",), "--whitening_dim needs --fit_whitening: a file of a whitening has its dimensions"),
+        (("--fit_whitening={new}", "--whitening_dim=17"), "--whitening_dim must be from 1 to 16"),
+        (
+            ("--whitening={of_3}",),
+            "it must be of embeddings of 16 dimensions, which this model has. Received: one of 3",
+        ),
     ],
-    ids=["both", "no whitening", "no split"],
+    ids=["both", "no whitening", "no split", "no fit", "too many dimensions", "of another model"],
 )
-def test_what_cannot_be_measured_is_refused_in_one_line(evaluate, trained, flags, pattern):
-    evaluate(*flags).refused(pattern)
+def test_what_cannot_be_measured_is_refused_in_one_line(evaluate, trained, tmp_path, flags, pattern):
+    Whitening(np.zeros(3), np.eye(3)).write(tmp_path / "of_3.npz")
+    outcome = evaluate(*(flag.format(new=tmp_path / "new.npz", of_3=tmp_path / "of_3.npz") for flag in flags))
+    outcome.refused(pattern)
+    assert "Embedding" not in outcome.printed
     assert not (trained[0] / "evaluation.json").exists()
 
 
@@ -108,13 +117,16 @@ def test_figures_by_a_column_add_up(evaluate, embedded, tmp_path):
     in_whole = rank_catalog(embeddings, test.skus, other_embeddings=of_train, other_labels=train.skus)
     for value, figures in in_whole.by_group(test.column_texts(name), (1, 10, 100)).items():
         assert_figures(written["whole_catalogue"]["by"][name][value], figures)
-        assert f"{name}={value}: recall@1 {100 * figures['recall@1']:.2f} %" in outcome.printed
+        (line,) = [line for line in outcome.printed.splitlines() if line.startswith(f"{name}={value}: ")]
+        assert line.startswith(f"{name}={value}: recall@1 {100 * figures['recall@1']:.2f} %")
+        assert line.endswith(", in the whole catalogue.")
 
 
 def test_an_export_is_measured_as_its_model_is(trained, evaluate, root, tmp_path, run_script):
     """With no run beside it; the figures are those of training, and stand beside the folder of its versions."""
     eet_tf.export_embedder(eet_tf.load_embedder(str(trained[0])), str(tmp_path / "mine" / "serving"))
     catalog = ("--dataset=csv", f"--data_dir={root / 'photos'}")
+    fingerprint = ServedEmbedder(str(tmp_path / "mine" / "serving")).fingerprint
     for version in ("serving", "serving/1"):
         saved_model = tmp_path / "mine" / version
         outcome = run_script("train/evaluate.py", f"--saved_model={saved_model}", *catalog).succeeded()
@@ -123,6 +135,7 @@ def test_an_export_is_measured_as_its_model_is(trained, evaluate, root, tmp_path
         metrics = read_run(str(trained[0])).metrics
         assert_figures(written["result"], metrics["after"])
         assert_figures(written["whole_catalogue"]["result"], metrics["whole_catalogue"]["after"])
+        assert (written["saved_model"], written["fingerprint"]) == (str(tmp_path / "mine/serving/1"), fingerprint)
         (tmp_path / "mine" / "evaluation.json").unlink()
     evaluate(f"--saved_model={saved_model}").refused("One of --model_dir and --saved_model must be given")
 

@@ -69,6 +69,7 @@ SEEN_IN = {
         "--teacher_references needs a loss, whose references they are. Received: --loss=none.",
     ],
     "tests/end_to_end/test_compare.py": [
+        "give {} of all, or of none: figures in the whole catalogue are lower. Received: {}.",
         "{} does not exist. Give the folder of a finished training, or a classes.csv.",
         "give two results: eet compare FIRST SECOND. Received: {}.",
     ],
@@ -81,6 +82,8 @@ SEEN_IN = {
         "{}\nAll others are embedded. Then run the same command again.",
     ],
     "tests/end_to_end/test_evaluate.py": [
+        "it must be of embeddings of {} dimensions, which this model has. Received: one of {}.",
+        "--whitening_dim needs --fit_whitening: a file of a whitening has its dimensions.",
         "--query_expansion must be 0 with --rerank, which searches with the queries as they are.",
         "--gallery must show products of --data, with the same skus. Received: {}, ... in --data, {}, ... in --gallery.",
         "--gallery cannot be given with --query_expansion or --rerank.",
