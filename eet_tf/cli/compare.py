@@ -32,7 +32,7 @@ def _galleries(names: list[str]) -> dict[str, str]:
     """
     from eet_tf.evaluation.comparison import CLASSES, CLASSES_IN_WHOLE_CATALOGUE
 
-    is_whole = {os.path.basename(name) == CLASSES_IN_WHOLE_CATALOGUE for name in names if not os.path.isdir(name)}
+    is_whole = {os.path.basename(name) == CLASSES_IN_WHOLE_CATALOGUE for name in names if os.path.isfile(name)}
     if len(is_whole) == 2:
         raise ValueError(
             f"give {CLASSES_IN_WHOLE_CATALOGUE} of all, or of none: figures in the whole catalogue are lower. "

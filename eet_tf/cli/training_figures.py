@@ -177,6 +177,7 @@ def _measured(run, task, teacher) -> dict:
     photos, all_ks = task.measured_on, ks(task.layout)
     ranking = rank(eet_tf.load_embedder(run.folder), task)
     own, whole = ranking.summaries(all_ks)
+    # the labels of the whole catalogue are skus, and ClassResults takes numbers
     for name, ranked in {CLASSES: ranking.own, CLASSES_IN_WHOLE_CATALOGUE: ranking.whole}.items():
         ClassResults.of(dataclasses.replace(ranked, labels=ranking.own.labels), all_ks, photos.label_skus).write(
             run.path(name)

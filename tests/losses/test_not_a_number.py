@@ -58,13 +58,7 @@ def test_one_embedding_that_is_no_number_makes_the_loss_nan(number, choice):
     assert np.isnan(value)
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [
-        pytest.param(tf.function, id="graph"),
-        pytest.param(tf.function(jit_compile=True), id="xla", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("mode", [tf.function, tf.function(jit_compile=True)], ids=["graph", "xla"])
 @pytest.mark.parametrize("name", COMPARED)
 def test_of_every_kind_in_a_graph(name, mode):
     """In every row alike, and with a gradient that says so too: a scaled loss leaves such a step out."""

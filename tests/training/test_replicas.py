@@ -86,9 +86,8 @@ TRAININGS = {
 
 # in `make test-long` alone: they differ from the others in what a loss does, which its own tests look at
 LONG = (
-    *("learner_in_uneven_pieces", "learner_without_class_terms", "learner_of_triplets", "learner_of_multi_similarity"),
-    *("learner_of_roadmap", "learner_of_recall", "learner_of_contrast", "learner_of_classes", "learner_of_proxies"),
-    *("learner_of_its_head_first", "learner_of_a_loss_of_ones_own"),
+    *("learner_without_class_terms", "learner_of_triplets", "learner_of_multi_similarity", "learner_of_roadmap"),
+    *("learner_of_recall", "learner_of_contrast", "learner_of_proxies", "learner_of_a_loss_of_ones_own"),
 )
 OFTEN = tuple(name for name in TRAININGS if name not in LONG)
 MARKED = [*OFTEN, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
@@ -302,9 +301,7 @@ def test_every_replica_remembers_the_batches_of_all(trainings):
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["one_replica", "two_replicas"])
-@pytest.mark.parametrize(
-    "name", ["learner", "learner_in_pieces", pytest.param("learner_in_uneven_pieces", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("name", ["learner", "learner_in_pieces", "learner_in_uneven_pieces"])
 def test_learner_and_plain_keras_model_take_the_same_update(pair, number, trainings):
     learner, plain = pair[number], trainings[number]["keras_model"]
     for weight, expected in zip(learner["after"], plain["after"]):
