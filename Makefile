@@ -59,13 +59,13 @@ test: typecheck
 	.venv/bin/ruff format --check .
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m 'not slow and not compiled and not long and not milvus_server'
 
-# what XLA makes of every loss in every setting and of a training step, trainings that are killed or evaluated, the README
+# what XLA makes of every loss in every setting and of a training step, replicas, catalogues, the commands one by one
 test-slow: venv
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m '(slow or compiled) and not long'
 
 # the numbers that XLA makes of every loss at five sizes, on one replica and two; every loss trained on two replicas and in
-# bfloat16; the memory of large batches; trainings by the scripts of benchmarks, and the README's on real photos: before a
-# release, and after a change of losses, replicas or benchmarks
+# bfloat16; the memory of large batches; the search graph; trainings by commands, benchmarks and examples, several workers,
+# the wheel, and the README's on real photos: before a release, and after a change of what they try
 test-long: venv
 	.venv/bin/python -m pytest $(TWO_AT_ONCE) -m long
 
@@ -90,9 +90,10 @@ docs: venv-docs
 test-addons: venv-addons
 	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m '(not slow or both) and not long and not milvus_server and not once'
 
-# what of test-long depends on the versions
+# what test-addons leaves out and depends on the versions
 test-addons-long: venv-addons
-	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m long tests/losses tests/training
+	.venv-addons/bin/python -m pytest $(TWO_AT_ONCE) -m '(long or slow and not both) and not once' \
+		tests/embedder tests/losses tests/serving tests/training
 
 # what losses, steps and photos cost here: three tables, in a quarter of an hour; nothing else should run on the machine
 bench: venv

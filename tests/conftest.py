@@ -48,36 +48,54 @@ class _Interpreter:
 
 
 TESTS = pathlib.Path(__file__).parent
-# files and folders there:
-# what XLA makes of every loss at five sizes, on one replica and two, and trainings by the scripts of benchmarks
+# folders and files there, and FILE::TEST:
+# what XLA makes of every loss at five sizes, on one replica and two; trainings of minutes, by commands, benchmarks and
+# examples; processes that are killed
 LONG = (
-    *("losses/test_compiled_values.py", "losses/test_compiled_replicas.py", "end_to_end/test_benchmark.py"),
-    *("benchmarks/test_gpu.py", "benchmarks/test_load.py"),
+    *("benchmarks", "examples", "end_to_end/test_benchmark.py", "end_to_end/test_embed_beam.py"),
+    *("end_to_end/test_prefixes_and_teachers.py", "end_to_end/test_workers.py", "losses/test_compiled_values.py"),
+    *("losses/test_compiled_replicas.py", "test_package.py::test_the_wheel_alone_does_the_whole_job"),
+    *("embedder/test_hub.py::test_an_epoch_of_the_command_on_two_devices_is_exported_and_verified",),
+    *("end_to_end/test_readme.py::test_make_demo",),
+    *("end_to_end/test_recipe_kit.py::test_a_resumed_run_ends_with_the_weights_of_a_whole_one",),
+    *("end_to_end/test_readme.py::test_the_quick_start_goes_on_where_the_readme_ends",),
+    *("end_to_end/test_class_losses.py", "audit/test_audit.py::test_real_photos", "index/test_tuning.py"),
+    *("losses/test_class_losses.py::test_in_blocks_it_is_the_same",),
+    *("losses/test_class_losses.py::test_no_shape_is_known_only_at_run_time", "serving/test_search_graph.py"),
+    *("serving/test_bundle.py::test_the_script_verifies_and_says_where_it_is",),
+    *("serving/test_bundle.py::test_the_health_check_asks_every_model",),
 )
 COMPILED = ("losses/test_compiled_shapes.py", "training/test_compilation.py")
 SLOW = (
-    *("benchmarks", "examples", "end_to_end/test_workers.py", "end_to_end/test_resume.py"),
-    *("end_to_end/test_published.py", "end_to_end/test_evaluate.py", "end_to_end/test_methods.py"),
-    *("end_to_end/test_recipe_kit.py", "end_to_end/test_prefixes_and_teachers.py", "embedder/test_hub.py"),
-    *("end_to_end/test_recipes.py", "end_to_end/test_embed_beam.py", "end_to_end/test_service_page.py"),
-    *("end_to_end/test_train_pretrained.py", "end_to_end/test_class_losses.py", "end_to_end/test_index_admin.py"),
+    *("end_to_end/test_resume.py", "end_to_end/test_published.py", "end_to_end/test_evaluate.py"),
+    *("end_to_end/test_methods.py", "end_to_end/test_recipe_kit.py", "embedder/test_hub.py"),
+    *("end_to_end/test_recipes.py", "end_to_end/test_service_page.py", "end_to_end/test_export_and_search.py"),
+    *("end_to_end/test_train_pretrained.py", "end_to_end/test_index_admin.py"),
     *("end_to_end/test_search_server.py", "end_to_end/test_search_attributes.py", "cli/test_export_pretrained.py"),
-    *("data/test_crops.py", "data/test_letterbox.py", "embedder/test_strides.py", "embedding/test_beam.py"),
-    *("evaluation/test_ranking.py", "index/test_tuning.py", "losses/test_memory.py", "pairs/test_class_distances.py"),
+    *("audit/test_audit.py", "conformance/test_conformance.py::test_losses_compiled_by_xla_are_the_same"),
+    *("data/test_crops.py", "data/test_letterbox.py", "embedder/test_necks.py", "embedder/test_strides.py"),
+    *("embedding/test_beam.py", "evaluation/test_ranking.py", "losses/test_memory.py"),
+    *("losses/test_keras_contract.py::test_fit_in_half_precision", "losses/test_not_a_number.py"),
+    *("losses/test_keras_contract.py::test_fit_compiled_by_xla_is_the_same", "pairs/test_class_distances.py"),
     *("serving/test_bundle.py", "serving/test_bundle_on_a_server.py", "serving/test_c_api.py"),
-    *("serving/test_search_graph.py", "serving/test_servable.py", "training/test_statistics.py"),
+    *("serving/test_servable.py", "training/test_ragged_batches.py"),
+    *("training/test_replicas.py", "training/test_statistics.py"),
+    *("training/test_class_vectors.py::test_training_lowers_the_loss_in_every_precision",),
+    *("training/test_rates.py::test_the_first_step_is_each_ones_share_weight_decay_and_all",),
 )
 # slow, and still tried in both sets of versions
 BOTH = (
-    *("data/test_crops.py", "data/test_letterbox.py", "embedder/test_strides.py"),
-    *("serving/test_servable.py", "training/test_statistics.py"),
+    *("end_to_end/test_export_and_search.py", "losses/test_keras_contract.py::test_fit_in_half_precision"),
+    *("serving/test_servable.py", "training/test_ragged_batches.py", "training/test_replicas.py"),
+    *("training/test_statistics.py",),
 )
 LONGEST_FIRST = ("end_to_end", "training", "serving", "losses", "embedder", "data")
-# what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients; and
+# what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients, examples; and
 # XLA's view of every loss in every setting, since training/test_compilation.py compares compiled steps in both
 ONCE = (
-    "losses/test_compiled_shapes.py",
-    *("serving/test_fuzz.py", "serving/test_robustness.py"),
+    *("losses/test_compiled_shapes.py", "losses/test_labels.py", "test_docstrings.py"),
+    *("data/test_crops.py", "data/test_letterbox.py", "data/test_pipeline.py", "evaluation/test_evaluation.py"),
+    *("serving/test_fuzz.py", "serving/test_robustness.py", "training/test_advice.py", "training/test_run.py"),
     *("audit", "cli", "convert", "index", "pages", "service", "serving/test_client.py", "test_error_catalogue.py"),
     *("embedding", "test_reference_gradients.py"),
     *("serving/test_model_server.py", "serving/test_publishing.py", "serving/test_verify.py", "test_architecture.py"),
@@ -97,7 +115,7 @@ def pytest_collection_modifyitems(items):
     """
     for item in items:
         place = item.path.relative_to(TESTS)
-        holders = {str(each) for each in (place, *place.parents)}
+        holders = {str(each) for each in (place, *place.parents)} | {f"{place}::{item.originalname}"}
         for marker, places in {"compiled": COMPILED, "slow": SLOW, "both": BOTH, "once": ONCE, "long": LONG}.items():
             if holders.intersection(places):
                 item.add_marker(marker)

@@ -16,7 +16,6 @@ from eet_tf import (
     SoftBinomialDevianceLoss,
     TripletLoss,
     build_embedder,
-    compat,
     make_strategy,
     replicas,
 )
@@ -49,9 +48,13 @@ STRATEGIES = {  # without one Keras compiles the whole step by itself
     "one_device": ["eet", "eet_in_pieces", "batch_all"],
     "mirrored": list(TRAININGS),
 }
-if compat.KERAS_2:  # what the two sets of versions do in different ways; each compilation takes seconds
-    STRATEGIES = {"default": ["eet", "two_heads"], "mirrored": ["eet_in_pieces", "eet_clipped", "eet_with_memory"]}
-CASES = [(strategy, name) for strategy, names in STRATEGIES.items() for name in names]
+# each compilation takes seconds: what the two sets of versions do in different ways; the others in `make test-long`
+OFTEN = {"default": ["eet", "two_heads"], "mirrored": ["eet_in_pieces", "eet_clipped", "eet_with_memory"]}
+CASES = [
+    pytest.param(strategy, name, marks=() if name in OFTEN.get(strategy, ()) else pytest.mark.long)
+    for strategy, names in STRATEGIES.items()
+    for name in names
+]
 
 
 def make_embedder(has_two_heads=False):
@@ -96,14 +99,12 @@ def train(name, strategy, jit_compile):
     }
 
 
-def report_trainings(strategy_name):
+def report_trainings(strategy_name, names):
     """Runs in a process of its own: trains under a strategy, compiled and not, and prints what came out."""
     if strategy_name == "mirrored":
         replicas.split_cpu(2)
     strategy = make_strategy(strategy_name)
-    print(
-        json.dumps({name: [train(name, strategy, jit) for jit in (False, True)] for name in STRATEGIES[strategy_name]})
-    )
+    print(json.dumps({name: [train(name, strategy, jit) for jit in (False, True)] for name in names}))
 
 
 def report_tracing():
@@ -125,13 +126,17 @@ def report_tracing():
 
 
 @pytest.fixture(scope="module")
-def trainings(run_python):
-    """{strategy: {name: [plain, compiled]}}."""
-    calls = [
-        f"from tests.training import test_compilation; test_compilation.report_trainings({s!r})" for s in STRATEGIES
-    ]
+def trainings(run_python, request):
+    """{strategy: {name: [plain, compiled]}} of the tests that run."""
+    wanted = {name: [] for name in STRATEGIES}
+    for item in request.session.items:
+        if item.path == request.path and "strategy" in getattr(getattr(item, "callspec", None), "params", ()):
+            wanted[item.callspec.params["strategy"]].append(item.callspec.params["name"])
+    call = "from tests.training import test_compilation; test_compilation.report_trainings({!r}, {!r})"
     return {
-        name: json.loads(run_python(code, timeout=600)[0].splitlines()[-1]) for name, code in zip(STRATEGIES, calls)
+        strategy: json.loads(run_python(call.format(strategy, names), timeout=600)[0].splitlines()[-1])
+        for strategy, names in wanted.items()
+        if names
     }
 
 
