@@ -42,6 +42,8 @@ LOSSES = {
     "normalized_softmax": ("NormalizedSoftmaxLoss", 8192),
     "arcface": ("ArcFaceLoss", 8192),
     "proxy_anchor": ("ProxyAnchorLoss", 8192),
+    "prefixes": ("PrefixLoss of EETLoss, 64 and 512", 8192),
+    "distillation": ("DistillationLoss of EETLoss", 8192),
     "circle": ("Circle (Keras)", 8192),
 }
 
@@ -74,6 +76,7 @@ def make(name: str):
         "smooth_ap": eet_tf.SmoothAPLoss(),
         "roadmap": eet_tf.RoadmapLoss(),
         "recall_at_k": eet_tf.RecallAtKLoss(),
+        "prefixes": eet_tf.PrefixLoss(eet_tf.EETLoss(), [64, DIM]),
         "circle": getattr(keras.losses, "Circle", lambda: None)(),
     }
     if name in simple:
@@ -87,6 +90,13 @@ def make(name: str):
         vectors = tf.Variable(tf.random.stateless_normal([NUM_CLASSES, DIM], [5, 6]))
         of_photos = with_vectors[name]
         return lambda labels, embeddings, attributes: tf.reduce_mean(of_photos(labels, embeddings, vectors)), [vectors]
+    if name == "distillation":
+        taught = eet_tf.DistillationLoss(eet_tf.EETLoss())
+
+        def of_a_teacher(labels, embeddings, attributes):
+            return taught({"label": labels, "teacher": tf.reverse(embeddings, [0])}, {"embedding": embeddings})
+
+        return of_a_teacher, []
     soft = eet_tf.SoftBinomialDevianceLoss()
 
     def of_two_heads(labels, embeddings, attributes):
