@@ -115,13 +115,15 @@ def _from_scratch(facts: Facts) -> Recipe:
 
 
 def _few_products(facts: Facts) -> Recipe:
-    """Up to some hundreds of products, many photos of each: early layers keep what they know."""
+    """Up to some hundreds of products, many photos of each: features keep what they know, and train for a short time."""
+    dims = _whitened(128, facts)
     return (
-        *_network("mobilenet_v2_stride16", 128, image_size=112, pooling="gem", freeze_until="block_3_project_BN"),
+        *_network("mobilenet_v2_stride16", dims, image_size=96, pooling="gem", freeze_until="block_3_project_BN"),
         _loss("triplet", margin=0.6),
+        Group({"projection": "whitening"}),
         Group({"optimizer": "adam", "learning_rate": 3e-4}, unless=("optimizer",)),
         Group({"freeze_batch_norm": True, "crop": 0.6, "color": 0.0}),
-        *_length(facts, 16, 4, passes=16, least=400),
+        *_length(facts, 16, 4, passes=8, least=200),
     )
 
 
