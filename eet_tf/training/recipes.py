@@ -115,7 +115,7 @@ def _from_scratch(facts: Facts) -> Recipe:
 
 
 def _few_products(facts: Facts) -> Recipe:
-    """Up to some hundreds of products, many photos of each: features keep what they know, and train for a short time."""
+    """Up to some hundreds of products, many photos of each: features keep what they know, and train briefly."""
     dims = _whitened(128, facts)
     return (
         *_network("mobilenet_v2_stride16", dims, image_size=96, pooling="gem", freeze_until="block_3_project_BN"),
