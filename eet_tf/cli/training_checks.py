@@ -6,6 +6,8 @@ import dataclasses
 import os
 from typing import Any
 
+import numpy as np
+
 from eet_tf.cli import catalogs, teachers
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.flag_uses import check_together
@@ -219,7 +221,8 @@ def _catalogs() -> tuple:
     train, validation, test = data.parts_of(catalog)
     if FLAGS.drop_singles:
         train = train.without_singles()
-    train.check_trainable()
+    if FLAGS.loss != "none":
+        train.check_trainable()
     if FLAGS.hold_out and validation is None:
         train, validation = train.hold_out(FLAGS.hold_out, FLAGS.seed)
     return train, validation, test
@@ -233,10 +236,13 @@ def _sampler(train):
             f"--category_probability needs categories, and {train.source} has none. "
             f"Name a column with --category_column; there are {sorted(train.attributes) or 'none'}."
         )
-    classes_per_batch = FLAGS.classes_per_batch or min(_CLASSES_PER_BATCH, train.num_classes)
+    labels = train.labels
+    if FLAGS.loss == "none" and not FLAGS.category_probability:  # a teacher's vectors alone make no use of products
+        labels = np.random.default_rng(FLAGS.seed).permutation(len(train)) // FLAGS.examples_per_class
+    classes_per_batch = FLAGS.classes_per_batch or min(_CLASSES_PER_BATCH, len(np.unique(labels)))
     check_sample(classes_per_batch)
     return data.PKSampler(
-        train.labels,
+        labels,
         classes_per_batch,
         FLAGS.examples_per_class,
         FLAGS.seed,

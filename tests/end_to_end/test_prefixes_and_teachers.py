@@ -99,6 +99,19 @@ def test_vectors_that_were_embedded_once_are_a_teacher_too(student, root, flags,
     assert facts[0]["fingerprint"] == facts[1]["fingerprint"]
 
 
+def test_a_teacher_alone_needs_no_products(student, root, tmp_path, flags, run_script):
+    """Every photo is of a product of its own: with a loss that is refused, without one it is learned from."""
+    names = sorted((root / "photos").rglob("*.jpg"))
+    (tmp_path / "catalog.csv").write_text("path,sku\n" + "".join(f"{name},{name.stem}\n" for name in names))
+    own = ("--data", "--dataset", "--prefixes", "--teacher", "--loss")
+    kept = [flag for flag in flags if not flag.startswith(own)]
+    kept += ["--dataset=csv", f"--data={tmp_path}", "--hold_out=0"]
+    kept += [f"--teacher={student[0] / 'model.keras'}", f"--model_dir={tmp_path / 'run'}"]
+    run_script("train/main.py", *kept).refused("has one photo, so it has no positive pair")
+    outcome = run_script("train/main.py", *kept, "--loss=none").succeeded()
+    assert f"Training on {len(names)} photos of {len(names)} products" in outcome.printed
+
+
 def test_photos_without_a_vector_are_refused(student, tmp_path, flags, run_script):
     """One file of vectors that has not all photos: how many are missing, and which first."""
     folder = tmp_path / "vectors"
