@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from tests.forks import REPOSITORY, Fork
+from tests.forks import REPOSITORY, TIMEOUT, Fork
 
 
-def run_python(*code_blocks: str, timeout: float = 300, fresh: bool = False) -> list[str]:
+def run_python(*code_blocks: str, timeout: float = TIMEOUT, fresh: bool = False) -> list[str]:
     """Runs each block of code in a process of its own, all at the same time; returns what they printed.
 
     `fresh`: in an interpreter that has imported nothing; otherwise in a fork of one that has imported TensorFlow.

@@ -20,6 +20,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["numpy", "tensorflow", "keras"])
 _starting = threading.Lock()
+TIMEOUT = 900  # seconds; what takes two minutes alone took five on a machine with other work
 
 
 class Fork:
@@ -33,7 +34,7 @@ class Fork:
         _let_it_import()
         self._process.start()
 
-    def ended(self, timeout=300):
+    def ended(self, timeout=TIMEOUT):
         """(exit status, what it printed, what it printed as errors); killed where that takes too long."""
         self._process.join(timeout)
         if self._process.exitcode is None:
@@ -44,9 +45,10 @@ class Fork:
         return self._process.exitcode, printed, errors
 
     def kill(self):
-        """Ends it, if it has not ended."""
+        """Ends it, if it has not ended, and leaves nothing behind."""
         self._process.kill()
         self._process.join()
+        self._aside.cleanup()
 
 
 def _let_it_import():

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 
-from tests.forks import REPOSITORY, Fork
+from tests.forks import REPOSITORY, TIMEOUT, Fork
 
 
 class Outcome:
@@ -50,6 +50,6 @@ def start(script, *flags, environment=None):
     )
 
 
-def run(script, *flags, folder=REPOSITORY, timeout=300):
+def run(script, *flags, folder=REPOSITORY, timeout=TIMEOUT):
     """Runs a script of a folder to its end."""
     return Outcome(*Fork([script, *flags], folder, _HIDDEN).ended(timeout))

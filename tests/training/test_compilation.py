@@ -134,7 +134,7 @@ def trainings(run_python, request):
             wanted[item.callspec.params["strategy"]].append(item.callspec.params["name"])
     call = "from tests.training import test_compilation; test_compilation.report_trainings({!r}, {!r})"
     return {
-        strategy: json.loads(run_python(call.format(strategy, names), timeout=600)[0].splitlines()[-1])
+        strategy: json.loads(run_python(call.format(strategy, names))[0].splitlines()[-1])
         for strategy, names in wanted.items()
         if names
     }

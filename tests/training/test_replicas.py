@@ -222,7 +222,7 @@ def call(function):
 def trained(run_python, names):
     """What was trained on one replica and on two."""
     calls = [call(f"report_trainings({strategy!r}, {names!r})") for strategy in ("default", "mirrored")]
-    one, two = (json.loads(text.splitlines()[-1]) for text in run_python(*calls, timeout=900))
+    one, two = (json.loads(text.splitlines()[-1]) for text in run_python(*calls))
     assert (one.pop("num_replicas"), two.pop("num_replicas")) == (1, 2)
     return one, two
 

@@ -113,7 +113,7 @@ strategy = make_strategy("multi_worker")
 print(strategy.num_replicas_in_sync, workers.agree(strategy, "same", "own " * {1}))
 workers.part_ways(strategy)
 """
-    printed = run_python(code.format(addresses, 0), code.format(addresses, 1), timeout=120)
+    printed = run_python(code.format(addresses, 0), code.format(addresses, 1))
     assert [text.splitlines()[-1] for text in printed] == ["2 [True, False]"] * 2
 
 
