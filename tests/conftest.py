@@ -85,8 +85,8 @@ SLOW = (
 )
 # slow, and still tried in both sets of versions
 BOTH = (
-    *("end_to_end/test_export_and_search.py", "serving/test_servable.py", "training/test_ragged_batches.py"),
-    *("training/test_replicas.py", "training/test_statistics.py"),
+    *("serving/test_servable.py", "training/test_ragged_batches.py", "training/test_replicas.py"),
+    *("training/test_statistics.py",),
 )
 LONGEST_FIRST = ("end_to_end", "training", "serving", "losses", "embedder", "data")
 # what is the same in both sets of versions: flags, pages, lists, Pillow, figures, the index, clients, examples; and

@@ -100,7 +100,7 @@ def unit(vectors):
 
 @pytest.mark.parametrize(
     "kind",
-    ["vit", "dinov2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("clip", "siglip", "dinov3", "resnet"))],
+    ["vit", "dinov2", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("clip", "siglip", "dinov3", "resnet"))],
 )
 def test_it_trains_is_saved_and_served_as_it_is(kind, preset, tmp_path):
     embedder = built(preset(kind), kind)

@@ -115,7 +115,7 @@ def test_without_categories_there_are_no_figures_of_them(refusals):
     assert "by_category" not in read_run(str(refusals["mended"][1])).metrics
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_flagfile_runs_it_again(trained, tmp_path, run_script):
     """And the settings it then keeps are the same but for the folder."""
     folder, _ = trained
