@@ -20,7 +20,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["numpy", "tensorflow", "keras"])
 _starting = threading.Lock()
-TIMEOUT = 900  # seconds; what takes two minutes alone took five on a machine with other work
+TIMEOUT = 900  # seconds; what takes one minute alone took over five on a machine with other work
 
 
 class Fork:

@@ -35,3 +35,15 @@ def test_the_published_costs_are_those_that_were_measured(tmp_path, run_script):
     table = (again / "table.md").read_text()
     assert table == (results / "table.md").read_text()
     assert table.strip() in (REPOSITORY / "docs" / "performance.md").read_text()
+
+
+@pytest.mark.parametrize("folder, page", [("kit_grocery", "methods.md"), ("short_vectors", "short_vectors.md")])
+def test_tables_of_other_scripts_are_on_their_page(folder, page):
+    """Each part of what a script wrote; a page may say something between them."""
+    shown = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    parts = (
+        (REPOSITORY / "benchmarks" / "results" / folder / "table.md").read_text(encoding="utf-8").strip().split("\n\n")
+    )
+    assert len(parts) == 2
+    for part in parts:
+        assert part in shown

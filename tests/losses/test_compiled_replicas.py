@@ -5,7 +5,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from eet_tf import CombinedLoss, EETLoss, ProxyAnchorLoss, make_strategy, plans, replicas
+from eet_tf import CombinedLoss, EETLoss, NormalizedSoftmaxLoss, ProxyAnchorLoss, make_strategy, plans, replicas
 from tests.losses import test_class_losses as classes
 from tests.losses.settings import COMPARED, expected_of
 
@@ -79,14 +79,15 @@ def test_two_replicas_have_the_loops_value_and_gradient(run_python):
 
 def with_classes(name):
     """The loss, {name: class vectors} and a batch; half of the classes are there, and some photos share theirs."""
-    arguments = {**classes.CASES[name][1]} if name in classes.CASES else {}
-    if name == "softmax_sampled":
-        arguments = {"sampled_classes": 60}
-    kind = classes.CASES[name if name in classes.CASES else "softmax"][0]
-    loss = kind(NUM_CLASSES, **arguments)
+    subcenters = 1
     if name == "sum":
         loss = CombinedLoss([EETLoss(), ProxyAnchorLoss(NUM_CLASSES)], [1.0, 0.5])
-    labels, embeddings, vectors = classes.make_batch(NUM_PHOTOS, 3, NUM_CLASSES, arguments.get("subcenters", 1))
+    elif name == "softmax_sampled":
+        loss = NormalizedSoftmaxLoss(NUM_CLASSES, sampled_classes=60)
+    else:
+        kind, arguments, _ = classes.CASES[name]
+        loss, subcenters = kind(NUM_CLASSES, **arguments), arguments.get("subcenters", 1)
+    labels, embeddings, vectors = classes.make_batch(NUM_PHOTOS, 3, NUM_CLASSES, subcenters)
     (each,) = loss.class_vectors_shapes(classes.DIM)
     return loss, {each: vectors}, labels, embeddings
 
