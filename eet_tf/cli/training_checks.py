@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -238,7 +239,9 @@ def _sampler(train):
         )
     labels = train.labels
     if FLAGS.loss == "none" and not FLAGS.category_probability:  # a teacher's vectors alone make no use of products
-        labels = np.random.default_rng(FLAGS.seed).permutation(len(train)) // FLAGS.examples_per_class
+        at_least = min(FLAGS.classes_per_batch or _CLASSES_PER_BATCH, len(train))  # groups, in place of products
+        num_groups = max(at_least, math.ceil(len(train) / FLAGS.examples_per_class))
+        labels = np.random.default_rng(FLAGS.seed).permutation(len(train)) % num_groups
     classes_per_batch = FLAGS.classes_per_batch or min(_CLASSES_PER_BATCH, len(np.unique(labels)))
     check_sample(classes_per_batch)
     return data.PKSampler(
