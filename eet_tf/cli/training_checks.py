@@ -7,8 +7,6 @@ import math
 import os
 from typing import Any
 
-import numpy as np
-
 from eet_tf.cli import catalogs, teachers
 from eet_tf.cli.complaints import Complaints
 from eet_tf.cli.flag_uses import check_together
@@ -230,6 +228,8 @@ def _catalogs() -> tuple:
 
 
 def _sampler(train):
+    import numpy as np
+
     from eet_tf import data
 
     if FLAGS.category_probability and train.categories is None:
