@@ -23,6 +23,7 @@ CLASSES = {
     "BinomialDevianceLoss": "eet_tf.losses.binomial",
     "ClassToken": "eet_tf.embedder.pooling",
     "CombinedLoss": "eet_tf.losses.combined",
+    "DepthwiseConv": "eet_tf.embedder.depthwise",
     "DistillationLoss": "eet_tf.losses.distillation",
     "EETLoss": "eet_tf.losses.eet",
     "GeMPooling": "eet_tf.embedder.pooling",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import keras
 
 from eet_tf import compat
+from eet_tf.embedder.depthwise import with_depthwise
 from eet_tf.wording import first_sentence
 
 _CONVNEXT_SIZES = ("tiny", "small", "base", "large", "xlarge")
@@ -120,7 +121,8 @@ def _convnext(name: str, image_size: int, weights: str | None, pooling: str | No
     """
     function, mode = _APPLICATIONS[name]
     inner = None if pooling == "grid" else "avg"
-    whole = _with_weights_error(lambda: _application(function, image_size, weights, inner), name, weights)
+    network = _with_weights_error(lambda: _application(function, image_size, weights, inner), name, weights)
+    whole = with_depthwise(network)
     if inner is None:
         return Backbone(whole, {"mode": mode}, name, "avg")
     *_, average, last_norm = whole.layers

@@ -6,6 +6,8 @@ import re
 
 import keras
 
+from eet_tf.embedder.rebuilding import rebuilt
+
 _KNOWN = re.compile(r"(resnet\d+(_v2)?|mobilenet_v2(?!_joined)\w*|efficientnet_\w+|small_cnn)")
 
 
@@ -43,12 +45,7 @@ def without_last_halving(network: keras.Model) -> keras.Model:
             config["padding"] = [[side // 2, side // 2] for side in pads[layer.name].kernel_size]
         return type(layer).from_config(config)
 
-    made = keras.models.clone_model(network, clone_function=changed)
-    made.set_weights(network.get_weights())
-    for layer in made.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # which keeps what it computes of its weights
-    return made
+    return rebuilt(network, changed)
 
 
 def _layers_of_last_halving(network: keras.Model) -> list[keras.layers.Layer]:
