@@ -37,7 +37,10 @@ def test_the_published_costs_are_those_that_were_measured(tmp_path, run_script):
     assert table.strip() in (REPOSITORY / "docs" / "performance.md").read_text()
 
 
-@pytest.mark.parametrize("folder, page", [("kit_grocery", "methods.md"), ("short_vectors", "short_vectors.md")])
+@pytest.mark.parametrize(
+    "folder, page",
+    [("kit_grocery", "methods.md"), ("kit_fashion", "methods.md"), ("short_vectors", "short_vectors.md")],
+)
 def test_tables_of_other_scripts_are_on_their_page(folder, page):
     """Each part of what a script wrote; a page may say something between them."""
     shown = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
