@@ -39,7 +39,10 @@ def test_the_published_costs_are_those_that_were_measured(tmp_path, run_script):
 
 @pytest.mark.parametrize(
     "folder, page",
-    [("kit_grocery", "methods.md"), ("kit_fashion", "methods.md"), ("short_vectors", "short_vectors.md")],
+    [
+        *(("kit_grocery", "methods.md"), ("kit_fashion", "methods.md")),
+        *(("backbones", "backbones.md"), ("short_vectors", "short_vectors.md")),
+    ],
 )
 def test_tables_of_other_scripts_are_on_their_page(folder, page):
     """Each part of what a script wrote; a page may say something between them."""
