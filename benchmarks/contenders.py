@@ -155,6 +155,7 @@ _ALL = (
     *("batch_hard", "mc_ec1", "mc_ec2", "eet", "eet_softmax", "semi_hard", "online_sampling"),
     *("bdl", "bdl_attributes", "sbdl_informativeness", "sbdl_preserving"),
     *("circle", "multi_similarity", "supervised_contrastive"),
+    *("softmax", "arcface", "proxy_anchor", "smooth_ap", "roadmap", "recall_at_k"),
 )
 RECIPES["grocery"]["methods"] = _ALL
 RECIPES["fashion"]["methods"] = ("batch_hard", "eet", "eet_softmax", "circle", "softmax")
