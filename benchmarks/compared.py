@@ -90,20 +90,35 @@ def difference(row: dict) -> str:
 
 
 def draw(rows: list[dict], baseline: str, file: str) -> None:
-    """R@1 in the whole catalogue with its interval over the runs, best first; a line where the baseline is."""
+    """R@1 in the whole catalogue, best first, with its interval; a line where the baseline is.
+
+    The interval is that over the runs; of one run, that of the difference from the baseline.
+    """
     from matplotlib.figure import Figure
 
     rows = sorted(rows, key=lambda row: row["whole@1"])
     figure = Figure(figsize=(8, 0.6 + 0.34 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     values = [100 * row["whole@1"] for row in rows]
-    errors = [0 if math.isnan(row["+-whole@1"]) else 100 * row["+-whole@1"] for row in rows]
+    is_of_runs = not all(math.isnan(row["+-whole@1"]) for row in rows)
+    errors = list(zip(*(_error(row, is_of_runs) for row in rows)))
     axes.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color="#1f5f8b", ecolor="#9bbbd0", elinewidth=3)
     for row in rows:
         if row["name"] == baseline:
             axes.axvline(100 * row["whole@1"], color="#b0413e", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    axes.set_xlabel("R@1 of unseen products in the whole catalogue, % (95 % interval over runs)")
+    of_what = "over runs" if is_of_runs else f"of the difference from: {baseline}"
+    axes.set_xlabel(f"R@1 of unseen products in the whole catalogue, %\n(95 % interval {of_what})")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=140)
+
+
+def _error(row: dict, is_of_runs: bool) -> tuple[float, float]:
+    """How far the interval reaches to either side, in points; nothing where there is none."""
+    if is_of_runs:
+        error = 0.0 if math.isnan(row["+-whole@1"]) else 100 * row["+-whole@1"]
+        return error, error
+    if "difference" not in row:
+        return 0.0, 0.0
+    return 100 * (row["difference"] - row["low"]), 100 * (row["high"] - row["difference"])
