@@ -16,6 +16,7 @@ from eet_tf.embedder.pixels import photo_fit
 from eet_tf.files import why_no_folder
 from eet_tf.index import CatalogIndex
 from eet_tf.serving.catalog import served_catalog
+from eet_tf.serving.compilation import leave_compilation_to_the_server
 from eet_tf.serving.fingerprint import embedder_fingerprint
 from eet_tf.serving.graph import ServingModule, describing, output_sizes
 from eet_tf.serving.scann_graph import SCANN_OPS, ScannSearch
@@ -131,6 +132,7 @@ def export_embedder(
         describe = describing(fingerprint, dim, attribute_names(embedder), compatible_with)
         signatures = {**module.functions, "describe": describe}
         tf.saved_model.save(module, aside, signatures=signatures)
+        leave_compilation_to_the_server(aside)
         own = {"fingerprint": fingerprint, "embedding_dim": dim, "max_pixels": max_pixels}
         own |= {"prefix": prefix_of(embedder), "compatible_with": list(compatible_with)}
         facts = {**own, "signatures": list(signatures), **facts}

@@ -81,7 +81,7 @@ def _main_faults(bundle: Bundle, subject, where: str) -> Iterator[Fault]:
 
 
 def check_ops(bundle: Bundle, subject, with_libraries: bool = False) -> Iterator[Fault]:
-    """A stock server has the operations of plain TensorFlow, and no Python; with libraries, all registered ones."""
+    """A stock server has the operations of plain TensorFlow, no Python and no XLA; with libraries, all known ones."""
     known = set(dir(tf.raw_ops))
     functions = [(function.signature.name, function.node_def) for function in bundle.graph.graph_def.library.function]
     own = {name for name, _ in functions}
@@ -96,6 +96,13 @@ def check_ops(bundle: Bundle, subject, with_libraries: bool = False) -> Iterator
         what = f"op {op!r} is not in a stock server"
         mend = "Export without it, or serve with its library and name that here with --op_library."
         yield Fault(what, f"{place} in {bundle.path('saved_model.pb')}", mend)
+    for function in bundle.graph.graph_def.library.function:
+        if "_XlaMustCompile" in function.attr and function.attr["_XlaMustCompile"].b:
+            yield Fault(
+                "must be compiled by XLA, which a stock server for GPUs does not have",
+                f"function {function.signature.name!r} in {bundle.path('saved_model.pb')}",
+                "Write the bundle again with `eet export --bundle`, which leaves that to the server.",
+            )
 
 
 def _is_registered(op: str) -> bool:

@@ -249,7 +249,7 @@ def quick_save(monkeypatch):
 
     def save(module, folder, signatures):
         os.makedirs(folder)
-        pathlib.Path(folder, "saved_model.pb").write_bytes(b"graph")
+        pathlib.Path(folder, "saved_model.pb").write_bytes(b"")
 
     monkeypatch.setattr(tf.saved_model, "save", save)
 

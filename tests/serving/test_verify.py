@@ -321,6 +321,17 @@ def test_python_in_the_graph_is_found(faults_of, version, tmp_path):
     assert "node 'EagerPyFunc' of __inference_serve" in fault.where
 
 
+def test_a_function_for_xla_alone_is_found(bundle_checks, bundle_files, version):
+    """A mark that says no is none."""
+    bundle = bundle_files.Bundle(version)
+    first, second, *_ = bundle.graph.graph_def.library.function
+    first.attr["_XlaMustCompile"].b = False
+    second.attr["_XlaMustCompile"].b = True
+    (fault,) = bundle_checks.check_ops(bundle, None)
+    assert fault.what.startswith("must be compiled by XLA")
+    assert f"function {second.signature.name!r} in {version}" in fault.where
+
+
 def test_an_operation_of_a_library_is_found(bundle_checks, bundle_files, version):
     """ScaNN's, as a graph with the index in it has them; this process does not know it either."""
     bundle = bundle_files.Bundle(version)
