@@ -26,8 +26,8 @@ def leave_compilation_to_the_server(folder: str) -> None:
     marked = [
         part.attr[_MARK]
         for graph in saved_model.meta_graphs
-        for function in graph.graph_def.library.function
-        for part in (function, *function.node_def)
+        for parts in (graph.graph_def.node, *((each, *each.node_def) for each in graph.graph_def.library.function))
+        for part in parts
         if _MARK in part.attr and part.attr[_MARK].b
     ]
     if not marked:

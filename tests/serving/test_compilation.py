@@ -28,8 +28,8 @@ def marks(folder):
     (graph,) = saved_model.meta_graphs
     found = [
         part.attr["_XlaMustCompile"].b
-        for function in graph.graph_def.library.function
-        for part in (function, *function.node_def)
+        for parts in (graph.graph_def.node, *((each, *each.node_def) for each in graph.graph_def.library.function))
+        for part in parts
         if "_XlaMustCompile" in part.attr
     ]
     return sum(found), len(found) - sum(found)
@@ -50,6 +50,17 @@ def test_no_function_of_an_exported_embedder_must_be_compiled(tmp_path):
     np.testing.assert_allclose(
         served(images=tf.constant(photos))["embedding"], embedder(photos.astype(np.float32)), atol=1e-5
     )
+
+
+def test_a_signature_that_asks_for_it_is_called_without(tmp_path):
+    module = tf.Module()
+    module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None])], jit_compile=True)
+    tf.saved_model.save(module, os.fspath(tmp_path), signatures=module.double)
+    assert marks(tmp_path)[0] > 0
+    leave_compilation_to_the_server(os.fspath(tmp_path))
+    assert marks(tmp_path)[0] == 0
+    doubled = tf.saved_model.load(os.fspath(tmp_path)).signatures["serving_default"](tf.constant([1.5, -2.0]))
+    np.testing.assert_array_equal(doubled["y"], [3.0, -4.0])
 
 
 def test_what_asks_for_nothing_is_left_as_it_was_written(tmp_path):
